@@ -11,6 +11,6 @@ pub mod socket;
 
 pub use bound_socket::BoundSocket;
 pub use error::AdminError;
-pub use report::{NextOutcome, SessionReport, UserReport};
+pub use report::{Change, NextOutcome, OverridesReport, SessionReport, StateReport, UserReport};
 pub use request::{AdminRequest, DefaultWord, Override, SlotCount, UnlimitedWord, UserPatch};
 pub use service::{AddressOf, AdminService};

@@ -76,7 +76,8 @@ const OPERATOR_HELP: &str = "\
 The command asks the server that runs on the data directory, over the socket operator.sock in it. If no server runs, \
 the command opens the store itself.
 
-Exit codes: 0 done, 1 not done, 2 wrong usage or configuration.";
+Exit codes: 0 done, or the question is answered, 1 not done, or not known to be done, 2 wrong usage or configuration, \
+6 nothing to do: nothing was changed, and with --dry-run nothing would be.";
 
 /// The arguments of an operator's command, and the flags that select the data directory.
 #[derive(Debug, Args)]

@@ -5,5 +5,6 @@ mod reload;
 pub mod serve;
 mod token_command;
 mod user_command;
+mod user_text;
 
 pub use arguments::{Action, Arguments};

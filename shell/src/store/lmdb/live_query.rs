@@ -1,7 +1,9 @@
 //! Questions to the thread that owns `live/`: a page of sessions, and how it is doing.
 
-use session_core::UserId;
+use std::ops::Bound;
+
 use session_core::ledger::{self, StoreError, UserRecord};
+use session_core::{Timestamp, UserId};
 
 use super::apply_context::ApplyContext;
 use super::environment::Environment;
@@ -9,6 +11,8 @@ use super::records::{self, Position, ReadRecord};
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
 use crate::store::pages::{Page, PageRequest, SessionPageBuilder, StoredSession};
+use crate::store::user_slice::{UserRange, UserSlice};
+use crate::store::user_state::SessionCounts;
 
 /// How many records one page looks at, at most. Commands wait meanwhile.
 const MAX_RECORDS: usize = 1024;
@@ -16,10 +20,20 @@ const MAX_RECORDS: usize = 1024;
 /// A question, and whom to answer.
 #[derive(Debug)]
 pub(super) enum LiveQuery {
+    /// The first users of a range who hold slots.
+    ListHolders(UserRange, Completion<Result<UserSlice<Holder>, StoreFailure>>),
     /// A page of one user's sessions, or of all.
     ListSessions(Option<UserId>, PageRequest, Completion<Result<Page<StoredSession>, StoreFailure>>),
     /// How it is doing.
     Health(Completion<Result<LiveHealth, StoreFailure>>),
+}
+
+/// What the sessions of a user say, who has at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Holder {
+    pub(super) sessions: SessionCounts,
+    /// When the first and the last of the sessions took its slot.
+    pub(super) since: [Timestamp; 2],
 }
 
 /// How the thread that owns `live/` is doing.
@@ -42,6 +56,7 @@ impl LiveQuery {
     pub(super) fn reject(self, error: StoreError) {
         let failure = StoreFailure::Rejected(error);
         match self {
+            Self::ListHolders(_, completion) => completion.answer(Err(failure)),
             Self::ListSessions(.., completion) => completion.answer(Err(failure)),
             Self::Health(completion) => completion.answer(Err(failure)),
         }
@@ -60,10 +75,56 @@ pub(super) fn list_sessions(
         Some(user) => list_of_user(environment, context, user, page),
         None => list_of_all(environment, context, page),
     };
-    listed.map_err(|error| {
-        tracing::error!(%error, "sessions cannot be listed");
-        StoreFailure::Rejected(StoreError::Failed)
-    })
+    listed.map_err(|error| log_failure(&error))
+}
+
+/// The first users of a range who hold a slot now.
+pub(super) fn list_holders(
+    environment: &Environment,
+    context: ApplyContext<'_>,
+    range: &UserRange,
+) -> Result<UserSlice<Holder>, StoreFailure> {
+    holders_in(environment, context, range).map_err(|error| log_failure(&error))
+}
+
+fn holders_in(
+    environment: &Environment,
+    context: ApplyContext<'_>,
+    range: &UserRange,
+) -> heed::Result<UserSlice<Holder>> {
+    let txn = environment.write()?;
+    let mut slice = UserSlice { items: Vec::new(), end: None };
+    let mut position = match range.start() {
+        Bound::Excluded(user) => Position::behind(user),
+        Bound::Included(prefix) => Position::at(prefix),
+        Bound::Unbounded => Position::first(),
+    };
+    let mut last = None;
+    let mut number = 0;
+    while let Some((key, record)) = records::next(environment, &txn, &position)? {
+        if range.is_behind(&key) {
+            break;
+        }
+        if let Some(last) = last.take_if(|_| number >= MAX_RECORDS || slice.items.len() == range.limit) {
+            slice.end = Some(last);
+            break;
+        }
+        (position, number) = (Position::behind(&key), number + 1);
+        let Some(user) = std::str::from_utf8(&key).ok().and_then(|id| UserId::parse(id).ok()) else { continue };
+        let record = current(record, context);
+        let times = || record.sessions().iter().map(|session| session.since);
+        if let (Some(first), Some(latest)) = (times().min(), times().max()) {
+            let holder = Holder { sessions: SessionCounts::of_record(&record), since: [first, latest] };
+            slice.items.push((user.clone(), holder));
+        }
+        last = Some(user);
+    }
+    Ok(slice)
+}
+
+fn log_failure(error: &heed::Error) -> StoreFailure {
+    tracing::error!(%error, "sessions cannot be listed");
+    StoreFailure::Rejected(StoreError::Failed)
 }
 
 fn list_of_user(

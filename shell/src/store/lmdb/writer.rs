@@ -173,6 +173,14 @@ impl Writer {
     fn answer(&mut self, queries: impl IntoIterator<Item = LiveQuery>) {
         for query in queries {
             match query {
+                LiveQuery::ListHolders(range, completion) => {
+                    let policy = self.context.policy().clone();
+                    let context = self.apply_context(&policy);
+                    completion.answer(match self.live.environment() {
+                        Some(live) => live_query::list_holders(live, context, &range),
+                        None => Err(StoreFailure::Rejected(StoreError::Failed)),
+                    });
+                }
                 LiveQuery::ListSessions(user, page, completion) => {
                     let policy = self.context.policy().clone();
                     let context = self.apply_context(&policy);
