@@ -9,7 +9,7 @@ use session_core::UserId;
 use session_core::ledger::{Outcome, SlotLimit, StoreCommand, StoreError};
 use shell::store::{
     Completion, HealthFuture, MemoryStore, NodeContext, Page, PageRequest, Store, StoreFailure, StoreFuture,
-    StoredSession, StoredUser, UserFilter, UserState, UserUpdate,
+    StoredSession, StoredUser, UsageFuture, UserFilter, UserState, UserUpdate,
 };
 
 use crate::test_server::NODE;
@@ -174,6 +174,10 @@ impl Store for StallableStore {
 
     fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<StoredSession>> {
         self.inner.list_sessions(user, page)
+    }
+
+    fn usage(&self) -> UsageFuture<'_> {
+        self.inner.usage()
     }
 
     fn health(&self) -> HealthFuture<'_> {

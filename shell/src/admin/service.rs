@@ -1,8 +1,9 @@
 //! Carries out the requests of an operator: reads the store, changes it, and reports.
 
 use std::net::IpAddr;
+use std::path::{Path, absolute};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use session_core::connection_limiter::ClientPrefix;
 use session_core::ledger::{self, EndReason, EndTarget, Outcome, SlotUsage, StoreCommand};
@@ -18,8 +19,10 @@ use smol::lock::{Mutex, MutexGuardArc};
 use super::error::AdminError;
 use super::report::{Change, NextOutcome, SessionReport, StateReport, UserReport};
 use super::request::{AdminRequest, Override, SlotCount, UserPatch};
+use super::status::{ServerStatus, SessionTotals, StatusReport};
+use super::user_list::{UserList, UserListRequest};
 use crate::runtime::clock::Clock;
-use crate::store::{Completion, SeenState, Store, StoreFailure, UserUpdate};
+use crate::store::{Completion, PageRequest, SeenState, Store, StoreFailure, UserFilter, UserUpdate};
 
 /// Answers from which address the client of a session connects; `None` for a session that is not connected here.
 pub type AddressOf = Box<dyn Fn(SessionId) -> Option<IpAddr> + Send + Sync>;
@@ -30,11 +33,18 @@ pub struct AdminService {
     clock: Clock,
     /// Where a session's client connects from. `None` if no server runs in this process.
     address_of: Option<AddressOf>,
+    /// The data directory of the store, if it has one.
+    data: Option<String>,
+    /// What the server says of itself. `None` if no server runs in this process.
+    server_status: Option<ServerStatusOf>,
     store_timeout: Duration,
     /// Held from reading a user's overrides until the store has changed them or has not, even if the request has timed out
     /// by then. So no change overwrites another.
     update_lock: Arc<Mutex<()>>,
 }
+
+/// Answers what the server says of itself. It may block.
+pub type ServerStatusOf = Arc<dyn Fn() -> ServerStatus + Send + Sync>;
 
 /// What a request has done.
 #[derive(Debug, Default)]
@@ -60,7 +70,59 @@ impl AdminService {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, address_of: Option<AddressOf>, store_timeout: Duration) -> Self {
         let clock = store.context().process().clock.clone();
-        Self { store, clock, address_of, store_timeout, update_lock: Arc::default() }
+        Self { store, clock, address_of, data: None, server_status: None, store_timeout, update_lock: Arc::default() }
+    }
+
+    /// The same, for the store in this data directory.
+    #[must_use]
+    pub fn with_data(self, data: &Path) -> Self {
+        let data = absolute(data).unwrap_or_else(|_| data.into());
+        Self { data: Some(data.display().to_string()), ..self }
+    }
+
+    /// The same, for the server that runs in this process.
+    #[must_use]
+    pub fn with_server_status(self, server_status: ServerStatusOf) -> Self {
+        Self { server_status: Some(server_status), ..self }
+    }
+
+    /// One page of the users that the store knows.
+    ///
+    /// # Errors
+    /// [`AdminError`] says why there is none.
+    pub async fn list_users(&self, request: &UserListRequest) -> Result<UserList, AdminError> {
+        let (filter, page) = request.read()?;
+        let page = self.within_timeout(self.store.list_users(filter, page)).await.map_err(unanswered)?;
+        Ok(page.into())
+    }
+
+    /// How the server and its store are doing. It answers within some seconds, also if the store does not work.
+    pub async fn status(&self) -> StatusReport {
+        let health = self.store.health().await;
+        let usage = self.store.usage().await;
+        let sessions = self.count_sessions().await;
+        let server = match self.server_status.clone() {
+            Some(server_status) => Some(smol::unblock(move || server_status()).await),
+            None => None,
+        };
+        StatusReport::new(server, self.data.clone(), sessions, usage, health)
+    }
+
+    /// Counts the sessions page by page, for as long as the store may take. Between two pages the store does other work.
+    async fn count_sessions(&self) -> Option<SessionTotals> {
+        let mut totals = SessionTotals::default();
+        let mut page = PageRequest::first(PageRequest::MAX);
+        let deadline = Instant::now() + self.store_timeout;
+        while Instant::now() < deadline {
+            let filter = UserFilter { with_sessions: true, ..UserFilter::default() };
+            let users = self.within_timeout(self.store.list_users(filter, page)).await.ok()?;
+            users.items.iter().for_each(|user| totals.add(user.sessions.live, user.sessions.lingering));
+            match users.next {
+                Some(next) => page = PageRequest { after: Some(next), limit: PageRequest::MAX },
+                None => return Some(SessionTotals { complete: true, ..totals }),
+            }
+        }
+        Some(totals)
     }
 
     /// Carries out a request, and reports what it did and the user's state after it.

@@ -1,10 +1,14 @@
 //! The command line of the server: its arguments and commands.
 
 mod arguments;
+mod admin_access;
 mod reload;
+mod server_status;
+mod status_command;
 pub mod serve;
 mod token_command;
 mod user_command;
 mod user_text;
+mod users_command;
 
 pub use arguments::{Action, Arguments};

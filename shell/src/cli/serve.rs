@@ -1,6 +1,5 @@
 //! Runs the server as a process, from its configuration to its exit.
 
-use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process;
 use std::sync::{Arc, Mutex};
@@ -16,6 +15,7 @@ use crate::admin::socket::{self, SocketBounds};
 use crate::admin::{AdminService, BoundSocket};
 use crate::auth::{Authenticator, JwtAuthenticator, OpenAuthenticator};
 use crate::cli::reload::Reloader;
+use crate::cli::server_status::{ConfigInForce, StatusSource, listen_urls};
 use crate::config::{Authentication, Config, ConfigLoader, Loaded, StoreKind};
 use crate::net::listener::listen;
 use crate::runtime::log::{Log, LogHandle};
@@ -72,14 +72,26 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     let settings = Settings { store_timeout: config.store_timeout, connection_limits: bounds, connection: policy };
     let server = Server::new(listeners, Arc::clone(&store), authenticator, settings)?;
     let executor = Arc::new(Executor::new());
-    let operating = serve_admin(config, &store, &server, &process, &executor);
-    print_addresses(config, &server)?;
+    let in_force = ConfigInForce::new(loaded.clone());
+    let status = StatusSource {
+        server: server.handle(),
+        node: node.to_string(),
+        clock: process.clock.clone(),
+        started_at: process.clock.now(),
+        addresses: server.addresses().to_vec(),
+        loader: loader.clone(),
+        started: loaded.clone(),
+        in_force: in_force.clone(),
+    };
+    let operating = serve_admin(config, &store, &server, status, &process, &executor);
+    print_addresses(&loaded, &server)?;
 
     let threads = config.threads;
     let reloader = Reloader {
         loader,
         started: loaded.clone(),
         loaded,
+        in_force,
         server: server.handle(),
         store: Arc::clone(&store),
         tokens,
@@ -131,6 +143,7 @@ fn serve_admin(
     config: &Config,
     store: &Arc<dyn Store>,
     server: &Server,
+    status: StatusSource,
     process: &Process,
     executor: &Arc<Executor<'static>>,
 ) -> Option<Task<()>> {
@@ -142,7 +155,8 @@ fn serve_admin(
     let socket = Arc::new(smol::lock::Mutex::new(BoundSocket::bind(&config.data)));
     let registry = Arc::clone(server.registry());
     let address_of = Box::new(move |session| registry.client_address(session));
-    let service = Arc::new(AdminService::new(Arc::clone(store), Some(address_of), config.store_timeout));
+    let service = AdminService::new(Arc::clone(store), Some(address_of), config.store_timeout);
+    let service = Arc::new(service.with_data(&config.data).with_server_status(status.into_status()));
     let tasks = Arc::clone(executor);
     Some(process.supervisor.spawn(Part::Admin, executor, move || {
         socket::serve(Arc::clone(&socket), Arc::clone(&service), Arc::clone(&tasks), SocketBounds::default())
@@ -202,13 +216,9 @@ fn open_store(config: &Config, node: NodeId, process: &Process) -> anyhow::Resul
 }
 
 /// Prints the only line on standard output: where the server listens, and where its data is.
-fn print_addresses(config: &Config, server: &Server) -> io::Result<()> {
-    let mut line = String::from("listening on ");
-    let scheme = if config.tls_cert.is_some() { "wss" } else { "ws" };
-    for (at, address) in server.addresses().iter().enumerate() {
-        let separator = if at == 0 { "" } else { " and " };
-        let _infallible = write!(line, "{separator}{scheme}://{address}");
-    }
+fn print_addresses(loaded: &Loaded, server: &Server) -> io::Result<()> {
+    let config = &loaded.config;
+    let mut line = format!("listening on {}", listen_urls(loaded, server.addresses()).join(" and "));
     line += &match config.store {
         StoreKind::Memory => ", data in memory only".to_owned(),
         StoreKind::Lmdb => format!(", data in {}", config.data.display()),

@@ -1,27 +1,18 @@
 //! `server limit`, `explain`, `end` and `forget`: an operator's commands.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use session_core::ledger::WhenFull;
-use session_core::{NodeId, SessionId, UserId};
-use smol::Timer;
+use session_core::{SessionId, UserId};
 
+use super::admin_access;
 use super::user_text::describe;
 use crate::admin::{
-    AdminRequest, AdminService, BoundSocket, Change, DefaultWord, Override, SlotCount, UnlimitedWord, UserPatch,
-    UserReport, socket,
+    AdminRequest, AdminService, Change, DefaultWord, Override, SlotCount, UnlimitedWord, UserPatch, UserReport, socket,
 };
-use crate::config::{Config, StoreKind, when_full_values};
-use crate::store::{LmdbStore, OpenError, Store as _};
-
-/// How long to wait for the socket of a server that uses the directory. Longer than the server takes to notice that the
-/// socket is gone.
-const SOCKET_TIMEOUT: Duration = BoundSocket::CHECK_INTERVAL.saturating_mul(3);
+use crate::config::{Config, when_full_values};
 
 /// A request from the command line.
 #[derive(Debug)]
@@ -167,59 +158,8 @@ pub(crate) fn run(
     }
 }
 
-async fn request(
-    UserCommand { user, request: order, .. }: &UserCommand,
-    config: &Config,
-) -> Result<UserReport, String> {
-    match config.store {
-        StoreKind::Memory => {
-            return Err("operator commands need a data directory, and store = \"memory\" has none".into());
-        }
-        StoreKind::Lmdb => {}
-    }
-    let node = NodeId::new(getrandom::u64().map_err(|error| error.to_string())?);
-    let give_up_at = Instant::now() + SOCKET_TIMEOUT;
-    let store = loop {
-        if let Some(report) = socket::request(&config.data, user, order).await? {
-            return Ok(report);
-        }
-        // Opening would create a store in a directory that has none, such as a mistyped one.
-        if !LmdbStore::is_in(&config.data) {
-            return Err(format!(
-                "there is no server data in {}: name the data directory with --data",
-                config.data.display()
-            ));
-        }
-        match LmdbStore::open(&config.lmdb(), node) {
-            Ok(store) => break Arc::new(store),
-            Err(OpenError::InUse { holder, .. }) if give_up_at <= Instant::now() => {
-                return Err(format!(
-                    "{holder} uses {}, but does not answer at {}. If that is a server, its log says why it cannot open that \
-                     socket; it keeps trying",
-                    config.data.display(),
-                    socket::path(&config.data).display()
-                ));
-            }
-            // A server that starts or stops, or whose socket was deleted, which it notices soon.
-            Err(OpenError::InUse { .. }) => drop(Timer::after(Duration::from_millis(100)).await),
-            Err(error) => return Err(error_chain(&error)),
-        }
-    };
-    let operator = AdminService::new(Arc::<LmdbStore>::clone(&store), None, config.store_timeout);
-    let report = operator.handle(user, order).await.map_err(|why| why.to_string());
-    if store.close(Duration::from_secs(5)).await.is_err() {
-        return Err("the store did not close in time".into());
-    }
-    report
-}
-
-/// The error and its causes.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut message = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let _infallible = write!(message, ": {error}");
-        next = error.source();
-    }
-    message
+async fn request(UserCommand { user, request, .. }: &UserCommand, config: &Config) -> Result<UserReport, String> {
+    let server = async || socket::request(&config.data, user, request).await;
+    let store = async |service: &AdminService| service.handle(user, request).await.map_err(|why| why.to_string());
+    admin_access::ask(config, server, store).await
 }

@@ -45,7 +45,9 @@ pub(crate) fn known(state: &StateReport) -> String {
             format!("first seen {}, last seen {}", format_rfc3339(first), format_rfc3339(last))
         }
         (Some(true), _, _) => "the server has seen this user; when cannot be read".into(),
-        (Some(false), _, _) => "the server has never seen this user, or has forgotten the user since".into(),
+        (Some(false), _, _) => {
+            "the server has never seen this user, or has forgotten the user since: is the id right?".into()
+        }
         (None, _, _) => "whether the server has seen this user cannot be read now".into(),
     }
 }
@@ -108,7 +110,8 @@ fn forget_effect(report: &UserReport, user: &str) -> String {
     let Some(before) = report.before.as_ref().filter(|_| report.change != Change::None) else {
         return format!("the server knows nothing of user {user}");
     };
-    let mut parts = vec![format!("user {user} is forgotten"), known(before)];
+    let mut parts = vec![format!("user {user} is forgotten")];
+    parts.extend((before.known == Some(true)).then(|| known(before)));
     if let Some(limit) = before.overrides.limit {
         parts.push(format!("the limit was {limit} (per-user override)"));
     }

@@ -14,6 +14,7 @@ use super::health::StoreHealth;
 use super::notifier::SessionNotifier;
 use super::pages::{Page, PageRequest, StoredSession, StoredUser, UserFilter};
 use super::shared::NodeContext;
+use super::usage::StoreUsage;
 use super::user_state::UserState;
 
 /// What a store answers to a question. Dropping the future gives up the question, which costs the store nothing.
@@ -21,6 +22,9 @@ pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreFailure>>;
 
 /// What a store says of its health. It cannot fail: a store that does not work says so.
 pub type HealthFuture<'a> = BoxFuture<'a, StoreHealth>;
+
+/// What a store says of what it holds. It cannot fail.
+pub type UsageFuture<'a> = BoxFuture<'a, StoreUsage>;
 
 /// Keeps the users' records and applies [`session_core::ledger::apply`] to them, atomically for each user. The contract
 /// stands in [`session_core::ledger`].
@@ -64,6 +68,9 @@ pub trait Store: Send + Sync {
 
     /// One page of the sessions that hold a slot now: those of one user, or of all.
     fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<StoredSession>>;
+
+    /// How much the store holds. It answers soon, also if the store does not work: then it leaves out what it cannot say.
+    fn usage(&self) -> UsageFuture<'_>;
 
     /// How the store is doing. It answers soon, also if the store does not work: that is what it says then.
     fn health(&self) -> HealthFuture<'_>;

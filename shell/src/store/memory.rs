@@ -13,12 +13,13 @@ use session_core::ledger::{
 };
 use session_core::{NodeId, Timestamp, UserId};
 
-use super::api::{HealthFuture, Store, StoreFuture, UserUpdate};
+use super::api::{HealthFuture, Store, StoreFuture, UsageFuture, UserUpdate};
 use super::completion::Completion;
 use super::failure::StoreFailure;
 use super::health::StoreHealth;
 use super::pages::{Page, PageRequest, SessionPageBuilder, StoredSession, StoredUser, UserFilter};
 use super::shared::NodeContext;
+use super::usage::StoreUsage;
 use super::user_slice::UserRange;
 use super::user_state::{SeenState, SessionCounts, UserState};
 use crate::runtime::process::Process;
@@ -268,6 +269,13 @@ impl Store for MemoryStore {
 
     fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<StoredSession>> {
         Box::pin(ready(self.session_page(user.as_ref(), &page)))
+    }
+
+    fn usage(&self) -> UsageFuture<'_> {
+        let now = self.context.clock().now();
+        let known = self.lock().as_ref().map(|records| records.holders(now, |_| true, usize::MAX).len());
+        let users_with_overrides = Some(self.context.policy().users_with_overrides());
+        Box::pin(ready(StoreUsage { known_users: known, users_with_overrides, ..StoreUsage::default() }))
     }
 
     fn health(&self) -> HealthFuture<'_> {

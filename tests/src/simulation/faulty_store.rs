@@ -15,7 +15,7 @@ use session_core::{NodeId, SessionId, Timestamp, UserId};
 use shell::runtime::process::Process;
 use shell::store::{
     Completion, HealthFuture, NodeContext, Page, PageRequest, Store, StoreFailure, StoreFuture, StoredSession,
-    StoredUser, UserFilter, UserState, UserUpdate,
+    StoredUser, UsageFuture, UserFilter, UserState, UserUpdate,
 };
 
 use crate::rule_oracle;
@@ -523,6 +523,10 @@ impl Store for NodeStore {
     }
 
     fn list_sessions(&self, _: Option<UserId>, _: PageRequest) -> StoreFuture<'_, Page<StoredSession>> {
+        unreachable!("the simulation has no operator");
+    }
+
+    fn usage(&self) -> UsageFuture<'_> {
         unreachable!("the simulation has no operator");
     }
 

@@ -16,5 +16,6 @@ mod binaries;
 mod configuration;
 mod reload;
 mod admin_commands;
+mod operator_answers;
 mod client_command;
 mod client_bench;

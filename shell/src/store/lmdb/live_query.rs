@@ -11,6 +11,7 @@ use super::records::{self, Position, ReadRecord};
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
 use crate::store::pages::{Page, PageRequest, SessionPageBuilder, StoredSession};
+use crate::store::usage::EnvironmentUsage;
 use crate::store::user_slice::{UserRange, UserSlice};
 use crate::store::user_state::SessionCounts;
 
@@ -26,6 +27,8 @@ pub(super) enum LiveQuery {
     ListSessions(Option<UserId>, PageRequest, Completion<Result<Page<StoredSession>, StoreFailure>>),
     /// How it is doing.
     Health(Completion<Result<LiveHealth, StoreFailure>>),
+    /// How much of the map is used.
+    Usage(Completion<Result<EnvironmentUsage, StoreFailure>>),
 }
 
 /// What the sessions of a user say, who has at least one.
@@ -59,6 +62,7 @@ impl LiveQuery {
             Self::ListHolders(_, completion) => completion.answer(Err(failure)),
             Self::ListSessions(.., completion) => completion.answer(Err(failure)),
             Self::Health(completion) => completion.answer(Err(failure)),
+            Self::Usage(completion) => completion.answer(Err(failure)),
         }
     }
 }
@@ -167,4 +171,49 @@ fn current(record: ReadRecord, context: ApplyContext<'_>) -> UserRecord {
     let mut record = record.unwrap_or_default().record;
     ledger::remove_lapsed(&mut record, context.now, |node| context.liveness(node));
     record
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use session_core::NodeId;
+    use session_core::ledger::{AdmissionPolicy, SessionRecord, SlotLimit};
+
+    use super::super::environment::Durability;
+    use super::super::testing::{NODE, user};
+    use super::*;
+    use crate::store::pages::UserFilter;
+    use crate::store::shared::SharedPolicy;
+
+    /// After a restart all records are of dead sessions, until they are swept.
+    #[test]
+    fn page_of_holders_looks_at_few_records() {
+        let directory = tempfile::tempdir().unwrap();
+        let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
+        let mut txn = environment.write().unwrap();
+        let mut bytes = Vec::new();
+        for number in 0..MAX_RECORDS + 10 {
+            let node = if number < MAX_RECORDS + 5 { NodeId::new(99) } else { NODE };
+            let session = SessionRecord::new(node.session(1), Timestamp::default());
+            UserRecord::from_sessions(vec![session]).unwrap().encode(&mut bytes);
+            environment.records.put(&mut txn, format!("user {number:0>5}").as_bytes(), &bytes).unwrap();
+        }
+        environment.commit(txn).unwrap();
+        let policy = SharedPolicy::new(AdmissionPolicy::new(SlotLimit::default()), HashMap::new());
+        let context =
+            ApplyContext { node: NODE, started_at: Timestamp::default(), now: Timestamp::default(), policy: &policy };
+        let list = |after: Option<&UserId>| {
+            let mut page = PageRequest::first(3);
+            page.after = after.map(crate::store::pages::Cursor::after_user);
+            let slice =
+                list_holders(&environment, context, &UserRange::new(&UserFilter::default(), &page).unwrap()).unwrap();
+            (slice.items.into_iter().map(|(user, _)| user.to_string()).collect::<Vec<_>>(), slice.end)
+        };
+        let end = user(&format!("user {:0>5}", MAX_RECORDS - 1));
+        assert_eq!(list(None), (vec![], Some(end.clone())), "no more is looked at");
+        let name = |number: usize| format!("user {:0>5}", MAX_RECORDS + number);
+        assert_eq!(list(Some(&end)), (vec![name(5), name(6), name(7)], Some(user(&name(7)))));
+        assert_eq!(list(Some(&user(&name(7)))), (vec![name(8), name(9)], None));
+    }
 }

@@ -34,7 +34,7 @@ use super::users::{self, Retention, SlotQuery, UpdateSender};
 use super::writer::Writer;
 use crate::runtime::process::Process;
 use crate::runtime::supervisor::{Part, PartGuard};
-use crate::store::api::{HealthFuture, Store, StoreFuture, UserUpdate};
+use crate::store::api::{HealthFuture, Store, StoreFuture, UsageFuture, UserUpdate};
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
 use crate::store::pages::{Page, PageRequest, StoredSession, StoredUser, UserFilter};
@@ -219,6 +219,10 @@ impl Store for LmdbStore {
         let (completion, answer) = Completion::channel();
         self.queue.ask(LiveQuery::ListSessions(user, page, completion));
         Box::pin(answer)
+    }
+
+    fn usage(&self) -> UsageFuture<'_> {
+        Box::pin(health::usage(&self.queue, &self.updates, self.context.policy().users_with_overrides()))
     }
 
     fn health(&self) -> HealthFuture<'_> {

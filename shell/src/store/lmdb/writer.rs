@@ -191,6 +191,10 @@ impl Writer {
                     completion.answer(page);
                 }
                 LiveQuery::Health(completion) => completion.answer(Ok(self.health())),
+                LiveQuery::Usage(completion) => {
+                    let usage = self.live.environment().and_then(|live| live.usage().ok());
+                    completion.answer(usage.ok_or(StoreFailure::Rejected(StoreError::Failed)));
+                }
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
 use crate::store::lmdb::environment::Environment;
 use crate::store::shared::SharedPolicy;
+use crate::store::usage::EnvironmentUsage;
 use crate::store::user_slice::{UserRange, UserSlice};
 use crate::store::user_state::{SeenState, UserSeen, UserState};
 
@@ -23,6 +24,8 @@ pub(in crate::store::lmdb) enum UserQuery {
     Find(Vec<UserId>, Completion<Result<Vec<UserState>, StoreFailure>>),
     /// How it is doing.
     Health(Completion<Result<UsersHealth, StoreFailure>>),
+    /// How much of the map is used, and by how many users.
+    Usage(Completion<Result<UsersUsage, StoreFailure>>),
 }
 
 /// How the thread that owns `users/` is doing.
@@ -34,6 +37,14 @@ pub(in crate::store::lmdb) struct UsersHealth {
     pub(in crate::store::lmdb) is_full: bool,
 }
 
+/// How much `users/` holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store::lmdb) struct UsersUsage {
+    pub(in crate::store::lmdb) environment: EnvironmentUsage,
+    pub(in crate::store::lmdb) known_users: usize,
+    pub(in crate::store::lmdb) max_known_users: usize,
+}
+
 impl UserQuery {
     /// Answers that it was not looked up.
     pub(super) fn reject(self, error: StoreError) {
@@ -42,6 +53,7 @@ impl UserQuery {
             Self::List(_, completion) => completion.answer(Err(failure)),
             Self::Find(_, completion) => completion.answer(Err(failure)),
             Self::Health(completion) => completion.answer(Err(failure)),
+            Self::Usage(completion) => completion.answer(Err(failure)),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::overrides::{self, OverridesError};
 use super::queue::{CloseOnDrop, SeenSender, TakenUpdates, UpdateSender, UserQueue, UserUpdateRequest};
 use super::retention::{Retention, RetentionBatch, RetentionScan};
 use super::slot_query::SlotQuery;
-use super::user_query::{self, UserQuery, UsersHealth};
+use super::user_query::{self, UserQuery, UsersHealth, UsersUsage};
 use crate::runtime::clock::Clock;
 use crate::runtime::log::LogRateLimiter;
 use crate::runtime::supervisor::PartGuard;
@@ -113,8 +113,18 @@ impl UserWriter {
                     None => Err(StoreFailure::Rejected(StoreError::Failed)),
                 }),
                 UserQuery::Health(completion) => completion.answer(Ok(self.health())),
+                UserQuery::Usage(completion) => {
+                    completion.answer(self.usage().ok_or(StoreFailure::Rejected(StoreError::Failed)));
+                }
             }
         }
+    }
+
+    fn usage(&mut self) -> Option<UsersUsage> {
+        let max_known_users = self.max_users;
+        let environment = self.env.environment()?;
+        let known_users = environment.entries().saturating_sub(self.policy.users_with_overrides());
+        Some(UsersUsage { environment: environment.usage().ok()?, known_users, max_known_users })
     }
 
     fn health(&mut self) -> UsersHealth {
