@@ -76,7 +76,8 @@ pub fn apply(
         StoreCommand::EndSessions { session, target, reason, .. } => {
             let result = end_sessions(record, *session, *target, reason, policy);
             ended = result.ended;
-            let before = u16::try_from(result.before).expect("a record has at most 1024 sessions");
+            // A record has at most 1024 sessions.
+            let before = u16::try_from(result.before).unwrap_or(u16::MAX);
             Outcome::Ended { sessions: result.sessions, before, slots: result.slots }
         }
         StoreCommand::Renew { session, limit, device, .. } => {

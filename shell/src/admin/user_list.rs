@@ -114,6 +114,8 @@ fn read_cursor(text: &str) -> Option<Cursor> {
 
 #[cfg(test)]
 mod tests {
+    use session_core::ledger::WhenFull;
+
     use super::*;
 
     #[test]
@@ -125,6 +127,22 @@ mod tests {
         for text in ["", "6", "616", "xx", "+1", "61 62", "\u{e9}\u{e9}"] {
             assert_eq!(read_cursor(text), None, "{text:?}");
         }
+    }
+
+    /// The socket bounds what it reads of an answer.
+    #[test]
+    fn longest_page_fits_into_an_answer() {
+        let user = ListedUser {
+            user: UserId::parse(&"\"".repeat(UserId::MAX_BYTES)).unwrap(),
+            sessions: SessionsReport { live: 1024, lingering: 1024 },
+            known: false,
+            first_seen: Some(u64::MAX),
+            last_seen: Some(u64::MAX),
+            overrides: OverridesReport { limit: Some(1024), when_full: Some(WhenFull::EvictOldest) },
+        };
+        let next = Some(write_cursor(&Cursor::from_bytes(&[255; 300])));
+        let page = UserList { users: vec![user; PageRequest::MAX], next };
+        assert!(serde_json::to_vec(&page).unwrap().len() < 1 << 20);
     }
 
     #[test]

@@ -134,7 +134,7 @@ mod tests {
         assert_eq!((ids(&cut), cut.end.clone()), (["a", "b"].map(String::from).into(), Some(user("b"))));
         let some = first(range("b", Some("b1"), 2));
         assert_eq!((ids(&some), some.end.clone()), (["b2", "b3"].map(String::from).into(), None));
-        assert_eq!(ids(&first(range("d", None, 2))), [String::new(); 0]);
+        assert!(ids(&first(range("d", None, 2))).is_empty());
     }
 
     #[test]

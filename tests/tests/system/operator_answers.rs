@@ -165,7 +165,7 @@ fn users_are_listed_in_pages_with_and_without_server() {
     assert_eq!(get(data, "/v1/users?limit=0"), json!({ "error": "a page has 1 to 1000 users" }));
     stop(process);
     assert_eq!(read_pages(&[]), all);
-    assert_eq!(read_pages(&["--with-sessions"]), [String::new(); 0]);
+    assert!(read_pages(&["--with-sessions"]).is_empty());
 }
 
 #[test]

@@ -45,12 +45,12 @@ pub(super) fn lists_users_by_prefix_and_sessions(open: fn(SlotLimit) -> Subject)
     let subject = open(SlotLimit::new(5).unwrap());
     subject.store.set_policy(policy(5));
     for number in 0..60 {
-        subject.ask(acquire_with(
-            &format!("{} {}", ["ada", "bob", "boba"][number as usize % 3], number / 6),
-            number,
-            0,
-            options(number),
-        ));
+        let name = match number % 3 {
+            0 => "ada",
+            1 => "bob",
+            _ => "boba",
+        };
+        subject.ask(acquire_with(&format!("{name} {}", number / 6), number, 0, options(number)));
     }
     subject.ask(lose("bob 0", 1, 1));
     // Who has no session any more is kept by some stores, by none as one with sessions.
