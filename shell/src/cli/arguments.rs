@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use super::status_command::{self, StatusArguments};
 use super::token_command;
 use super::user_command::{self, EndArguments, LimitArguments, UserArguments, UserCommand};
+use super::users_command::{self, UsersArguments};
 use crate::config::error::{ConfigError, ConfigErrors, ConfigSource};
 use crate::config::flags::{DataDirFlags, Flags};
 use crate::config::loader::{ConfigLoader, Loaded};
@@ -58,6 +60,12 @@ enum Command {
         after_help = "Exit codes: 0 accepted, 1 it cannot be checked, 2 wrong usage or configuration, 3 refused."
     )]
     CheckToken(token_command::CheckTokenArgs),
+    /// Shows how the server and its store are doing: sessions, users, connections, files, room, settings that need a restart
+    #[command(after_help = STATUS_HELP)]
+    Status(DataDirArguments<StatusArguments>),
+    /// Lists the users that the server knows, or has overrides for, in the order of their ids
+    #[command(after_help = USERS_HELP)]
+    Users(DataDirArguments<UsersArguments>),
     /// Shows a user's limit, or overrides it for this user
     #[command(after_help = OPERATOR_HELP)]
     Limit(DataDirArguments<LimitArguments>),
@@ -76,7 +84,20 @@ const OPERATOR_HELP: &str = "\
 The command asks the server that runs on the data directory, over the socket operator.sock in it. If no server runs, \
 the command opens the store itself.
 
-Exit codes: 0 done, 1 not done, 2 wrong usage or configuration.";
+Exit codes: 0 done, or the question is answered, 1 not done, or not known to be done, 2 wrong usage or configuration, \
+6 nothing to do: nothing was changed, and with --dry-run nothing would be.";
+
+const STATUS_HELP: &str = "\
+The command asks the server that runs on the data directory, over the socket operator.sock in it. If no server runs, \
+the command opens the store itself, and shows what is in it.
+
+Exit codes: 0 a server runs, 1 the status cannot be read, 2 wrong usage or configuration, 7 no server runs.";
+
+const USERS_HELP: &str = "\
+The command asks the server that runs on the data directory, over the socket operator.sock in it. If no server runs, \
+the command opens the store itself.
+
+Exit codes: 0 listed, 1 they cannot be read, 2 wrong usage or configuration.";
 
 /// The arguments of an operator's command, and the flags that select the data directory.
 #[derive(Debug, Args)]
@@ -148,6 +169,16 @@ impl Arguments {
                 with_config(&loader, out, err, |loaded, out, err| {
                     let result = arguments.check_token(&loader, loaded, err);
                     print_result(result, out, err)
+                })
+            }
+            Some(Command::Status(DataDirArguments { arguments, flags: DataDirFlags(flags) })) => {
+                with_config(&loader(flags), out, err, |loaded, out, err| {
+                    status_command::run(&arguments, &loaded.config, out, err)
+                })
+            }
+            Some(Command::Users(DataDirArguments { arguments, flags: DataDirFlags(flags) })) => {
+                with_config(&loader(flags), out, err, |loaded, out, err| {
+                    users_command::run(arguments, &loaded.config, out, err)
                 })
             }
             Some(Command::Limit(DataDirArguments { arguments, flags: DataDirFlags(flags) })) => {

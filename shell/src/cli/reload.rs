@@ -10,6 +10,7 @@ use futures_util::{Stream, StreamExt as _};
 use smol::Timer;
 use smol::future::or;
 
+use super::server_status::ConfigInForce;
 use crate::auth::JwtAuthenticator;
 use crate::cli::log_users;
 use crate::config::{Authentication, ConfigLoader, Loaded, ReloadMode, diff};
@@ -25,6 +26,8 @@ pub(crate) struct Reloader {
     pub(crate) started: Loaded,
     /// The configuration in force for the other keys.
     pub(crate) loaded: Loaded,
+    /// The same, for `server status`.
+    pub(crate) in_force: ConfigInForce,
     pub(crate) server: ServerHandle,
     pub(crate) store: Arc<dyn Store>,
     /// Present if users authenticate by tokens.
@@ -165,6 +168,7 @@ impl Reloader {
         let also_read = Some(also_read.join(" and ")).filter(|names| !names.is_empty());
         log_event!(configuration_reloaded { also_read });
         self.log.set_filter(filter);
+        self.in_force.set(new.clone());
         self.loaded = new;
         Ok(())
     }

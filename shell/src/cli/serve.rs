@@ -18,6 +18,7 @@ use crate::admin::{AdminService, BoundSocket};
 use crate::auth::{Authenticator, JwtAuthenticator, OpenAuthenticator};
 use crate::cli::log_users;
 use crate::cli::reload::Reloader;
+use crate::cli::server_status::{ConfigInForce, StatusSource, listen_urls};
 use crate::config::{Authentication, Config, ConfigLoader, Loaded, StoreKind};
 use crate::net::listener::listen;
 use crate::runtime::events::log_event;
@@ -72,14 +73,26 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     let settings = Settings { store_timeout: config.store_timeout, connection_limits: bounds, connection: policy };
     let server = Server::new(listeners, Arc::clone(&store), authenticator, settings)?;
     let executor = Arc::new(Executor::new());
-    let operating = serve_admin(config, &store, &server, &process, &executor);
-    announce(config, &server, node)?;
+    let in_force = ConfigInForce::new(loaded.clone());
+    let status = StatusSource {
+        server: server.handle(),
+        node: node.to_string(),
+        clock: process.clock.clone(),
+        started_at: process.clock.now(),
+        addresses: server.addresses().to_vec(),
+        loader: loader.clone(),
+        started: loaded.clone(),
+        in_force: in_force.clone(),
+    };
+    let operating = serve_admin(config, &store, &server, status, &process, &executor);
+    announce(&loaded, &server, node)?;
 
     let threads = config.threads;
     let reloader = Reloader {
         loader,
         started: loaded.clone(),
         loaded,
+        in_force,
         server: server.handle(),
         store: Arc::clone(&store),
         tokens,
@@ -131,6 +144,7 @@ fn serve_admin(
     config: &Config,
     store: &Arc<dyn Store>,
     server: &Server,
+    status: StatusSource,
     process: &Process,
     executor: &Arc<Executor<'static>>,
 ) -> Option<Task<()>> {
@@ -142,7 +156,8 @@ fn serve_admin(
     let socket = Arc::new(smol::lock::Mutex::new(BoundSocket::bind(&config.data)));
     let registry = Arc::clone(server.registry());
     let address_of = Box::new(move |session| registry.client_address(session));
-    let service = Arc::new(AdminService::new(Arc::clone(store), Some(address_of), config.store_timeout));
+    let service = AdminService::new(Arc::clone(store), Some(address_of), config.store_timeout);
+    let service = Arc::new(service.with_data(&config.data).with_server_status(status.into_status()));
     let tasks = Arc::clone(executor);
     Some(process.supervisor.spawn(Part::Admin, executor, move || {
         socket::serve(Arc::clone(&socket), Arc::clone(&service), Arc::clone(&tasks), SocketBounds::default())
@@ -199,9 +214,9 @@ fn open_store(config: &Config, node: NodeId, process: &Process) -> anyhow::Resul
 }
 
 /// Says where the server listens, and where its data is: in the log, and in the only line on standard output.
-fn announce(config: &Config, server: &Server, node: NodeId) -> io::Result<()> {
-    let scheme = if config.tls_cert.is_some() { "wss" } else { "ws" };
-    let addresses: Vec<String> = server.addresses().iter().map(|address| format!("{scheme}://{address}")).collect();
+fn announce(loaded: &Loaded, server: &Server, node: NodeId) -> io::Result<()> {
+    let config = &loaded.config;
+    let addresses = listen_urls(loaded, server.addresses());
     let data = match config.store {
         StoreKind::Memory => "memory only".to_owned(),
         StoreKind::Lmdb => config.data.display().to_string(),

@@ -17,5 +17,6 @@ mod configuration;
 mod reload;
 mod log_lines;
 mod admin_commands;
+mod operator_answers;
 mod client_command;
 mod client_bench;

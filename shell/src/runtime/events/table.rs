@@ -202,6 +202,8 @@ events! {
     users_forgotten: INFO, server, Each, "forgot users who were not seen for long", [forgotten, known_users];
     /// The operator's command says so, too.
     updates_not_written: ERROR, server, Each, "updates of users are not written", [updates, reason];
+    /// The operator's change of them is refused.
+    overrides_unreadable: ERROR, server, Each, "a user's overrides cannot be read, and are left alone", [error];
     /// What LMDB says of a failed change.
     users_not_written: ERROR, server, Each, "the known users cannot be written to", [error];
 }

@@ -55,7 +55,7 @@ fn unapplied_eviction_notifies_no_session() {
     assert_eq!(ended_sessions.try_iter().count(), 0);
     // The retry leaves out the acquire and applies the end, once.
     faults::fail([full()]);
-    let ended = Outcome::Ended { sessions: [NODE.session(1)].into(), slots: 1 };
+    let ended = Outcome::Ended { sessions: [NODE.session(1)].into(), before: 2, slots: 1 };
     assert_eq!(serve(&mut writer, [end(2), acquire("ada", 3)]), [ended, FULL]);
     let by_operator = EndedSession { session: NODE.session(1), reason: EndReason::ByOperator };
     assert_eq!(ended_sessions.try_iter().collect::<Vec<_>>(), [[by_operator]]);
