@@ -26,7 +26,7 @@ mod reply;
 mod error;
 mod close;
 
-pub use close::CloseReason;
+pub use close::{CloseReason, Reconnect};
 pub use error::{AuthenticateFailure, AuthenticateOptionsError, CredentialError, RequestError, TokenError};
 pub use reply::{
     AuthenticateFailureDetails, AuthenticateSuccessDetails, ServerMessage, ServerMessageError, SessionList,
