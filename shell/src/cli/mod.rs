@@ -1,6 +1,7 @@
 //! The command line of the server: its arguments and commands.
 
 mod arguments;
+mod capacity;
 mod reload;
 pub mod serve;
 mod token_command;

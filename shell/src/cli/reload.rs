@@ -10,9 +10,11 @@ use futures_util::{Stream, StreamExt as _};
 use smol::Timer;
 use smol::future::or;
 
+use super::capacity::Capacity;
 use crate::auth::JwtAuthenticator;
 use crate::config::{Authentication, ConfigLoader, Loaded, ReloadMode, diff};
 use crate::runtime::log::{Log, LogHandle};
+use crate::runtime::open_files::OpenFileLimit;
 use crate::server::ServerHandle;
 use crate::store::Store;
 
@@ -29,7 +31,7 @@ pub(crate) struct Reloader {
     pub(crate) tokens: Option<Arc<JwtAuthenticator>>,
     pub(crate) log: LogHandle,
     /// The limit of open files.
-    pub(crate) descriptors: u64,
+    pub(crate) open_files: OpenFileLimit,
     /// The version of the file with the keys that are in force.
     pub(crate) keys_read: Option<FileVersion>,
 }
@@ -124,7 +126,7 @@ impl Reloader {
     fn try_reload(&mut self) -> Result<(), ReloadError> {
         let new = self.loader.load()?;
         let (connection_settings, connection_limits) =
-            (new.config.connection_settings()?, new.config.connection_limits(self.descriptors));
+            (new.config.connection_settings()?, new.config.connection_limits(self.open_files.now));
         // Even if `auth` changes only after a restart: otherwise the restart could fail.
         let verifier = match new.config.auth {
             Authentication::Open => None,
@@ -147,6 +149,10 @@ impl Reloader {
         // Logged once the change is in force, and before the new log level, which may hide it.
         for warning in &new.warnings {
             tracing::warn!("{warning}");
+        }
+        match Capacity::check(&self.open_files, &new) {
+            Capacity::Enough => {}
+            Capacity::Reduced(message) | Capacity::None(message) => tracing::warn!("{message}"),
         }
         let changes = |old, when| diff(old, &new).into_iter().filter(move |change| change.key.applies == when);
         for change in changes(&self.loaded, ReloadMode::AtOnce) {

@@ -15,11 +15,12 @@ use smol::{Executor, Task};
 use crate::admin::socket::{self, SocketBounds};
 use crate::admin::{AdminService, BoundSocket};
 use crate::auth::{Authenticator, JwtAuthenticator, OpenAuthenticator};
+use crate::cli::capacity::Capacity;
 use crate::cli::reload::Reloader;
 use crate::config::{Authentication, Config, ConfigLoader, Loaded, StoreKind};
 use crate::net::listener::listen;
 use crate::runtime::log::{Log, LogHandle};
-use crate::runtime::open_files::raise_limit;
+use crate::runtime::open_files::OpenFileLimit;
 use crate::runtime::process::Process;
 use crate::runtime::signals;
 use crate::runtime::supervisor::{Part, Supervisor};
@@ -47,7 +48,7 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     let (stop, hangups) = (signals::stop(log.handle(), &process.supervisor), signals::hangups());
     let (stop, hangups) = (stop.context("cannot catch signals")?, hangups.context("cannot catch signals")?);
     let node = NodeId::new(getrandom::u64().context("the system has no random numbers")?);
-    let descriptors = raise_limit();
+    let open_files = OpenFileLimit::raise();
     if config.is_open_to_the_network() {
         tracing::warn!(
             "open authentication beyond this machine: any client that can reach this server can sign in as any user"
@@ -67,8 +68,8 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     };
     let listeners = listen(&config.listen, config.send_buffer_bytes())?;
     let store = open_store(config, node, &process)?;
-    let bounds = config.connection_limits(descriptors);
-    log_capacity(config, descriptors, &bounds)?;
+    let bounds = config.connection_limits(open_files.now);
+    log_capacity(&loaded, &open_files, &bounds)?;
     let settings = Settings { store_timeout: config.store_timeout, connection_limits: bounds, connection: policy };
     let server = Server::new(listeners, Arc::clone(&store), authenticator, settings)?;
     let executor = Arc::new(Executor::new());
@@ -84,7 +85,7 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
         store: Arc::clone(&store),
         tokens,
         log: log.handle(),
-        descriptors,
+        open_files,
         keys_read: None,
     };
     let (reloader, mut hangups) = (Arc::new(Mutex::new(reloader.with_keys_read())), Some(hangups));
@@ -150,28 +151,17 @@ fn serve_admin(
 }
 
 /// Logs the limit of open files and the number of connections that it leaves room for.
-fn log_capacity(config: &Config, descriptors: u64, bounds: &ConnectionLimits) -> anyhow::Result<()> {
-    /// Fewer are probably a mistake.
-    const FEW: usize = 1000;
-
-    let max_connections = bounds.connections;
-    tracing::info!(descriptors, max_connections, "raised the limit of open files to its maximum");
-    if max_connections.is_some() && descriptors <= Config::SPARE_DESCRIPTORS {
-        bail!(
-            "the process may open {descriptors} files, and the server keeps {} of them free of connections: raise the limit \
-             (ulimit -n), or set max_connections to unlimited",
-            Config::SPARE_DESCRIPTORS
-        );
+fn log_capacity(loaded: &Loaded, limit: &OpenFileLimit, bounds: &ConnectionLimits) -> anyhow::Result<()> {
+    let (descriptors, hard_limit, max_connections) = (limit.now, limit.hard, bounds.connections);
+    tracing::info!(descriptors, hard_limit, max_connections, "{limit}");
+    match Capacity::check(limit, loaded) {
+        Capacity::Enough => Ok(()),
+        Capacity::Reduced(message) => {
+            tracing::warn!(max_connections, "{message}");
+            Ok(())
+        }
+        Capacity::None(message) => bail!(message),
     }
-    if config.connection_limits(u64::MAX).connections != max_connections
-        && max_connections.is_some_and(|max| max.get() < FEW)
-    {
-        tracing::warn!(
-            max_connections,
-            "the limit of open files leaves room for few connections: raise it (ulimit -n)"
-        );
-    }
-    Ok(())
 }
 
 fn jwt_authenticator(
