@@ -10,11 +10,10 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::token_command;
 use super::user_command::{self, EndArguments, LimitArguments, UserArguments, UserCommand};
-use crate::config::error::{ConfigError, ConfigErrors, ConfigSource};
+use crate::config::error::{ConfigErrors, ConfigSource};
 use crate::config::flags::{DataDirFlags, Flags};
 use crate::config::loader::{ConfigLoader, Loaded};
-use crate::config::{Authentication, print};
-use crate::net::tls::TlsError;
+use crate::config::print;
 use crate::runtime::command_line;
 
 /// Limits how many live sessions one user may hold, over WebSockets.
@@ -44,7 +43,8 @@ enum Command {
     /// Prints the configuration in force, with the source of each value: option, environment or file
     #[command(after_help = "Exit codes: 0 printed, 1 the output cannot be written, 2 wrong usage or configuration.")]
     Config(ConfigArguments),
-    /// Reports every error in a configuration file. Options and environment do not count
+    /// Reports every error in a configuration file, and in the certificate, keys and secrets that it names. Options and
+    /// environment do not count
     #[command(after_help = "Exit codes: 0 the file is valid, 1 it is not or cannot be read, 2 wrong usage.")]
     CheckConfig {
         /// The file
@@ -127,7 +127,7 @@ impl Arguments {
         let written = match command {
             None => {
                 let loader = loader(Flags::default());
-                match load(&loader, err) {
+                match loader.load_for_server().map_err(|errors| print_errors(&errors, err)) {
                     Ok(loaded) => return Action::Serve(loader, Box::new(loaded)),
                     Err(written) => written.map(|()| 2),
                 }
@@ -169,7 +169,11 @@ impl Arguments {
 
 /// Loads the configuration, or writes its errors to `err`.
 fn load(loader: &ConfigLoader, err: &mut impl Write) -> Result<Loaded, io::Result<()>> {
-    loader.load().map_err(|errors| writeln!(err, "error: the configuration is invalid\n{errors}"))
+    loader.load().map_err(|errors| print_errors(&errors, err))
+}
+
+fn print_errors(errors: &ConfigErrors, err: &mut impl Write) -> io::Result<()> {
+    writeln!(err, "error: the configuration is invalid\n{errors}")
 }
 
 /// Calls `act` with the loaded configuration. Returns the exit code.
@@ -209,45 +213,16 @@ fn print_effective(loaded: &Loaded, out: &mut impl Write, err: &mut impl Write) 
     write!(out, "{}", print::effective(loaded)).map(|()| 0)
 }
 
-/// The errors of the files that the configuration names. A missing secret is no error: the server may have it in its
-/// environment, which this process does not know.
-fn file_errors(loaded: &Loaded) -> Vec<ConfigError> {
-    let Loaded { config, settings, .. } = loaded;
-    let error_at = |key: &str, reason: String| {
-        let source = settings.iter().find(|setting| setting.key.name == key).map(|setting| setting.source.clone());
-        ConfigError::for_key(source.unwrap_or(ConfigSource::Default), key, reason)
-    };
-    let certificate = config.connection_settings().err().map(|error| {
-        let key = match error {
-            TlsError::Certificate { .. } | TlsError::NoCertificate { .. } => "tls_cert",
-            TlsError::Key { .. } | TlsError::Unusable { .. } => "tls_key",
-        };
-        error_at(key, error.to_string())
-    });
-    let key_files = [
-        ("jwt_secret_file", &config.jwt_secret_file),
-        ("jwt_public_key_file", &config.jwt_public_key_file),
-        ("jwt_key_set_file", &config.jwt_key_set_file),
-    ];
-    let key_file = key_files.into_iter().find(|(_, file)| file.is_some() && config.auth == Authentication::Jwt);
-    let keys = key_file.and_then(|(key, _)| config.verifier(None).err().map(|error| error_at(key, error.to_string())));
-    certificate.into_iter().chain(keys).collect()
-}
-
 fn check_config(general_flags: &[String], file: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
     if let [flag, ..] = general_flags {
         let message = format!("check-config checks the file alone, {flag} cannot be given with it");
         write!(err, "{}", Arguments::command().error(ErrorKind::ArgumentConflict, message))?;
         return Ok(2);
     }
-    let loaded = match ConfigLoader::from_file(file).load() {
+    let loaded = match ConfigLoader::from_file(file).load_for_other_server() {
         Ok(loaded) => loaded,
         Err(errors) => return writeln!(err, "{errors}").map(|()| 1),
     };
-    let errors = file_errors(&loaded);
-    if !errors.is_empty() {
-        return writeln!(err, "{}", ConfigErrors(errors)).map(|()| 1);
-    }
     let set = loaded.settings.iter().filter(|setting| setting.source != ConfigSource::Default).count();
     let all = loaded.settings.len();
     writeln!(out, "{} is valid: it sets {set} of {all} keys, the others keep their defaults", file.display())

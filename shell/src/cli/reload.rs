@@ -124,7 +124,7 @@ impl Reloader {
 
     /// Puts the whole configuration in force, or nothing of it.
     fn try_reload(&mut self) -> Result<(), ReloadError> {
-        let new = self.loader.load()?;
+        let new = self.loader.load_for_server()?;
         let (connection_settings, connection_limits) =
             (new.config.connection_settings()?, new.config.connection_limits(self.open_files.now));
         // Even if `auth` changes only after a restart: otherwise the restart could fail.

@@ -22,7 +22,7 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
     }
     if *not_begun > 0 {
         let advice = if report.max_concurrent < MAX_CONCURRENT {
-            "\nThe limit of open files leaves no room for more: raise its hard limit (ulimit -Hn),\nwhich may need root."
+            "\nThe limit of open files leaves no room for more: raise its hard limit\n(ulimit -Hn), which may need root."
         } else {
             ""
         };
