@@ -6,14 +6,14 @@ use std::mem;
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand};
 
 use super::token_command;
 use super::user_command::{self, EndArguments, LimitArguments, UserArguments, UserCommand};
 use crate::config::error::{ConfigErrors, ConfigSource};
 use crate::config::flags::{DataDirFlags, Flags};
 use crate::config::loader::{ConfigLoader, Loaded};
-use crate::config::print;
+use crate::config::{Config, print};
 use crate::runtime::command_line;
 
 /// Limits how many live sessions one user may hold, over WebSockets.
@@ -41,7 +41,7 @@ Exit codes: 0 stopped by a signal, 1 cannot start, 2 wrong usage or configuratio
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Prints the configuration in force, with the source of each value: option, environment or file
-    #[command(after_help = "Exit codes: 0 printed, 1 the output cannot be written, 2 wrong usage or configuration.")]
+    #[command(after_help = CONFIG_HELP, mut_args(|arg| show_only(arg, &[])))]
     Config(ConfigArguments),
     /// Reports every error in a configuration file, and in the certificate, keys and secrets that it names. Options and
     /// environment do not count
@@ -51,11 +51,12 @@ enum Command {
         file: PathBuf,
     },
     /// Makes a token for development, signed with the keys of this configuration, and prints it
-    #[command(after_help = "Exit codes: 0 printed, 1 it cannot be signed, 2 wrong usage or configuration.")]
+    #[command(after_help = TOKEN_HELP, mut_args(|arg| show_only(arg, &["jwt_"])))]
     Token(token_command::TokenArgs),
     /// Shows what is in a token, whether a server with this configuration accepts it, and if not why
     #[command(
-        after_help = "Exit codes: 0 accepted, 1 it cannot be checked, 2 wrong usage or configuration, 3 refused."
+        after_help = CHECK_TOKEN_HELP,
+        mut_args(|arg| show_only(arg, &["auth", "jwt_", "max_message_bytes"]))
     )]
     CheckToken(token_command::CheckTokenArgs),
     /// Shows a user's limit, or overrides it for this user
@@ -71,6 +72,31 @@ enum Command {
     #[command(after_help = OPERATOR_HELP)]
     Forget(DataDirArguments<UserArguments>),
 }
+
+/// Hides the options of the server but these; a name that ends with `_` stands for all that begin with it. The command takes them all the same, so that
+/// it can be given the server's own command line.
+fn show_only(arg: Arg, shown: &[&str]) -> Arg {
+    let is_shown = |name: &str| {
+        shown.iter().any(|shown| if shown.ends_with('_') { name.starts_with(shown) } else { name == *shown })
+    };
+    let is_hidden = Config::keys().iter().any(|key| key.name == arg.get_id().as_str() && !is_shown(key.name));
+    arg.hide(is_hidden)
+}
+
+const CONFIG_HELP: &str = "\
+The command takes every option of the server; `server --help` lists them.
+
+Exit codes: 0 printed, 1 the output cannot be written, 2 wrong usage or configuration.";
+
+const TOKEN_HELP: &str = "\
+The command also takes every other option of the server; `server --help` lists them.
+
+Exit codes: 0 printed, 1 it cannot be signed, 2 wrong usage or configuration.";
+
+const CHECK_TOKEN_HELP: &str = "\
+The command also takes every other option of the server; `server --help` lists them.
+
+Exit codes: 0 accepted, 1 it cannot be checked, 2 wrong usage or configuration, 3 refused.";
 
 const OPERATOR_HELP: &str = "\
 The command asks the server that runs on the data directory, over the socket operator.sock in it. If no server runs, \
@@ -232,6 +258,7 @@ fn check_config(general_flags: &[String], file: &Path, out: &mut impl Write, err
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::help_text::tests::assert_help_is_wrapped_once;
 
     /// The exit code, unless the command serves, and both outputs.
     fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<u8>, String, String) {
@@ -256,6 +283,45 @@ mod tests {
     #[test]
     fn clap_accepts_the_command_line() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn help_is_wrapped_once() {
+        assert_help_is_wrapped_once(&Arguments::command());
+    }
+
+    #[test]
+    fn help_of_a_command_shows_only_options_that_it_uses() {
+        let help = |command: &str| {
+            let error = Arguments::from_command_line(["server", command, "--help"]).unwrap_err();
+            error.to_string()
+        };
+        for (command, shown, hidden) in [
+            ("config", &["--default", "--config"][..], &["--limit", "--data", "--jwt-algorithm"][..]),
+            ("token", &["--user", "--ttl", "--jwt-algorithm", "--config"], &["--limit", "--data", "--tls-cert"]),
+            ("check-token", &["--jwt-audience", "--max-message-bytes", "--auth"], &["--data", "--auth-timeout "]),
+            ("explain", &["--json", "--data", "--config"], &["--limit", "--listen"]),
+        ] {
+            let help = help(command);
+            let has = |flag: &str| help.lines().any(|line| line.trim_start().starts_with(flag));
+            assert!(shown.iter().all(|flag| has(flag)), "{help}");
+            assert!(!hidden.iter().any(|flag| has(flag)), "{help}");
+        }
+        let (code, out, _) = run(&["config", "--limit", "7"], &[]);
+        assert!(code == Some(0) && out.contains("limit = 7  # --limit"), "a hidden option is taken: {out}");
+    }
+
+    #[test]
+    fn json_may_stand_before_the_command() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().to_str().unwrap();
+        for arguments in [["--json", "--data", data, "explain", "ada"], ["explain", "--data", data, "ada", "--json"]] {
+            let (code, out, err) = run(&arguments, &[]);
+            assert_eq!((code, &*out), (Some(1), ""));
+            assert!(err.contains("there is no server data in"), "{err}");
+        }
+        let error = Arguments::from_command_line(["server", "--json"]).unwrap_err();
+        assert!(error.to_string().contains("unexpected argument '--json'"), "{error}");
     }
 
     #[test]
