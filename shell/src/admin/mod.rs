@@ -6,6 +6,7 @@ mod report;
 mod error;
 mod service;
 mod routes;
+mod socket_address;
 mod bound_socket;
 pub mod socket;
 

@@ -28,12 +28,14 @@ use smol::{Executor, Timer};
 use smol_hyper::rt::FuturesIo;
 
 use super::bound_socket::BoundSocket;
-pub use super::bound_socket::path;
 use super::error::AdminRequestError;
 use super::report::UserReport;
 use super::request::AdminRequest;
 use super::routes;
 use super::service::AdminService;
+use super::socket_address::SocketAddress;
+pub use super::socket_address::path;
+use crate::runtime::access::{self, Right};
 
 /// The longest body of a request and of a response. A user's report with 1024 sessions is far below that.
 const MAX_REQUEST_BYTES: usize = 4096;
@@ -233,18 +235,19 @@ fn json_response(status: StatusCode, body: &impl Serialize) -> Response<Full<Byt
 /// # Errors
 /// A message that says why it was not carried out.
 pub async fn request(data: &Path, user: &UserId, request: &AdminRequest) -> Result<Option<UserReport>, String> {
-    let stream = match UnixStream::connect(path(data)).await {
+    let connected = match SocketAddress::new(data) {
+        Ok(address) => UnixStream::connect(address.path()).await,
+        Err(error) => Err(error),
+    };
+    let stream = match connected {
         Ok(stream) => stream,
-        // InvalidInput: the path is too long for a socket, so no server listens there either.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::InvalidInput
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             return Ok(None);
         }
-        Err(error) => return Err(format!("cannot open {}: {error}", path(data).display())),
+        Err(error) => {
+            let path = path(data);
+            return Err(format!("cannot open {}: {}", path.display(), access::explain(&error, &path, Right::Write)));
+        }
     };
     let (status, body) =
         send_request(stream, user, request).await.map_err(|error| format!("the server broke off: {error}"))?;

@@ -9,6 +9,8 @@ use futures_rustls::rustls::crypto::aws_lc_rs;
 use futures_rustls::rustls::{self, InconsistentKeys, ServerConfig};
 use thiserror::Error;
 
+use crate::runtime::access::{self, Right};
+
 /// The files of a server's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
@@ -22,7 +24,7 @@ pub struct CertificateFiles {
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// The certificate's file cannot be read, or is not PEM.
-    #[error("cannot read {path}: {}", pem_error(.why))]
+    #[error("cannot read {path}: {}", pem_error(.path, .why))]
     Certificate {
         /// The file.
         path: PathBuf,
@@ -30,7 +32,7 @@ pub enum TlsError {
         why: pem::Error,
     },
     /// The key's file cannot be read, or holds no private key in PEM.
-    #[error("cannot read {path}: {}", pem_error(.why))]
+    #[error("cannot read {path}: {}", pem_error(.path, .why))]
     Key {
         /// The file.
         path: PathBuf,
@@ -63,11 +65,11 @@ fn key_mismatch(error: &rustls::Error) -> String {
     }
 }
 
-fn pem_error(error: &pem::Error) -> String {
+fn pem_error(path: &Path, error: &pem::Error) -> String {
     if let pem::Error::NoItemsFound = error {
         "it has no private key in PEM (-----BEGIN PRIVATE KEY-----); an encrypted key cannot be used".into()
     } else if let pem::Error::Io(error) = error {
-        error.to_string()
+        access::explain(error, path, Right::Read)
     } else {
         format!("it is not PEM: {error}")
     }

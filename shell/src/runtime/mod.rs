@@ -16,5 +16,6 @@ pub mod fair_turns;
 pub mod signals;
 pub mod malloc;
 pub mod open_files;
+pub(crate) mod access;
 #[cfg(test)]
 pub(crate) mod testing;
