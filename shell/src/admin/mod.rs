@@ -5,6 +5,7 @@ mod request;
 mod report;
 mod error;
 mod service;
+mod look_alikes;
 mod routes;
 mod socket_address;
 mod bound_socket;

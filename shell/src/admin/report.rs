@@ -27,6 +27,9 @@ pub struct UserReport {
     pub ended: Vec<String>,
     /// Whether this was a dry run: nothing was changed.
     pub dry_run: bool,
+    /// Other users with ids that look like this one. Only in the answer to [`AdminRequest::Explain`](super::AdminRequest).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub look_alikes: Vec<UserId>,
 }
 
 /// A session that holds a slot, as an operator sees it.

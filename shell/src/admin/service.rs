@@ -18,6 +18,7 @@ use super::error::AdminError;
 use super::report::{NextOutcome, SessionReport, UserReport};
 use super::request::{AdminRequest, Override, SlotCount, UserPatch};
 use crate::runtime::clock::Clock;
+use crate::runtime::user_id_form::UserIdForm;
 use crate::store::{Completion, Store, StoreFailure, UserUpdate};
 
 /// Answers where the client of a session connects from; `None` for a session that is not connected here.
@@ -33,6 +34,8 @@ pub struct AdminService {
     /// Held from reading a user's overrides until the store has changed them or has not, even if the request has timed out
     /// by then. So no change overwrites another.
     update_lock: Arc<Mutex<()>>,
+    /// The form in which the ids count that operators name.
+    user_id_form: UserIdForm,
 }
 
 impl AdminService {
@@ -40,7 +43,17 @@ impl AdminService {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, client_of: Option<ClientOf>, store_timeout: Duration) -> Self {
         let clock = store.context().process().clock.clone();
-        Self { store, clock, client_of, store_timeout, update_lock: Arc::default() }
+        Self { store, clock, client_of, store_timeout, update_lock: Arc::default(), user_id_form: UserIdForm::Exact }
+    }
+
+    /// The same service, for users whose ids count in this form.
+    #[must_use]
+    pub fn with_user_id_form(self, user_id_form: UserIdForm) -> Self {
+        Self { user_id_form, ..self }
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
+        self.store.as_ref()
     }
 
     /// Carries out a request, and reports the user's state after it.
@@ -48,8 +61,14 @@ impl AdminService {
     /// # Errors
     /// [`AdminError`] says why it was not carried out, or which part of it was not.
     pub async fn handle(&self, user: &UserId, request: &AdminRequest) -> Result<UserReport, AdminError> {
+        let form = self.user_id_form;
+        let parsed = form.parse(user.as_str());
+        let user = &parsed.map_err(|error| AdminError::BadRequest(form.describe_refusal(user.as_str(), error)))?;
         match request {
-            AdminRequest::Explain => self.report(user, Vec::new()).await,
+            AdminRequest::Explain => {
+                let report = self.report(user, Vec::new()).await?;
+                Ok(UserReport { look_alikes: self.known_look_alikes(user).await, ..report })
+            }
             AdminRequest::Limit(patch) if patch.dry_run => self.dry_run(user, patch).await,
             AdminRequest::Limit(patch) => {
                 let limit = {
@@ -167,6 +186,7 @@ impl AdminService {
             next,
             ended: ended.iter().map(ToString::to_string).collect(),
             dry_run: false,
+            look_alikes: Vec::new(),
         }
     }
 
@@ -229,7 +249,7 @@ impl AdminService {
         })
     }
 
-    async fn within_timeout<T>(
+    pub(super) async fn within_timeout<T>(
         &self,
         answer: impl Future<Output = Result<T, StoreFailure>>,
     ) -> Result<T, StoreFailure> {

@@ -11,8 +11,8 @@ use smol::Timer;
 use smol::future::or;
 
 use super::capacity::Capacity;
-use crate::auth::JwtAuthenticator;
-use crate::config::{Authentication, ConfigLoader, Loaded, ReloadMode, diff};
+use crate::auth::{JwtAuthenticator, Verifier};
+use crate::config::{Authentication, Config, ConfigLoader, Loaded, ReloadMode, VerifierError, diff};
 use crate::runtime::log::{Log, LogHandle};
 use crate::runtime::open_files::OpenFileLimit;
 use crate::server::ServerHandle;
@@ -97,7 +97,7 @@ impl Reloader {
     }
 
     fn reload_keys(&mut self) {
-        match self.loaded.config.verifier(self.loader.secret()) {
+        match self.verifier(&self.loaded.config) {
             Ok(verifier) => {
                 tracing::info!(keys = verifier.keys.count(), "the keys of tokens have changed and are reloaded");
                 if let Some(tokens) = &self.tokens {
@@ -108,6 +108,14 @@ impl Reloader {
                 tracing::error!(%error, "the keys of tokens have changed but cannot be used, the old ones stay in force")
             }
         }
+    }
+
+    /// The verifier with this configuration. The form of user ids stays as it was at the start: otherwise a session's fresh
+    /// token could name another user than the session's.
+    fn verifier(&self, config: &Config) -> Result<Verifier, VerifierError> {
+        let mut verifier = config.verifier(self.loader.secret())?;
+        verifier.rules.user_id_form = self.started.config.user_id_form;
+        Ok(verifier)
     }
 
     /// Whether the reload succeeded.
@@ -130,7 +138,7 @@ impl Reloader {
         // Even if `auth` changes only after a restart: otherwise the restart could fail.
         let verifier = match new.config.auth {
             Authentication::Open => None,
-            Authentication::Jwt => Some(new.config.verifier(self.loader.secret())?),
+            Authentication::Jwt => Some(self.verifier(&new.config)?),
         };
         let verifier = self.tokens.as_ref().zip(verifier);
         let filter = Log::parse_filter(&new.config.log)?;

@@ -63,7 +63,7 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     let policy = config.connection_settings()?;
     let tokens = jwt_authenticator(config, &loader, &process)?;
     let authenticator: Box<dyn Authenticator> = match &tokens {
-        None => Box::new(OpenAuthenticator),
+        None => Box::new(OpenAuthenticator { user_id_form: config.user_id_form }),
         Some(tokens) => Box::new(Arc::clone(tokens)),
     };
     let listeners = listen(&config.listen, config.send_buffer_bytes())?;
@@ -143,7 +143,8 @@ fn serve_admin(
     let socket = Arc::new(smol::lock::Mutex::new(BoundSocket::bind(&config.data)));
     let registry = Arc::clone(server.registry());
     let client_of = Box::new(move |session| registry.client_of(session));
-    let service = Arc::new(AdminService::new(Arc::clone(store), Some(client_of), config.store_timeout));
+    let service = AdminService::new(Arc::clone(store), Some(client_of), config.store_timeout);
+    let service = Arc::new(service.with_user_id_form(config.user_id_form));
     let tasks = Arc::clone(executor);
     Some(process.supervisor.spawn(Part::Admin, executor, move || {
         socket::serve(Arc::clone(&socket), Arc::clone(&service), Arc::clone(&tasks), SocketBounds::default())

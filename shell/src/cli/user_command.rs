@@ -191,7 +191,8 @@ async fn request(
             Err(error) => return Err(error_chain(&error)),
         }
     };
-    let operator = AdminService::new(Arc::<LmdbStore>::clone(&store), None, config.store_timeout);
+    let operator = AdminService::new(Arc::<LmdbStore>::clone(&store), None, config.store_timeout)
+        .with_user_id_form(config.user_id_form);
     let report = operator.handle(user, order).await.map_err(|why| why.to_string());
     if store.close(Duration::from_secs(5)).await.is_err() {
         return Err("the store did not close in time".into());
@@ -212,7 +213,8 @@ fn error_chain(error: &dyn std::error::Error) -> String {
 
 /// The report as text for people.
 fn describe(report: &UserReport, request: &AdminRequest) -> String {
-    let UserReport { user, limit, limit_source, when_full, connections, sessions, next, ended, dry_run } = report;
+    let UserReport { user, limit, limit_source, when_full, connections, sessions, next, ended, dry_run, look_alikes } =
+        report;
     let mut text = String::new();
     let mut line = |message: String| {
         text += &message;
@@ -269,5 +271,8 @@ fn describe(report: &UserReport, request: &AdminRequest) -> String {
         NextOutcome::Denied if *limit == 0 => "the next session would be denied: the limit is 0".into(),
         NextOutcome::Denied => "the next session would be denied: all slots are taken".into(),
     });
+    for other in look_alikes {
+        line(format!("another user looks like this one: {:?}", other.as_str()));
+    }
     text
 }

@@ -87,7 +87,7 @@ mod tests {
 
     use crate::config::{ConfigErrors, ConfigLoader, Flags};
 
-    fn messages(errors: ConfigErrors) -> Vec<String> {
+    fn messages(errors: &ConfigErrors) -> Vec<String> {
         errors.0.iter().map(ToString::to_string).collect()
     }
 
@@ -95,7 +95,8 @@ mod tests {
     fn errors_of(directory: &Path, text: &str) -> Vec<String> {
         let path = directory.join("sessions.toml");
         fs::write(&path, text.replace("DIR", directory.to_str().unwrap())).unwrap();
-        let errors = ConfigLoader::from_file(path).load_for_other_server().err().map(messages).unwrap_or_default();
+        let errors =
+            ConfigLoader::from_file(path).load_for_other_server().err().as_ref().map(messages).unwrap_or_default();
         errors.iter().map(|error| error.replace(directory.to_str().unwrap(), "DIR")).collect()
     }
 
@@ -159,7 +160,12 @@ mod tests {
     fn source_of_a_bad_file_may_be_a_variable() {
         let load = |variables: &[(&str, &str)]| {
             let variables = variables.iter().map(|&(name, value)| (name.into(), value.into()));
-            ConfigLoader::new(Flags::default(), variables).load_for_server().err().map(messages).unwrap_or_default()
+            ConfigLoader::new(Flags::default(), variables)
+                .load_for_server()
+                .err()
+                .as_ref()
+                .map(messages)
+                .unwrap_or_default()
         };
         let missing = [("SESSIONS_TLS_CERT", "/missing/a"), ("SESSIONS_TLS_KEY", "/missing/b")];
         assert_errors(

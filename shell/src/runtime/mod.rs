@@ -16,6 +16,7 @@ pub mod fair_turns;
 pub mod signals;
 pub mod malloc;
 pub mod open_files;
+pub mod user_id_form;
 pub(crate) mod access;
 #[cfg(test)]
 pub(crate) mod testing;
