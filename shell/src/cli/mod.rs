@@ -3,6 +3,7 @@
 mod arguments;
 mod log_users;
 mod admin_access;
+mod capacity;
 mod reload;
 mod server_status;
 mod status_command;
