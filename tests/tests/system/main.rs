@@ -5,6 +5,8 @@ mod slot_limit;
 mod hostile_input;
 mod connection_limits;
 mod origins_and_proxies;
+mod own_origin;
+mod proxy_headers;
 mod tls;
 mod computations;
 mod token_sessions;
