@@ -7,6 +7,8 @@ mod connection_limits;
 mod origins_and_proxies;
 mod own_origin;
 mod proxy_headers;
+mod foreign_clients;
+mod real_proxies;
 mod tls;
 mod computations;
 mod token_sessions;
