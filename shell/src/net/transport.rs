@@ -74,7 +74,7 @@ async fn read_proxy_header(
             if is_trusted {
                 log_faulty_proxy(&peer, &error);
             } else {
-                tracing::debug!(peer = %address, %error, "invalid PROXY header");
+                tracing::debug!(client_address = %address, %error, "invalid PROXY header");
             }
             respond_bad_request(stream, "That is no header of the PROXY protocol, version 1 or 2").await;
             return None;
@@ -83,7 +83,7 @@ async fn read_proxy_header(
     if !is_trusted {
         // It is read, but does not count.
         if let Some(suppressed) = IGNORED.check() {
-            tracing::info!(peer = %address, suppressed, "ignored the PROXY header of a peer that is not in trusted_proxies");
+            tracing::info!(client_address = %address, suppressed, "ignored the PROXY header of a peer that is not in trusted_proxies");
         }
         return Some(peer);
     }
@@ -130,7 +130,7 @@ fn log_faulty_proxy(peer: &Peer, reason: &dyn std::fmt::Display) {
 
     if let Some(suppressed) = LIMITER.check() {
         tracing::warn!(
-            peer = %peer.socket,
+            client_address = %peer.socket,
             %reason,
             suppressed,
             "refused a connection of a trusted proxy: with proxy_protocol it must begin with a PROXY header. Check that the \
@@ -145,7 +145,7 @@ pub(super) fn log_unexpected_proxy_header(peer: &Peer) {
 
     if let Some(suppressed) = LIMITER.check() {
         tracing::warn!(
-            peer = %peer.socket,
+            client_address = %peer.socket,
             suppressed,
             "refused a connection of a trusted proxy: it begins with something else than expected. If the proxy sends a PROXY \
              header (send-proxy in haproxy, proxy_protocol in nginx), set proxy_protocol, or switch it off there"

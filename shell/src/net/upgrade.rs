@@ -83,7 +83,7 @@ pub async fn serve_request<S: AsyncRead + AsyncWrite + Unpin>(
             return UpgradeOutcome::Upgraded { stream, read: parts.read_buf.to_vec() };
         }
         Some(served) => {
-            let is_no_http = served.is_err_and(|error| error.is_parse());
+            let is_no_http = served.is_err_and(|error| error.is_parse() && !error.is_parse_too_large());
             if is_no_http
                 && !settings.proxy_protocol
                 && settings.tls.is_none()

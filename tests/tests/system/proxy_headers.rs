@@ -11,6 +11,7 @@ use shell::net::settings::ConnectionSettings;
 use shell::server::Settings;
 use tests::process_log::ProcessLog;
 use tests::raw_client::{RawClient, upgrade_request};
+use tests::test_ca::TestCa;
 use tests::test_process::{TestProcess, without_connection_limits};
 use tests::test_server::{TestServer, settings};
 
@@ -125,7 +126,10 @@ fn faulty_proxy_is_logged_with_what_to_check() {
         RawClient::connect(server.address).shut_down_writing();
         send(&server, bytes);
         let line = log.wait_for("it must begin with a PROXY header");
-        assert!(line.contains(" WARN ") && line.contains("peer=127.0.0.1") && line.contains(reason), "{line}");
+        assert!(
+            line.contains(" WARN ") && line.contains("client_address=127.0.0.1") && line.contains(reason),
+            "{line}"
+        );
         assert!(line.contains("send-proxy") && line.contains("switch proxy_protocol off"), "{line}");
         assert!(!line.contains("suppressed"), "{line}");
     }
@@ -135,6 +139,11 @@ fn faulty_proxy_is_logged_with_what_to_check() {
         let (server, log) = start(data, &["--trusted-proxies", "127.0.0.1"]);
         send(&server, &[header, request.as_bytes()].concat());
         let line = log.wait_for("set proxy_protocol");
-        assert!(line.contains(" WARN ") && line.contains("peer=127.0.0.1"), "{line}");
+        assert!(line.contains(" WARN ") && line.contains("client_address=127.0.0.1"), "{line}");
     }
+    let files = TestCa::new(directory.path()).certify("server", &["localhost"]);
+    let [certificate, key] = [&files.certificate, &files.key].map(|file| file.to_str().unwrap());
+    let (server, log) = start("tls", &["--trusted-proxies", "127.0.0.1", "--tls-cert", certificate, "--tls-key", key]);
+    send(&server, b"PROXY TCP4 203.0.113.1 127.0.0.1 1 2\r\n\x16\x03\x01");
+    let _line = log.wait_for("set proxy_protocol");
 }
