@@ -4,6 +4,7 @@
 //! does not lead to it. It does so only while the path of the data directory leads to the directory that it was given: in
 //! another one it would take the socket of that directory's server away.
 
+use crate::runtime::events::log_event;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -83,13 +84,13 @@ impl BoundSocket {
         match listen(&path) {
             Ok(bound) => {
                 if self.bound.is_some() || self.has_failed {
-                    tracing::warn!(path = %path.display(), "the operator socket was gone, and is bound again");
+                    log_event!(operator_socket_bound_again { path: display(path.display()) });
                 }
                 (self.bound, self.has_failed) = (Some(bound), false);
             }
             Err(error) => {
                 if !self.has_failed {
-                    tracing::error!(path = %path.display(), %error, "cannot open the operator socket; trying again");
+                    log_event!(operator_socket_failed { path: display(path.display()), error: display(&error) });
                 }
                 self.has_failed = true;
             }

@@ -13,4 +13,4 @@ pub use bound_socket::BoundSocket;
 pub use error::AdminError;
 pub use report::{NextOutcome, SessionReport, UserReport};
 pub use request::{AdminRequest, DefaultWord, Override, SlotCount, UnlimitedWord, UserPatch};
-pub use service::{AdminService, ClientOf};
+pub use service::{AddressOf, AdminService};

@@ -1,5 +1,7 @@
 //! What an operator is told of a user.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use session_core::UserId;
 use session_core::ledger::{LimitSource, WhenFull};
@@ -35,9 +37,12 @@ pub struct SessionReport {
     /// The session, as others of its user see it.
     #[serde(flatten)]
     pub session: SessionSummary,
-    /// The address that its client connects from, for IPv6 the /64. Only for a session that is connected to this server.
+    /// The address that its client connects from. Only for a session that is connected to this server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<String>,
+    pub from: Option<IpAddr>,
+    /// What counts for the bounds of one address: this address, or for IPv6 its /64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_prefix: Option<String>,
 }
 
 /// What another session of the user would get.

@@ -1,10 +1,11 @@
 //! Carries out the requests of an operator: reads the store, changes it, and reports.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use session_core::connection_limiter::ClientPrefix;
-use session_core::ledger::{self, EndReason, EndTarget, Outcome, SlotUsage, StoreCommand};
+use session_core::ledger::{self, EndReason, EndTarget, Outcome, SlotUsage, StoreCommand, WhenFull};
 use session_core::ledger::{
     AdmissionPolicy, Liveness, SessionRecord, SlotLimit, StoreError, UserOverrides, UserRecord,
 };
@@ -18,17 +19,18 @@ use super::error::AdminError;
 use super::report::{NextOutcome, SessionReport, UserReport};
 use super::request::{AdminRequest, Override, SlotCount, UserPatch};
 use crate::runtime::clock::Clock;
+use crate::runtime::events::log_event;
 use crate::store::{Completion, Store, StoreFailure, UserUpdate};
 
-/// Answers where the client of a session connects from; `None` for a session that is not connected here.
-pub type ClientOf = Box<dyn Fn(SessionId) -> Option<ClientPrefix> + Send + Sync>;
+/// Answers from which address the client of a session connects; `None` for a session that is not connected here.
+pub type AddressOf = Box<dyn Fn(SessionId) -> Option<IpAddr> + Send + Sync>;
 
 /// Carries out an operator's requests on one store.
 pub struct AdminService {
     store: Arc<dyn Store>,
     clock: Clock,
     /// Where a session's client connects from. `None` if no server runs in this process.
-    client_of: Option<ClientOf>,
+    address_of: Option<AddressOf>,
     store_timeout: Duration,
     /// Held from reading a user's overrides until the store has changed them or has not, even if the request has timed out
     /// by then. So no change overwrites another.
@@ -38,9 +40,9 @@ pub struct AdminService {
 impl AdminService {
     /// A service for this store. It has the clock of the process that opened the store.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, client_of: Option<ClientOf>, store_timeout: Duration) -> Self {
+    pub fn new(store: Arc<dyn Store>, address_of: Option<AddressOf>, store_timeout: Duration) -> Self {
         let clock = store.context().process().clock.clone();
-        Self { store, clock, client_of, store_timeout, update_lock: Arc::default() }
+        Self { store, clock, address_of, store_timeout, update_lock: Arc::default() }
     }
 
     /// Carries out a request, and reports the user's state after it.
@@ -56,7 +58,11 @@ impl AdminService {
                     let update_lock = self.update_lock.lock_arc().await;
                     let overrides = patched_overrides(self.policy_for(user).await?.overrides, patch)?;
                     self.update_user(user, UserUpdate::Set(overrides), update_lock).await?;
-                    tracing::info!(%user, ?overrides, "the operator set overrides for a user");
+                    log_event!(overrides_set {
+                        user,
+                        limit: overrides.limit.map(display),
+                        when_full: overrides.when_full.map(WhenFull::name),
+                    });
                     overrides.limit
                 };
                 let not_enforced = |why| AdminError::NotEnforced(Box::new(why));
@@ -84,7 +90,7 @@ impl AdminService {
                     return Err(AdminError::HoldsSlots(held));
                 }
                 self.update_user(user, UserUpdate::Forget, update_lock).await?;
-                tracing::info!(%user, "the operator forgot a user");
+                log_event!(user_forgotten { user });
                 self.report_after(user, Vec::new()).await
             }
         }
@@ -154,8 +160,9 @@ impl AdminService {
     ) -> UserReport {
         let session_report = |session| {
             let session = SessionSummary::from(session);
-            let from = self.client_of.as_ref().and_then(|client_of| client_of(session.id));
-            SessionReport { session, from: from.map(|client| client.to_string()) }
+            let from = self.address_of.as_ref().and_then(|address_of| address_of(session.id));
+            let client_prefix = from.map(|address| ClientPrefix::from(address).to_string());
+            SessionReport { session, from, client_prefix }
         };
         UserReport {
             user: user.clone(),
@@ -182,7 +189,7 @@ impl AdminService {
         let end = StoreCommand::EndSessions { user, session, target, reason: by, at: self.clock.now() };
         if let Outcome::Ended { sessions, .. } = self.submit(end).await? {
             if !sessions.is_empty() {
-                tracing::info!(user = %asked, ended = sessions.len(), "the operator ended sessions");
+                log_event!(sessions_ended { user: asked, ended: sessions.len() });
             }
             Ok(sessions.into_vec())
         } else {

@@ -34,6 +34,7 @@ use super::report::UserReport;
 use super::request::AdminRequest;
 use super::routes;
 use super::service::AdminService;
+use crate::runtime::events::log_event;
 
 /// The longest body of a request and of a response. A user's report with 1024 sessions is far below that.
 const MAX_REQUEST_BYTES: usize = 4096;
@@ -166,7 +167,7 @@ async fn run_connection(
     let conversation = server::conn::http1::Builder::new().serve_connection(FuturesIo::new(stream), answer);
     let conversation = async {
         if let Err(error) = conversation.await {
-            tracing::debug!(%error, "the connection of an operator broke");
+            log_event!(operator_connection_broke { error: display(error) });
         }
     };
     let late = async {

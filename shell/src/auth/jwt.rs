@@ -117,12 +117,16 @@ impl Verifier {
     /// Why the token is refused.
     pub fn verify(&self, token: &str, now: UnixSeconds) -> Result<Identity, InvalidCredential> {
         let claims = self.verify_signature(token)?;
-        let expires = self.check_expiry(&claims, now)?;
-        self.check_audience(&claims)?;
-        self.check_issuer(&claims)?;
-        let user = self.user(&claims)?;
+        self.identity(&claims, now).map_err(|invalid| InvalidCredential { user: self.user(&claims).ok(), ..invalid })
+    }
+
+    fn identity(&self, claims: &Claims, now: UnixSeconds) -> Result<Identity, InvalidCredential> {
+        let expires = self.check_expiry(claims, now)?;
+        self.check_audience(claims)?;
+        self.check_issuer(claims)?;
+        let user = self.user(claims)?;
         let limit = claims.limit(&self.rules.limit_claim)?;
-        let device = self.device(&claims)?;
+        let device = self.device(claims)?;
         Ok(Identity { limit, expires: Some(expires), device, ..Identity::for_user(user) })
     }
 

@@ -1,6 +1,7 @@
 //! The command line of the server: its arguments and commands.
 
 mod arguments;
+mod log_users;
 mod reload;
 pub mod serve;
 mod token_command;

@@ -11,7 +11,9 @@ use smol::Timer;
 use smol::future::or;
 
 use crate::auth::JwtAuthenticator;
+use crate::cli::log_users;
 use crate::config::{Authentication, ConfigLoader, Loaded, ReloadMode, diff};
+use crate::runtime::events::log_event;
 use crate::runtime::log::{Log, LogHandle};
 use crate::server::ServerHandle;
 use crate::store::Store;
@@ -97,13 +99,13 @@ impl Reloader {
     fn reload_keys(&mut self) {
         match self.loaded.config.verifier(self.loader.secret()) {
             Ok(verifier) => {
-                tracing::info!(keys = verifier.keys.count(), "the keys of tokens have changed and are reloaded");
+                log_event!(keys_reloaded { keys: verifier.keys.count() });
                 if let Some(tokens) = &self.tokens {
                     tokens.set(verifier);
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "the keys of tokens have changed but cannot be used, the old ones stay in force")
+                log_event!(keys_invalid { error: display(error) });
             }
         }
     }
@@ -113,9 +115,9 @@ impl Reloader {
         let result = self.try_reload();
         if let Err(error) = &result {
             for line in error.to_string().lines() {
-                tracing::error!("{line}");
+                log_event!(configuration_invalid { error: display(line) });
             }
-            tracing::error!("the configuration is not reloaded, nothing has changed");
+            log_event!(configuration_kept {});
         }
         result.is_ok()
     }
@@ -132,6 +134,7 @@ impl Reloader {
         };
         let verifier = self.tokens.as_ref().zip(verifier);
         let filter = Log::parse_filter(&new.config.log)?;
+        log_users::apply(&new.config)?;
 
         let also_read =
             [("the certificate", connection_settings.tls.is_some()), ("the keys of tokens", verifier.is_some())];
@@ -146,21 +149,21 @@ impl Reloader {
 
         // Logged once the change is in force, and before the new log level, which may hide it.
         for warning in &new.warnings {
-            tracing::warn!("{warning}");
+            log_event!(configuration_warning { warning: display(warning) });
         }
         let changes = |old, when| diff(old, &new).into_iter().filter(move |change| change.key.applies == when);
         for change in changes(&self.loaded, ReloadMode::AtOnce) {
-            tracing::info!("{change}");
+            log_event!(configuration_changed { change: display(change) });
         }
         if self.loaded.config.tls_cert.is_some() && new.config.tls_cert.is_none() {
-            tracing::warn!("TLS is off from now on: the server refuses wss:// clients, and others send unencrypted");
+            log_event!(tls_switched_off {});
         }
         // Each reload repeats these, until a restart or until the old value is back.
         for change in changes(&self.started, ReloadMode::AfterRestart) {
-            tracing::warn!("{change}");
+            log_event!(restart_needed { change: display(change) });
         }
         let also_read = Some(also_read.join(" and ")).filter(|names| !names.is_empty());
-        tracing::info!(also_read, "the configuration is reloaded");
+        log_event!(configuration_reloaded { also_read });
         self.log.set_filter(filter);
         self.loaded = new;
         Ok(())

@@ -235,7 +235,7 @@ fn describe(report: &UserReport, request: &AdminRequest) -> String {
     if *when_full == WhenFull::EvictOldest {
         line("when all slots are taken, a new session ends the one with the oldest slot".into());
     }
-    for SessionReport { session, from } in sessions {
+    for SessionReport { session, from, client_prefix } in sessions {
         let mut message = format!("  {} since {}", session.id, format_rfc3339(session.since));
         for (what, name) in [("label", &session.label), ("device", &session.device)] {
             if let Some(name) = name {
@@ -244,6 +244,9 @@ fn describe(report: &UserReport, request: &AdminRequest) -> String {
         }
         if let Some(from) = from {
             let _infallible = write!(message, ", from {from}");
+            if let Some(prefix) = client_prefix.as_ref().filter(|prefix| **prefix != from.to_string()) {
+                let _infallible = write!(message, " (counted as {prefix})");
+            }
         }
         match (session.state, session.until) {
             (StatusWord::Live, _) => {}

@@ -27,6 +27,7 @@ use crate::net::paths::RequestPath;
 use crate::net::subprotocols::{SESSIONS_V1, Subprotocol};
 use crate::net::trusted_proxies::ProxyNetwork;
 use crate::runtime::duration::duration_within;
+use crate::runtime::events::LogUsers;
 use crate::runtime::log::{Log, LogFormat};
 use crate::runtime::threads::one_per_core;
 use crate::store::Retention;
@@ -330,11 +331,16 @@ settings! {
     }
 
     "Log" {
-        /// What to log to standard error: error, warn, info, debug, trace or off, or directives such as `shell=debug`
+        /// What to log to standard error: error, warn, info, debug, trace or off, or directives such as
+        /// `info,session=debug`, which adds a line for every session that is admitted, resumed, lost, evicted or closed
         log: String { reader: one(log_filter), value: "LEVEL", default: "info", applies: AtOnce }
 
         /// The format of the log: text for people, json for programs
         log_format: LogFormat { reader: choice(), value: "FORMAT", default: "text", applies: AfterRestart }
+
+        /// How the log names users: `plain`, by their ids; `hash`, by a keyed hash, whose key is in the file log-key of
+        /// the data directory; or `off`, not at all
+        log_users: LogUsers { reader: choice(), value: "HOW", default: "plain", applies: AtOnce }
     }
 }
 

@@ -11,13 +11,13 @@ use session_core::connection_limiter::{
 use session_core::{Timestamp, UserId};
 
 use crate::runtime::clock::Clock;
-use crate::runtime::log::LogRateLimiter;
+use crate::runtime::events::log_limited;
+use crate::runtime::events::rate_limiter::LogRateLimiter;
 
-const USER_BOUND: &str = "max_connections_per_user";
 /// For limits on one address.
-const PROXY_HINT: &str = "; if this is your proxy, add it to trusted_proxies and let it send the client's address";
+const PROXY_HINT: &str = "if this is your proxy, add it to trusted_proxies and let it send the client's address";
 /// For a full address whose connections belong to several users.
-const USERS_HINT: &str = "; if these users share the address, raise this bound, or set max_connections_per_user";
+const USERS_HINT: &str = "if these users share the address, raise this bound, or set max_connections_per_user";
 
 /// The limiter that all connections of a process share.
 #[derive(Debug)]
@@ -25,37 +25,49 @@ pub struct SharedConnectionLimiter {
     clock: Clock,
     limiter: Mutex<ConnectionLimiter>,
     log: LogRateLimiter,
-    user_log: LogRateLimiter,
-    pause_log: LogRateLimiter,
+}
+
+/// The name of the bound.
+const fn bound(exceeded: ConnectionLimitExceeded) -> &'static str {
+    match exceeded {
+        ConnectionLimitExceeded::Total => "max_connections",
+        ConnectionLimitExceeded::Unauthenticated => "max_unauthenticated",
+        ConnectionLimitExceeded::PerClient { .. } => "max_connections_per_address",
+        ConnectionLimitExceeded::Rate { .. } => "max_connection_rate",
+        ConnectionLimitExceeded::PerUser => "max_connections_per_user",
+    }
 }
 
 /// What the operator may do about it.
-fn hint(exceeded: ConnectionLimitExceeded, users: Option<usize>, limits: ConnectionLimits) -> &'static str {
+fn hint(exceeded: ConnectionLimitExceeded, users: Option<usize>, limits: ConnectionLimits) -> Option<&'static str> {
     match exceeded {
         // With a bound by user the users do not count for the address. It is full of others.
         ConnectionLimitExceeded::PerClient { .. }
             if limits.per_user.is_none() && users.is_some_and(|users| users > 1) =>
         {
-            USERS_HINT
+            Some(USERS_HINT)
         }
-        ConnectionLimitExceeded::PerClient { .. } | ConnectionLimitExceeded::Rate { .. } => PROXY_HINT,
+        ConnectionLimitExceeded::PerClient { .. } | ConnectionLimitExceeded::Rate { .. } => Some(PROXY_HINT),
         ConnectionLimitExceeded::Total
         | ConnectionLimitExceeded::Unauthenticated
-        | ConnectionLimitExceeded::PerUser => "",
+        | ConnectionLimitExceeded::PerUser => None,
     }
 }
 
 /// The permit of one connection. It is released when dropped.
 #[derive(Debug)]
-pub struct ConnectionPermit(PermitGuard<Arc<SharedConnectionLimiter>>);
+pub struct ConnectionPermit {
+    guard: PermitGuard<Arc<SharedConnectionLimiter>>,
+    /// The client's address, of which the guard knows only the prefix that counts.
+    address: Option<IpAddr>,
+}
 
 impl SharedConnectionLimiter {
     /// A limiter without connections.
     #[must_use]
     pub fn new(limits: ConnectionLimits, clock: Clock) -> Arc<Self> {
         let limiter = Mutex::new(ConnectionLimiter::new(limits));
-        let [log, user_log, pause_log] = [(); 3].map(|()| LogRateLimiter::new());
-        Arc::new(Self { clock, limiter, log, user_log, pause_log })
+        Arc::new(Self { clock, limiter, log: LogRateLimiter::new() })
     }
 
     /// Counts a connection that was just accepted. `address` is `None` as long as only a proxy knows the client.
@@ -68,7 +80,7 @@ impl SharedConnectionLimiter {
             None => PermitGuard::acquire(limiter),
             Some(address) => PermitGuard::acquire_for(limiter, address, self.clock.now()),
         };
-        permit.map(ConnectionPermit).map_err(|exceeded| self.log_exceeded(exceeded))
+        permit.map(|guard| ConnectionPermit { guard, address }).map_err(|exceeded| self.log_exceeded(exceeded))
     }
 
     /// Changes the limits. Connections that exceed them stay.
@@ -90,59 +102,55 @@ impl SharedConnectionLimiter {
     }
 
     fn log_exceeded(&self, exceeded: ConnectionLimitExceeded) -> ConnectionLimitExceeded {
-        if let Some(suppressed) = self.log.check() {
-            let bound = match exceeded {
-                ConnectionLimitExceeded::Total => "max_connections",
-                ConnectionLimitExceeded::Unauthenticated => "max_unauthenticated",
-                ConnectionLimitExceeded::PerClient { .. } => "max_connections_per_address",
-                ConnectionLimitExceeded::Rate { .. } => "max_connection_rate",
-                ConnectionLimitExceeded::PerUser => USER_BOUND,
-            };
-            let usage = match exceeded {
-                ConnectionLimitExceeded::PerClient { client } => Some(self.lock().usage_of(client)),
-                ConnectionLimitExceeded::Total
-                | ConnectionLimitExceeded::Unauthenticated
-                | ConnectionLimitExceeded::Rate { .. }
-                | ConnectionLimitExceeded::PerUser => None,
-            };
-            let (connections, authenticated) = usage.map(|usage| (usage.connections, usage.authenticated)).unzip();
-            // Without tokens no user is known.
-            let users = usage.map(|usage| usage.users).filter(|&users| users > 0);
-            let hint = hint(exceeded, users, self.lock().limits());
-            tracing::warn!(
-                bound,
-                connections,
-                authenticated,
+        let usage = match exceeded {
+            ConnectionLimitExceeded::PerClient { client } => Some(self.lock().usage_of(client)),
+            ConnectionLimitExceeded::Total
+            | ConnectionLimitExceeded::Unauthenticated
+            | ConnectionLimitExceeded::Rate { .. }
+            | ConnectionLimitExceeded::PerUser => None,
+        };
+        // Without tokens no user is known.
+        let users = usage.map(|usage| usage.users).filter(|&users| users > 0);
+        log_limited!(
+            self.log,
+            connection_refused {
+                bound: bound(exceeded),
+                reason: display(exceeded),
+                connections: usage.map(|usage| usage.connections),
+                authenticated: usage.map(|usage| usage.authenticated),
                 users,
-                suppressed,
-                "refused a connection: {exceeded}{hint}"
-            );
-        }
+                hint: hint(exceeded, users, self.lock().limits()),
+            }
+        );
         exceeded
     }
 
     fn log_user_exceeded(&self, user: &UserId, client: Option<ClientPrefix>) {
-        if let Some(suppressed) = self.user_log.check() {
-            let connections = self.lock().connections_of(user);
-            let client = client.map(tracing::field::display);
-            let exceeded = ConnectionLimitExceeded::PerUser;
-            tracing::warn!(bound = USER_BOUND, %user, connections, client, suppressed, "refused a connection: {exceeded}");
-        }
+        log_limited!(
+            self.log,
+            user_connection_refused {
+                bound: bound(ConnectionLimitExceeded::PerUser),
+                user,
+                client: client.map(display),
+                connections: self.lock().connections_of(user),
+            }
+        );
     }
 
     fn log_pause(&self, client: Option<ClientPrefix>) {
-        if let Some(suppressed) = self.pause_log.check() {
-            let client = client.map(tracing::field::display);
-            let share = self.lock().work_share_percent();
-            let bound = if share < 100 { "max_work_per_thread" } else { "max_work_per_address" };
-            tracing::warn!(
-                bound,
-                suppressed,
-                client,
-                share_percent = share,
-                "an address causes too much work, reading more slowly{PROXY_HINT}"
-            );
-        }
+        log_limited!(
+            self.log,
+            client_slowed {
+                bound: if self.lock().work_share_percent() < 100 {
+                    "max_work_per_thread"
+                } else {
+                    "max_work_per_address"
+                },
+                client: client.map(display),
+                share_percent: self.lock().work_share_percent(),
+                hint: PROXY_HINT,
+            }
+        );
     }
 
     fn lock(&self) -> MutexGuard<'_, ConnectionLimiter> {
@@ -157,20 +165,28 @@ impl ConnectionPermit {
     /// # Errors
     /// The limit that the connection exceeds. It stays counted in the total until it is dropped.
     pub fn identify(&mut self, address: IpAddr) -> Result<(), ConnectionLimitExceeded> {
-        let now = self.0.limiter().clock.now();
-        self.0.identify(address, now).map_err(|exceeded| self.0.limiter().log_exceeded(exceeded))
+        let now = self.guard.limiter().clock.now();
+        self.guard.identify(address, now).map_err(|exceeded| self.guard.limiter().log_exceeded(exceeded))?;
+        self.address.get_or_insert(address);
+        Ok(())
     }
 
     /// The client, if its address is known and exceeded no limit.
     #[must_use]
     pub fn client(&self) -> Option<ClientPrefix> {
-        self.0.client()
+        self.guard.client()
+    }
+
+    /// The whole address of that client. An IPv6 address that stands for an IPv4 address is that one.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address.map(|address| address.to_canonical())
     }
 
     /// Counts work of the connection. Returns the time until which it has to pause, if its client has caused more than it may.
     pub fn charge(&mut self, work: Work) -> Option<Timestamp> {
-        let until = self.0.charge(work, |limiter| limiter.clock.now())?;
-        self.0.limiter().log_pause(self.client());
+        let until = self.guard.charge(work, |limiter| limiter.clock.now())?;
+        self.guard.limiter().log_pause(self.client());
         Some(until)
     }
 
@@ -180,16 +196,16 @@ impl ConnectionPermit {
     /// # Errors
     /// [`ConnectionLimitExceeded::PerUser`]: the connection counts as before, until it is dropped.
     pub fn identify_user(&mut self, user: &UserId) -> Result<(), ConnectionLimitExceeded> {
-        let counted = self.0.identify_user(user);
+        let counted = self.guard.identify_user(user);
         if counted.is_err() {
-            self.0.limiter().log_user_exceeded(user, self.client());
+            self.guard.limiter().log_user_exceeded(user, self.client());
         }
         counted
     }
 
     /// Records that the connection is authenticated.
     pub fn authenticated(&mut self) {
-        self.0.authenticated();
+        self.guard.authenticated();
     }
 }
 
@@ -219,7 +235,8 @@ mod tests {
         let mut proxied = limiter.acquire(None).unwrap();
         assert!(proxied.identify(ada).is_err());
         assert_eq!(limiter.counts(), (2, 1));
-        assert_eq!(proxied.identify(bob), Ok(()));
+        assert_eq!((proxied.address(), proxied.identify(bob)), (None, Ok(())));
+        assert_eq!(proxied.address(), Some(bob));
         drop(first);
         assert_eq!(limiter.counts(), (1, 1));
         assert!(limiter.acquire(Some(bob)).is_err() && limiter.acquire(Some(ada)).is_ok());
@@ -230,10 +247,31 @@ mod tests {
     }
 
     #[test]
+    fn permit_keeps_the_whole_address() {
+        let limiter = SharedConnectionLimiter::new(ConnectionLimits::default(), Clock::manual(Arc::default()));
+        for (address, whole, counted) in [
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("::ffff:192.0.2.1", "192.0.2.1", "192.0.2.1"),
+        ] {
+            let address: IpAddr = address.parse().unwrap();
+            let mut proxied = limiter.acquire(None).unwrap();
+            proxied.identify(address).unwrap();
+            proxied.identify(IpAddr::from([192, 0, 2, 9])).unwrap();
+            for permit in [limiter.acquire(Some(address)).unwrap(), proxied] {
+                assert_eq!(permit.address().unwrap().to_string(), whole);
+                assert_eq!(permit.client().unwrap().to_string(), counted);
+            }
+        }
+    }
+
+    #[test]
     fn users_of_a_full_address_matter_unless_counted_apart() {
         let full = ConnectionLimitExceeded::PerClient { client: IpAddr::from([192, 0, 2, 1]).into() };
         let hint = |users, per_user| hint(full, users, ConnectionLimits { per_user, ..ConnectionLimits::default() });
-        assert_eq!([None, Some(1), Some(2)].map(|users| hint(users, None)), [PROXY_HINT, PROXY_HINT, USERS_HINT]);
-        assert_eq!(hint(Some(2), NonZeroUsize::new(4)), PROXY_HINT);
+        assert_eq!(
+            [None, Some(1), Some(2)].map(|users| hint(users, None)),
+            [PROXY_HINT, PROXY_HINT, USERS_HINT].map(Some)
+        );
+        assert_eq!(hint(Some(2), NonZeroUsize::new(4)), Some(PROXY_HINT));
     }
 }

@@ -14,8 +14,12 @@ use crate::net::settings::ConnectionSettings;
 use crate::net::stream::{MeteredStream, Stream};
 use crate::net::tls_handshake::accept_tls;
 use crate::net::yielding::YieldingStream;
+use crate::runtime::events::rate_limiter::LogRateLimiter;
+use crate::runtime::events::{log_event, log_limited};
 use crate::runtime::fair_turns::FairTurns;
-use crate::runtime::log::LogRateLimiter;
+
+/// Of what proxies do wrong.
+static LOG: LogRateLimiter = LogRateLimiter::new();
 
 /// A connection that is ready for HTTP.
 pub(crate) struct Transport {
@@ -51,8 +55,6 @@ async fn read_proxy_header(
     settings: &ConnectionSettings,
     permit: &mut ConnectionPermit,
 ) -> Option<Peer> {
-    static IGNORED: LogRateLimiter = LogRateLimiter::new();
-
     let (address, proxies) = (peer.socket, &settings.trusted_proxies);
     let is_trusted = proxies.is_trusted(address);
     let mut first = [0; PREFIX_BYTES];
@@ -64,7 +66,7 @@ async fn read_proxy_header(
             return Some(peer);
         }
         // Without the header, its client could choose an address by itself in X-Forwarded-For.
-        log_faulty_proxy(&peer, &"it sent no PROXY header");
+        log_limited!(LOG, proxy_header_missing { client_address: display(address) });
         respond_bad_request(stream, "The header of the PROXY protocol is missing").await;
         return None;
     }
@@ -72,9 +74,9 @@ async fn read_proxy_header(
         Ok(source) => source,
         Err(error) => {
             if is_trusted {
-                log_faulty_proxy(&peer, &error);
+                log_limited!(LOG, proxy_header_invalid { client_address: display(address), error: display(&error) });
             } else {
-                tracing::debug!(client_address = %address, %error, "invalid PROXY header");
+                log_event!(client_proxy_header_invalid { client_address: display(address), error: display(&error) });
             }
             respond_bad_request(stream, "That is no header of the PROXY protocol, version 1 or 2").await;
             return None;
@@ -82,9 +84,7 @@ async fn read_proxy_header(
     };
     if !is_trusted {
         // It is read, but does not count.
-        if let Some(suppressed) = IGNORED.check() {
-            tracing::info!(client_address = %address, suppressed, "ignored the PROXY header of a peer that is not in trusted_proxies");
-        }
+        log_limited!(LOG, proxy_header_ignored { client_address: display(address) });
         return Some(peer);
     }
     let Some(source) = source.map(|source| source.ip()) else { return Some(Peer { may_name_client: false, ..peer }) };
@@ -123,32 +123,7 @@ async fn respond_bad_request(stream: &mut TcpStream, message: &'static str) {
     close_after_response(stream, &PlainResponse::new(StatusCode::BAD_REQUEST, message).to_bytes()).await;
 }
 
-/// Logs a trusted proxy that sends no valid PROXY header, at most once a second in this process. No client behind it can
-/// connect, so whoever operates the server must learn of it.
-fn log_faulty_proxy(peer: &Peer, reason: &dyn std::fmt::Display) {
-    static LIMITER: LogRateLimiter = LogRateLimiter::new();
-
-    if let Some(suppressed) = LIMITER.check() {
-        tracing::warn!(
-            client_address = %peer.socket,
-            %reason,
-            suppressed,
-            "refused a connection of a trusted proxy: with proxy_protocol it must begin with a PROXY header. Check that the \
-             proxy sends one (send-proxy in haproxy, proxy_protocol in nginx), or switch proxy_protocol off"
-        );
-    }
-}
-
-/// Logs a trusted proxy that may send a PROXY header although `proxy_protocol` is off, at most once a second.
+/// Logs a trusted proxy that may send a PROXY header although `proxy_protocol` is off.
 pub(super) fn log_unexpected_proxy_header(peer: &Peer) {
-    static LIMITER: LogRateLimiter = LogRateLimiter::new();
-
-    if let Some(suppressed) = LIMITER.check() {
-        tracing::warn!(
-            client_address = %peer.socket,
-            suppressed,
-            "refused a connection of a trusted proxy: it begins with something else than expected. If the proxy sends a PROXY \
-             header (send-proxy in haproxy, proxy_protocol in nginx), set proxy_protocol, or switch it off there"
-        );
-    }
+    log_limited!(LOG, proxy_header_unexpected { client_address: display(peer.socket) });
 }

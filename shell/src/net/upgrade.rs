@@ -28,12 +28,16 @@ use crate::net::plain_response::PlainResponse;
 use crate::net::settings::ConnectionSettings;
 use crate::net::subprotocols::Selection;
 use crate::net::transport::log_unexpected_proxy_header;
-use crate::runtime::log::LogRateLimiter;
+use crate::runtime::events::log_limited;
+use crate::runtime::events::rate_limiter::LogRateLimiter;
 
 /// The maximum number of header fields in a request. With more the response is 431.
 const MAX_HEADERS: usize = 64;
 /// How much of a header's value is logged, and sent back. The client chooses how long the value is.
 const MAX_QUOTED_BYTES: usize = 100;
+
+/// Of requests that are not served as their clients wish.
+static LOG: LogRateLimiter = LogRateLimiter::new();
 
 /// How one HTTP request ended.
 #[derive(Debug)]
@@ -146,30 +150,21 @@ impl Service<Request<Incoming>> for UpgradeService<'_> {
     }
 }
 
-/// Logs a request that was refused because of this header, at most once a second in this process.
+/// Logs a request that was refused because of this header.
 fn log_refused_header(header: &'static str, value: Option<&[u8]>) {
-    static LIMITER: LogRateLimiter = LogRateLimiter::new();
-
-    if let Some(suppressed) = LIMITER.check() {
-        let value = value.map(quoted);
-        tracing::info!(header, value = value.as_deref(), suppressed, "refused a request that this server is not for");
-    }
+    log_limited!(LOG, request_refused { header, value: value.map(quoted).as_deref() });
 }
 
-/// Logs a client that offers only subprotocols that the server may not select, at most once a second in this process.
+/// Logs a client that offers only subprotocols that the server may not select.
 fn log_unselected_subprotocol(settings: &ConnectionSettings, client: &ForwardedClient, headers: &HeaderMap) {
-    static LIMITER: LogRateLimiter = LogRateLimiter::new();
-
     let offered = offered_subprotocols(headers);
-    if settings.subprotocols.select(&offered) == Selection::NoneMatches
-        && let Some(suppressed) = LIMITER.check()
-    {
-        let offered = offered.join(", ");
-        tracing::info!(
-            client_address = %client.address,
-            offered = &*quoted(offered.as_bytes()),
-            suppressed,
-            "selected no subprotocol: `subprotocols` has none of those that the client offers. A browser then closes"
+    if settings.subprotocols.select(&offered) == Selection::NoneMatches {
+        log_limited!(
+            LOG,
+            subprotocol_not_selected {
+                client_address: display(client.address),
+                offered: &*quoted(offered.join(", ").as_bytes()),
+            }
         );
     }
 }

@@ -9,6 +9,7 @@ mod timer_queue;
 pub(crate) mod rfc3339;
 pub(crate) mod duration;
 pub(crate) mod command_line;
+pub mod events;
 pub mod log;
 pub mod threads;
 pub mod fair_turns;

@@ -17,6 +17,7 @@ use crate::net::transport::{self, Transport};
 use crate::net::upgrade::{UpgradeOutcome, serve_request};
 use crate::net::websocket::WebSocket;
 use crate::runtime::clock::Clock;
+use crate::runtime::events::log_event;
 use crate::runtime::fair_turns::FairTurns;
 use crate::server::connection::{Connection, ConnectionContext};
 use crate::server::mailbox::{Mailbox, Notification};
@@ -53,7 +54,7 @@ pub(super) async fn run_connection(
     let connection = AssertUnwindSafe(run_upgraded(upgrade, &context, &registration));
     if futures_util::FutureExt::catch_unwind(connection).await.is_err() {
         // The panic has dropped the connection's SlotGuard, which has released the slot.
-        tracing::error!(session = %id, "a connection panicked; please report this");
+        log_event!(connection_panicked { session: display(id) });
     }
 }
 
@@ -63,8 +64,8 @@ async fn run_upgraded(
     registration: &Registration,
 ) {
     let Some(UpgradedConnection { socket, session_settings, permit, accepted }) = upgrade.await else { return };
-    if let Some(client) = permit.client() {
-        registration.mailbox().set_client(client);
+    if let Some(address) = permit.address() {
+        registration.mailbox().set_client_address(address);
     }
     Connection::new(registration, socket, &session_settings, accepted, Arc::clone(context), permit).run().await;
 }

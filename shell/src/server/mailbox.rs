@@ -1,11 +1,11 @@
 //! What other tasks and threads tell one connection: a store outcome, the loss of its slot, the server's drain.
 
 use std::mem;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use session_core::connection_limiter::ClientPrefix;
 use session_core::ledger::{EndReason, Outcome};
 
 /// The mailbox of one connection. Its size is constant: it holds at most one outcome, one drain flag and one end reason.
@@ -32,7 +32,7 @@ struct Inner {
     command: CommandState,
     drain: DrainState,
     end_reason: Option<Box<EndReason>>,
-    client: Option<ClientPrefix>,
+    client_address: Option<IpAddr>,
     waker: Option<Waker>,
 }
 
@@ -87,15 +87,15 @@ pub enum Notification {
 }
 
 impl Mailbox {
-    /// Records the connection's client.
-    pub fn set_client(&self, client: ClientPrefix) {
-        self.lock().client = Some(client);
+    /// Records the address of the connection's client.
+    pub fn set_client_address(&self, address: IpAddr) {
+        self.lock().client_address = Some(address);
     }
 
-    /// The connection's client, if it is known.
+    /// The address of the connection's client, if it is known.
     #[must_use]
-    pub fn client(&self) -> Option<ClientPrefix> {
-        self.lock().client
+    pub fn client_address(&self) -> Option<IpAddr> {
+        self.lock().client_address
     }
 
     /// Starts to wait for the outcome of a new command. The mailbox no longer waits for an earlier one.

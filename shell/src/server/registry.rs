@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use session_core::connection_limiter::ClientPrefix;
 use session_core::leaving_tracker::LeavingTracker;
 use session_core::ledger::EndedSession;
 use session_core::{NodeId, SessionId, Timestamp, UserId};
@@ -84,11 +84,10 @@ impl Registry {
         mailboxes.len()
     }
 
-    /// The client of this session, if its connection is live in this process and its client is known.
+    /// The address of this session's client, if its connection is live in this process and the address is known.
     #[must_use]
-    pub fn client_of(&self, session: SessionId) -> Option<ClientPrefix> {
-        let mailbox = self.mailbox_of(session)?;
-        mailbox.client()
+    pub fn client_address(&self, session: SessionId) -> Option<IpAddr> {
+        self.mailbox_of(session)?.client_address()
     }
 
     fn mailbox_of(&self, session: SessionId) -> Option<Arc<Mailbox>> {

@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use session_core::connection_limiter::ClientPrefix;
 use session_core::ledger::{
     EndReason, EndedSession, LimitSource, Outcome, SlotLimit, StoreCommand, StoreError, UserOverrides, WhenFull,
 };
@@ -191,9 +190,9 @@ fn memory_store_carries_out_every_admin_request() {
         store.submit(StoreCommand::Acquire { user: ada(), session, limit: None, at, options: None }, completion);
         assert_eq!(smol::block_on(outcome), Outcome::granted(u32::try_from(number).unwrap()));
     }
-    let client =
-        |session: SessionId| (session.number() == 2).then(|| ClientPrefix::from(IpAddr::from(Ipv4Addr::LOCALHOST)));
-    let service = Arc::new(AdminService::new(store, Some(Box::new(client)), TIMEOUT));
+    let addresses = ["2001:db8:1:2:3:4:5:6", "192.0.2.1"].map(|address| address.parse::<IpAddr>().unwrap());
+    let address_of = move |session: SessionId| addresses.get(usize::try_from(session.number()).unwrap() - 1).copied();
+    let service = Arc::new(AdminService::new(store, Some(Box::new(address_of)), TIMEOUT));
     let executor = Arc::new(Executor::new());
     let socket = Arc::new(smol::lock::Mutex::new(BoundSocket::bind(directory.path())));
     let serving = socket::serve(socket, service, Arc::clone(&executor), SocketBounds::default());
@@ -202,8 +201,12 @@ fn memory_store_carries_out_every_admin_request() {
 
     let report = handle(AdminRequest::Explain).unwrap();
     assert_eq!((report.limit, report.connections, report.next), (3, 3, NextOutcome::Denied));
-    let clients: Vec<_> = report.sessions.into_iter().map(|session| session.from).collect();
-    assert_eq!(clients, [None, Some("127.0.0.1".to_owned()), None]);
+    let clients: Vec<_> =
+        report.sessions.iter().map(|session| (session.from, session.client_prefix.as_deref())).collect();
+    assert_eq!(
+        clients,
+        [(Some(addresses[0]), Some("2001:db8:1:2::/64")), (Some(addresses[1]), Some("192.0.2.1")), (None, None)]
+    );
     assert_eq!(handle(AdminRequest::Forget), Err("this user holds 3 slots: end them first".to_owned()));
 
     let limit = Some(Override::To(SlotCount::Number(2)));

@@ -19,6 +19,7 @@ mod supervision;
 mod binaries;
 mod configuration;
 mod reload;
+mod log_lines;
 mod admin_commands;
 mod client_command;
 mod client_bench;

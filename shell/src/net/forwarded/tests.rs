@@ -102,6 +102,7 @@ fn forwarded_names_the_client_in_every_form() {
         ("10.0.0.1", &["for=203.0.113.9;ext=\"a, for=1.1.1.1; b\""], "203.0.113.9", None),
         ("10.0.0.1", &[r#"for=203.0.113.9;ext="a\", for=1.1.1.1""#], "203.0.113.9", None),
         ("10.0.0.1", &[r#"ext="a\\", for=203.0.113.9"#], "203.0.113.9", None),
+        ("10.0.0.1", &[r#"for=203.0.113.9;ext="a, for=1.1.1.1 \" b""#], "203.0.113.9", None),
         // A client's quote does not hide what the proxy appends.
         ("10.0.0.1", &[r#"for="evil, for="[2001:db9::9]:4711""#], "2001:db9::9", None),
         ("10.0.0.1", &[r#"for="evil, for=203.0.113.9"#], "203.0.113.9", None),

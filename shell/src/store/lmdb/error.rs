@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use session_core::ledger::StoreError;
 use thiserror::Error;
 
+use super::ballast_file::BallastFile;
 use super::lock::{LockError, LockHolder};
 
 /// Why an [`LmdbStore`](super::LmdbStore) does not open.
@@ -88,13 +89,15 @@ impl OpenError {
 /// The number of this error on every Unix.
 const EIO: i32 = 5;
 
-pub(super) fn store_error(error: &heed::Error) -> StoreError {
+/// What the error of an environment in this directory means to a client.
+pub(super) fn store_error(error: &heed::Error, directory: &Path) -> StoreError {
     match error {
         heed::Error::Mdb(heed::MdbError::MapFull) => StoreError::Full,
-        // LMDB returns EIO ("short write, filesystem full?") if only part of a write fits.
-        heed::Error::Io(error) if error.kind() == ErrorKind::StorageFull || error.raw_os_error() == Some(EIO) => {
+        heed::Error::Io(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
             StoreError::Full
         }
+        // LMDB returns EIO ("short write, filesystem full?") if only part of a write fits. So does a disk that fails.
+        heed::Error::Io(error) if error.raw_os_error() == Some(EIO) && is_full(directory) => StoreError::Full,
         heed::Error::Mdb(_)
         | heed::Error::Io(_)
         | heed::Error::Encoding(_)
@@ -103,17 +106,26 @@ pub(super) fn store_error(error: &heed::Error) -> StoreError {
     }
 }
 
+/// Whether the file system of this directory has less room than the store may need at once.
+fn is_full(directory: &Path) -> bool {
+    let room = rustix::fs::statvfs(directory).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    room.is_ok_and(|room| room < 2 * BallastFile::BYTES as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn full_disk_is_told_from_a_failure() {
-        let io = |error: io::Error| store_error(&heed::Error::Io(error));
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        let io = |error: io::Error| store_error(&heed::Error::Io(error), directory);
         assert_eq!(io(ErrorKind::StorageFull.into()), StoreError::Full);
-        assert_eq!(io(io::Error::from_raw_os_error(EIO)), StoreError::Full);
+        assert_eq!(io(ErrorKind::QuotaExceeded.into()), StoreError::Full);
+        assert_eq!(io(io::Error::from_raw_os_error(EIO)), StoreError::Failed, "the disk has room, so it fails");
         assert_eq!(io(ErrorKind::PermissionDenied.into()), StoreError::Failed);
-        assert_eq!(store_error(&heed::MdbError::MapFull.into()), StoreError::Full);
-        assert_eq!(store_error(&heed::MdbError::Corrupted.into()), StoreError::Failed);
+        assert_eq!(store_error(&heed::MdbError::MapFull.into(), directory), StoreError::Full);
+        assert_eq!(store_error(&heed::MdbError::Corrupted.into(), directory), StoreError::Failed);
     }
 }

@@ -1,5 +1,6 @@
 //! The directory `live/`: the sessions that hold slots now. Once the server is gone, only those that linger matter.
 
+use crate::runtime::events::log_event;
 use std::path::Path;
 use std::{fs, io};
 
@@ -20,8 +21,7 @@ pub(super) fn open(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Re
         match ReopeningEnv::open(directory, map_bytes, Durability::Unsynced) {
             Ok(env) => return Ok(env),
             Err(error) => {
-                let directory = directory.display();
-                tracing::warn!(%directory, %error, "the slots of the last server cannot be read, and are discarded");
+                log_event!(slots_discarded { directory: display(directory.display()), error: display(error) });
             }
         }
     }

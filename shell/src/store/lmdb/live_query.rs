@@ -6,6 +6,7 @@ use session_core::ledger::{self, StoreError, UserRecord};
 use super::apply_context::ApplyContext;
 use super::environment::Environment;
 use super::records::{self, Position, ReadRecord};
+use crate::runtime::events::log_event;
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
 use crate::store::pages::{Page, PageRequest, SessionPageBuilder, StoredSession};
@@ -61,7 +62,7 @@ pub(super) fn list_sessions(
         None => list_of_all(environment, context, page),
     };
     listed.map_err(|error| {
-        tracing::error!(%error, "sessions cannot be listed");
+        log_event!(sessions_not_listed { error: display(error) });
         StoreFailure::Rejected(StoreError::Failed)
     })
 }

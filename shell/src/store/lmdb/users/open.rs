@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::{fs, io};
 
+use crate::runtime::events::log_event;
 use crate::store::lmdb::environment::{DATA_FILE, Durability, EnvironmentError, ReopeningEnv};
 use crate::store::lmdb::error::OpenError;
 
 /// Opens `users/`, or creates it.
 pub(in crate::store::lmdb) fn open(directory: &Path, map_bytes: usize) -> Result<ReopeningEnv, OpenError> {
     if is_data_missing(directory) {
-        tracing::warn!(directory = %directory.display(), "data.mdb is gone or empty: all known users are forgotten");
+        log_event!(known_users_lost { directory: display(directory.display()) });
     }
     let env = ReopeningEnv::open(directory, map_bytes, Durability::Synced).map_err(|error| match error {
         EnvironmentError::Damaged(_)

@@ -7,6 +7,7 @@ use session_core::ledger::StoreError;
 
 use super::known_user::KnownUser;
 use super::overrides::FIRST_USER;
+use crate::runtime::events::log_event;
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
 use crate::store::lmdb::environment::Environment;
@@ -51,7 +52,7 @@ pub(super) fn list_users(
     let (after, limit) = (request.after_user()?, request.limit());
     // One more tells whether the page is the last.
     let known = known_after(environment, after.as_ref(), limit + 1).map_err(|error| {
-        tracing::error!(%error, "users cannot be listed");
+        log_event!(users_not_listed { error: display(error) });
         StoreFailure::Rejected(StoreError::Failed)
     })?;
     Ok(user_page(limit, known, policy.overrides_after(after.as_ref())))
