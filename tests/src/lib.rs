@@ -22,6 +22,7 @@
 
 pub mod core_simulation;
 pub mod simulation;
+pub mod descriptors;
 pub mod values;
 pub mod policies;
 pub mod rule_oracle;

@@ -119,6 +119,12 @@ impl RawClient {
         raw
     }
 
+    /// The address of this end.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.stream.local_addr().expect("it is connected")
+    }
+
     /// Makes the kernel buffer no more than about this many bytes that the server does not take.
     pub fn set_send_buffer(&self, bytes: usize) {
         socket2::SockRef::from(&self.stream).set_send_buffer_size(bytes).expect("a socket option");

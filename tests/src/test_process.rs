@@ -136,7 +136,7 @@ impl SpawnedProcess {
     /// If it ends instead.
     pub fn listen(self) -> Result<TestProcess, StartFailure> {
         let announcement = self.first_line.recv_timeout(TIMEOUT).expect("the server listens or ends");
-        match announcement.split(['/', ',', ' ', '\n']).find_map(|word| word.parse().ok()) {
+        match announcement.split(['/', ',', ' ', '\n', '"']).find_map(|word| word.parse().ok()) {
             Some(address) => Ok(TestProcess { address, announcement, child: self.child }),
             None => Err(self.wait_for_failure()),
         }

@@ -117,7 +117,7 @@ pub fn acquire(
     policy: &AdmissionPolicy,
     liveness: impl Fn(NodeId) -> Liveness,
 ) -> Result<Grant, Denied> {
-    remove_lapsed_at(record, Some(acquire.at), &liveness);
+    let _lapsed = remove_lapsed_at(record, Some(acquire.at), &liveness);
     admit(record, acquire, policy, &liveness)
 }
 

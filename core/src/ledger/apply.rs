@@ -34,9 +34,9 @@ pub fn apply(
 ) -> ApplyResult {
     let mut ended = Vec::new();
     if command.user() != user {
-        return ApplyResult { outcome: REJECTED, ended };
+        return ApplyResult { outcome: REJECTED, ended, lapsed: Vec::new() };
     }
-    remove_lapsed_at(record, command.at(), &liveness);
+    let lapsed = remove_lapsed_at(record, command.at(), &liveness);
     let outcome = match command {
         StoreCommand::Acquire { session, limit, at, options, .. } => {
             let acquire = Acquire { session: *session, token_limit: *limit, options: options.as_deref(), at: *at };
@@ -49,7 +49,7 @@ pub fn apply(
                 }
                 Err(denied) => {
                     let is_device_full = match denied.reason {
-                        DenyReason::NodeDead => return ApplyResult { outcome: REJECTED, ended },
+                        DenyReason::NodeDead => return ApplyResult { outcome: REJECTED, ended, lapsed },
                         DenyReason::DeviceFull => true,
                         DenyReason::LimitReached => false,
                     };
@@ -88,7 +88,7 @@ pub fn apply(
             }
         }
     };
-    ApplyResult { outcome, ended }
+    ApplyResult { outcome, ended, lapsed }
 }
 
 /// The answer to a command that must not be applied.

@@ -113,6 +113,8 @@ pub struct ApplyResult {
     pub outcome: Outcome,
     /// Live sessions that lost their slots. Each has to be told.
     pub ended: Vec<EndedSession>,
+    /// Sessions that had lapsed before, and are removed now. Nobody has to be told.
+    pub lapsed: Vec<SessionId>,
 }
 
 /// A session that lost its slot to a command of another session or of the operator.

@@ -4,6 +4,7 @@
 //! does not lead to it. It does so only while the path of the data directory leads to the directory that it was given: in
 //! another one it would take the socket of that directory's server away.
 
+use crate::runtime::events::log_event;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,11 +14,8 @@ use smol::Timer;
 use smol::future::or;
 use smol::net::unix::{UnixListener, UnixStream};
 
-/// The socket of the server that uses this data directory.
-#[must_use]
-pub fn path(data: &Path) -> PathBuf {
-    data.join("operator.sock")
-}
+use super::socket_address::{SocketAddress, path};
+use crate::runtime::access::{self, Right};
 
 /// A device and an inode.
 type FileId = (u64, u64);
@@ -80,16 +78,17 @@ impl BoundSocket {
         if is_there || self.directory.is_none() || directory_id(&self.data) != self.directory {
             return;
         }
-        match listen(&path) {
+        match listen(&self.data) {
             Ok(bound) => {
                 if self.bound.is_some() || self.has_failed {
-                    tracing::warn!(path = %path.display(), "the operator socket was gone, and is bound again");
+                    log_event!(operator_socket_bound_again { path: display(path.display()) });
                 }
                 (self.bound, self.has_failed) = (Some(bound), false);
             }
             Err(error) => {
                 if !self.has_failed {
-                    tracing::error!(path = %path.display(), %error, "cannot open the operator socket; trying again");
+                    let error = access::explain(&error, &path, Right::Write);
+                    log_event!(operator_socket_failed { path: display(path.display()), error: display(error) });
                 }
                 self.has_failed = true;
             }
@@ -102,17 +101,18 @@ fn directory_id(data: &Path) -> Option<FileId> {
     fs::metadata(data).ok().map(|directory| (directory.dev(), directory.ino()))
 }
 
-fn listen(path: &Path) -> io::Result<(UnixListener, FileId)> {
-    match fs::remove_file(path) {
+fn listen(data: &Path) -> io::Result<(UnixListener, FileId)> {
+    let address = SocketAddress::new(data)?;
+    match fs::remove_file(path(data)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
     // The mode must be right from the start: a chmod after the bind would leave a moment for others. A file that another
     // thread creates meanwhile is as closed to others as the socket.
     let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(path);
+    let listener = UnixListener::bind(address.path());
     rustix::process::umask(before);
-    let id = file_id(path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let id = file_id(&path(data)).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     Ok((listener?, id))
 }
 

@@ -7,7 +7,9 @@ mod error;
 mod status;
 mod user_list;
 mod service;
+mod look_alikes;
 mod routes;
+mod socket_address;
 mod bound_socket;
 pub mod socket;
 

@@ -38,6 +38,12 @@ pub struct UserReport {
     /// How many slots were held before, if the request was to end sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections_before: Option<u32>,
+    /// Other users with ids that look like this one. Only in the answer to [`AdminRequest::Explain`](super::AdminRequest).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub look_alikes: Vec<UserId>,
+    /// What stands for the user in the log, if the log names users by a hash. Only in the same answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logged_as: Option<String>,
 }
 
 /// Whether a request changed anything.

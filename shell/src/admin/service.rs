@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use session_core::connection_limiter::ClientPrefix;
-use session_core::ledger::{self, EndReason, EndTarget, Outcome, SlotUsage, StoreCommand};
+use session_core::ledger::{self, EndReason, EndTarget, Outcome, SlotUsage, StoreCommand, WhenFull};
 use session_core::ledger::{
     AdmissionPolicy, Liveness, SessionRecord, SlotLimit, StoreError, UserOverrides, UserRecord,
 };
@@ -22,6 +22,8 @@ use super::request::{AdminRequest, Override, SlotCount, UserPatch};
 use super::status::{ServerStatus, SessionTotals, StatusReport};
 use super::user_list::{UserList, UserListRequest};
 use crate::runtime::clock::Clock;
+use crate::runtime::events::{hash_of, log_event};
+use crate::runtime::user_id_form::UserIdForm;
 use crate::store::{Completion, PageRequest, SeenState, Store, StoreFailure, UserFilter, UserUpdate};
 
 /// Answers from which address the client of a session connects; `None` for a session that is not connected here.
@@ -41,6 +43,8 @@ pub struct AdminService {
     /// Held from reading a user's overrides until the store has changed them or has not, even if the request has timed out
     /// by then. So no change overwrites another.
     update_lock: Arc<Mutex<()>>,
+    /// The form in which the ids count that operators name.
+    user_id_form: UserIdForm,
 }
 
 /// Answers what the server says of itself. It may block.
@@ -70,7 +74,26 @@ impl AdminService {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, address_of: Option<AddressOf>, store_timeout: Duration) -> Self {
         let clock = store.context().process().clock.clone();
-        Self { store, clock, address_of, data: None, server_status: None, store_timeout, update_lock: Arc::default() }
+        Self {
+            store,
+            clock,
+            address_of,
+            data: None,
+            server_status: None,
+            store_timeout,
+            update_lock: Arc::default(),
+            user_id_form: UserIdForm::Exact,
+        }
+    }
+
+    /// The same service, for users whose ids count in this form.
+    #[must_use]
+    pub fn with_user_id_form(self, user_id_form: UserIdForm) -> Self {
+        Self { user_id_form, ..self }
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
+        self.store.as_ref()
     }
 
     /// The same, for the store in this data directory.
@@ -130,8 +153,15 @@ impl AdminService {
     /// # Errors
     /// [`AdminError`] says why it was not carried out, or which part of it was not.
     pub async fn handle(&self, user: &UserId, request: &AdminRequest) -> Result<UserReport, AdminError> {
+        let form = self.user_id_form;
+        let parsed = form.parse(user.as_str());
+        let user = &parsed.map_err(|error| AdminError::BadRequest(form.describe_refusal(user.as_str(), error)))?;
         match request {
-            AdminRequest::Explain => self.report(user, Effect::default()).await,
+            AdminRequest::Explain => {
+                let report = self.report(user, Effect::default()).await?;
+                let (look_alikes, logged_as) = (self.known_look_alikes(user).await, hash_of(user));
+                Ok(UserReport { look_alikes, logged_as, ..report })
+            }
             AdminRequest::Limit(patch) if patch.dry_run => self.dry_run(user, patch).await,
             AdminRequest::Limit(patch) => {
                 let (limit, effect) = {
@@ -282,6 +312,8 @@ impl AdminService {
             change: if is_change { Change::Made } else { Change::None },
             before,
             connections_before,
+            look_alikes: Vec::new(),
+            logged_as: None,
         }
     }
 
@@ -299,7 +331,7 @@ impl AdminService {
     async fn end(&self, user: &UserId, target: EndTarget) -> Result<Effect, AdminError> {
         if let Outcome::Ended { sessions, before, .. } = self.submit(self.end_command(user, target)).await? {
             if !sessions.is_empty() {
-                tracing::info!(%user, ended = sessions.len(), "the operator ended sessions");
+                log_event!(sessions_ended { user, ended: sessions.len() });
             }
             Ok(Effect {
                 is_change: !sessions.is_empty(),
@@ -355,16 +387,20 @@ impl AdminService {
         if is_change {
             match update {
                 UserUpdate::Set(overrides) => {
-                    tracing::info!(%user, ?overrides, "the operator set overrides for a user");
+                    log_event!(overrides_set {
+                        user,
+                        limit: overrides.limit.map(display),
+                        when_full: overrides.when_full.map(WhenFull::name),
+                    });
                 }
-                UserUpdate::Forget => tracing::info!(%user, "the operator forgot a user"),
+                UserUpdate::Forget => log_event!(user_forgotten { user }),
             }
         }
         let before = StateReport::new(&policy.with_overrides(before.overrides), Some(before.seen));
         Ok(Effect { is_change, before: Some(before), ..Effect::default() })
     }
 
-    async fn within_timeout<T>(
+    pub(super) async fn within_timeout<T>(
         &self,
         answer: impl Future<Output = Result<T, StoreFailure>>,
     ) -> Result<T, StoreFailure> {

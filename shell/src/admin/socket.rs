@@ -30,14 +30,17 @@ use smol::{Executor, Timer};
 use smol_hyper::rt::FuturesIo;
 
 use super::bound_socket::BoundSocket;
-pub use super::bound_socket::path;
 use super::error::{AdminError, AdminRequestError};
 use super::report::UserReport;
 use super::request::{AdminCall, AdminRequest};
 use super::routes;
 use super::service::AdminService;
+use super::socket_address::SocketAddress;
+pub use super::socket_address::path;
 use super::status::StatusReport;
 use super::user_list::{UserList, UserListRequest};
+use crate::runtime::access::{self, Right};
+use crate::runtime::events::log_event;
 
 /// The longest body of a request and of a response. A user's report with 1024 sessions is far below that, and so is a page of
 /// 1000 users with the longest ids.
@@ -171,7 +174,7 @@ async fn run_connection(
     let conversation = server::conn::http1::Builder::new().serve_connection(FuturesIo::new(stream), answer);
     let conversation = async {
         if let Err(error) = conversation.await {
-            tracing::debug!(%error, "the connection of an operator broke");
+            log_event!(operator_connection_broke { error: display(error) });
         }
     };
     let late = async {
@@ -265,18 +268,19 @@ pub async fn status(data: &Path) -> Result<Option<StatusReport>, String> {
 }
 
 async fn call<T: DeserializeOwned>(data: &Path, call: &AdminCall) -> Result<Option<T>, String> {
-    let stream = match UnixStream::connect(path(data)).await {
+    let connected = match SocketAddress::new(data) {
+        Ok(address) => UnixStream::connect(address.path()).await,
+        Err(error) => Err(error),
+    };
+    let stream = match connected {
         Ok(stream) => stream,
-        // InvalidInput: the path is too long for a socket, so no server listens there either.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::InvalidInput
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             return Ok(None);
         }
-        Err(error) => return Err(format!("cannot open {}: {error}", path(data).display())),
+        Err(error) => {
+            let path = path(data);
+            return Err(format!("cannot open {}: {}", path.display(), access::explain(&error, &path, Right::Write)));
+        }
     };
     let (status, body) = send_request(stream, call).await.map_err(|error| format!("the server broke off: {error}"))?;
     if status == StatusCode::OK {

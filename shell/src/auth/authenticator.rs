@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use session_core::UserId;
 use session_core::protocol::{Credential, CredentialError, TokenError};
 use session_core::session::Identity;
 
@@ -47,6 +48,8 @@ pub struct InvalidCredential {
     pub error: CredentialError,
     /// The claim at fault. Only the log and `server check-token` show it: the names of claims are the operator's business.
     pub claim: Option<InvalidClaim>,
+    /// The user whom the credential names, if its signature is valid. Only the log shows it.
+    pub user: Option<UserId>,
 }
 
 /// A claim that has the wrong type or value, or is missing. It never holds the value, which may be a secret.
@@ -60,7 +63,7 @@ pub struct InvalidClaim {
 
 impl From<CredentialError> for InvalidCredential {
     fn from(error: CredentialError) -> Self {
-        Self { error, claim: None }
+        Self { error, claim: None, user: None }
     }
 }
 

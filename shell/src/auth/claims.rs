@@ -81,7 +81,7 @@ impl Claims {
             Some(Value::Array(_)) => "array",
             Some(Value::Object(_)) => "object",
         };
-        InvalidCredential { error, claim: Some(InvalidClaim { name: name.as_str().into(), found }) }
+        InvalidCredential { error, claim: Some(InvalidClaim { name: name.as_str().into(), found }), user: None }
     }
 
     /// The same for an error of the token.

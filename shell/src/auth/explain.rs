@@ -25,7 +25,9 @@ pub fn explain(verifier: &Verifier, token: &str, now: UnixSeconds) -> Result<Str
     let mut text = String::new();
     describe(&mut text, token, now);
     let checked = check_steps(&mut text, verifier, token, now);
-    debug_assert_eq!(checked.err().as_ref(), result.as_ref().err(), "the steps are those of the server");
+    // Only the log wants to know the user of a refused token.
+    let refused = result.clone().map_err(|invalid| InvalidCredential { user: None, ..invalid });
+    debug_assert_eq!(checked.err(), refused.err(), "the steps are those of the server");
     match result {
         Ok(Identity { user, limit, expires, device, resume_token: _ }) => {
             let device = device.map_or(String::new(), |device| format!(", on device {device:?}"));
@@ -38,7 +40,7 @@ pub fn explain(verifier: &Verifier, token: &str, now: UnixSeconds) -> Result<Str
             let _infallible = write!(text, "accepted: user {user:?}{device}, with {limit}, for another {left}{note}");
             Ok(text)
         }
-        Err(InvalidCredential { error, claim }) => {
+        Err(InvalidCredential { error, claim, user: _ }) => {
             if let Some(InvalidClaim { name, found }) = claim {
                 let _infallible = writeln!(text, "the claim at fault: {name:?}, {found}");
             }
@@ -93,7 +95,7 @@ fn check_steps(text: &mut String, verifier: &Verifier, token: &str, now: UnixSec
     verifier.check_issuer(&claims)?;
     passed("issuer", format!("jwt_issuer is {}", accepted(&rules.issuers)));
     let user = verifier.user(&claims)?;
-    passed("user", format!("{user:?}, jwt_user_claim is {}", rules.user_claim));
+    passed("user", format!("{user:?}, jwt_user_claim is {}, user_id_form is {}", rules.user_claim, rules.user_id_form));
     let limit =
         claims.limit(&rules.limit_claim)?.map_or("none, the server's applies".into(), |limit| limit.to_string());
     passed("limit", format!("{limit}, jwt_limit_claim is {}", rules.limit_claim));
@@ -116,7 +118,7 @@ fn describe_time(seconds: u64, now: UnixSeconds) -> String {
 fn advice(verifier: &Verifier, error: CredentialError) -> String {
     let rules = &verifier.rules;
     let CredentialError::Token(error) = error else {
-        return format!(" (jwt_user_claim is {})", rules.user_claim);
+        return format!(" (jwt_user_claim is {}, user_id_form is {})", rules.user_claim, rules.user_id_form);
     };
     match error {
         TokenError::Algorithm => format!(" (jwt_algorithm is {})", verifier.keys.algorithm_names()),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::auth::algorithm::Algorithm;
 use crate::auth::bound_key::BoundKey;
+use crate::runtime::events::log_event;
 
 /// Public keys by their ids, and public keys without an id.
 pub(super) struct KeySet {
@@ -50,7 +51,7 @@ impl KeySet {
                     }
                     same_id.push(key);
                 }
-                (Err(why), id) => tracing::warn!(id, "skipped a key of the set: {why}"),
+                (Err(why), id) => log_event!(key_skipped { key_id: id, reason: display(why) }),
             }
         }
         if named.is_empty() && unnamed.is_empty() {

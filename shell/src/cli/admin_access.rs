@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use session_core::NodeId;
 use smol::Timer;
 
+use super::log_users;
 use crate::admin::{AdminService, BoundSocket, socket};
 use crate::config::{Config, StoreKind};
 use crate::store::{LmdbStore, OpenError, Store as _};
@@ -55,8 +56,10 @@ pub(crate) async fn ask<T>(
             Err(error) => return Err(error_chain(&error)),
         }
     };
-    let service =
-        AdminService::new(Arc::<LmdbStore>::clone(&opened), None, config.store_timeout).with_data(&config.data);
+    let service = AdminService::new(Arc::<LmdbStore>::clone(&opened), None, config.store_timeout)
+        .with_data(&config.data)
+        .with_user_id_form(config.user_id_form);
+    log_users::apply(config).map_err(|error| error_chain(&error))?;
     let answer = store(&service).await;
     if opened.close(Duration::from_secs(5)).await.is_err() {
         return Err("the store did not close in time".into());

@@ -1,7 +1,9 @@
 //! The command line of the server: its arguments and commands.
 
 mod arguments;
+mod log_users;
 mod admin_access;
+mod capacity;
 mod reload;
 mod server_status;
 mod status_command;

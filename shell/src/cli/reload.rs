@@ -1,6 +1,7 @@
 //! Reloads the configuration, keys and certificates of a running server.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +11,14 @@ use futures_util::{Stream, StreamExt as _};
 use smol::Timer;
 use smol::future::or;
 
+use super::capacity::Capacity;
 use super::server_status::ConfigInForce;
-use crate::auth::JwtAuthenticator;
-use crate::config::{Authentication, ConfigLoader, Loaded, ReloadMode, diff};
+use crate::auth::{JwtAuthenticator, Verifier};
+use crate::cli::log_users;
+use crate::config::{Authentication, Config, ConfigLoader, Loaded, ReloadMode, VerifierError, diff};
+use crate::runtime::events::log_event;
 use crate::runtime::log::{Log, LogHandle};
+use crate::runtime::open_files::OpenFileLimit;
 use crate::server::ServerHandle;
 use crate::store::Store;
 
@@ -32,7 +37,7 @@ pub(crate) struct Reloader {
     pub(crate) tokens: Option<Arc<JwtAuthenticator>>,
     pub(crate) log: LogHandle,
     /// The limit of open files.
-    pub(crate) descriptors: u64,
+    pub(crate) open_files: OpenFileLimit,
     /// The version of the file with the keys that are in force.
     pub(crate) keys_read: Option<FileVersion>,
 }
@@ -98,17 +103,25 @@ impl Reloader {
     }
 
     fn reload_keys(&mut self) {
-        match self.loaded.config.verifier(self.loader.secret()) {
+        match self.verifier(&self.loaded.config) {
             Ok(verifier) => {
-                tracing::info!(keys = verifier.keys.count(), "the keys of tokens have changed and are reloaded");
+                log_event!(keys_reloaded { keys: verifier.keys.count() });
                 if let Some(tokens) = &self.tokens {
                     tokens.set(verifier);
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "the keys of tokens have changed but cannot be used, the old ones stay in force")
+                log_event!(keys_invalid { error: display(error) });
             }
         }
+    }
+
+    /// The verifier with this configuration. The form of user ids stays as it was at the start: otherwise a session's fresh
+    /// token could name another user than the session's.
+    fn verifier(&self, config: &Config) -> Result<Verifier, VerifierError> {
+        let mut verifier = config.verifier(self.loader.secret())?;
+        verifier.rules.user_id_form = self.started.config.user_id_form;
+        Ok(verifier)
     }
 
     /// Whether the reload succeeded.
@@ -116,25 +129,26 @@ impl Reloader {
         let result = self.try_reload();
         if let Err(error) = &result {
             for line in error.to_string().lines() {
-                tracing::error!("{line}");
+                log_event!(configuration_invalid { error: display(line) });
             }
-            tracing::error!("the configuration is not reloaded, nothing has changed");
+            log_event!(configuration_kept {});
         }
         result.is_ok()
     }
 
     /// Puts the whole configuration in force, or nothing of it.
     fn try_reload(&mut self) -> Result<(), ReloadError> {
-        let new = self.loader.load()?;
+        let new = self.loader.load_for_server()?;
         let (connection_settings, connection_limits) =
-            (new.config.connection_settings()?, new.config.connection_limits(self.descriptors));
+            (new.config.connection_settings()?, new.config.connection_limits(self.open_files.now));
         // Even if `auth` changes only after a restart: otherwise the restart could fail.
         let verifier = match new.config.auth {
             Authentication::Open => None,
-            Authentication::Jwt => Some(new.config.verifier(self.loader.secret())?),
+            Authentication::Jwt => Some(self.verifier(&new.config)?),
         };
         let verifier = self.tokens.as_ref().zip(verifier);
         let filter = Log::parse_filter(&new.config.log)?;
+        log_users::apply(&new.config)?;
 
         let also_read =
             [("the certificate", connection_settings.tls.is_some()), ("the keys of tokens", verifier.is_some())];
@@ -149,21 +163,28 @@ impl Reloader {
 
         // Logged once the change is in force, and before the new log level, which may hide it.
         for warning in &new.warnings {
-            tracing::warn!("{warning}");
+            log_event!(configuration_warning { warning: display(warning) });
+        }
+        match Capacity::check(&self.open_files, &new) {
+            Capacity::Enough => {}
+            Capacity::Reduced(message) | Capacity::None(message) => {
+                let max_connections = connection_limits.connections.map(NonZeroUsize::get);
+                log_event!(few_connections { max_connections, reason: display(message) });
+            }
         }
         let changes = |old, when| diff(old, &new).into_iter().filter(move |change| change.key.applies == when);
         for change in changes(&self.loaded, ReloadMode::AtOnce) {
-            tracing::info!("{change}");
+            log_event!(configuration_changed { change: display(change) });
         }
         if self.loaded.config.tls_cert.is_some() && new.config.tls_cert.is_none() {
-            tracing::warn!("TLS is off from now on: the server refuses wss:// clients, and others send unencrypted");
+            log_event!(tls_switched_off {});
         }
         // Each reload repeats these, until a restart or until the old value is back.
         for change in changes(&self.started, ReloadMode::AfterRestart) {
-            tracing::warn!("{change}");
+            log_event!(restart_needed { change: display(change) });
         }
         let also_read = Some(also_read.join(" and ")).filter(|names| !names.is_empty());
-        tracing::info!(also_read, "the configuration is reloaded");
+        log_event!(configuration_reloaded { also_read });
         self.log.set_filter(filter);
         self.in_force.set(new.clone());
         self.loaded = new;

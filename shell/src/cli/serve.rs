@@ -1,12 +1,14 @@
 //! Runs the server as a process, from its configuration to its exit.
 
 use std::io::{self, Write as _};
+use std::num::NonZeroUsize;
 use std::process;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use serde_json::json;
 use session_core::NodeId;
 use session_core::connection_limiter::ConnectionLimits;
 use smol::{Executor, Task};
@@ -14,12 +16,15 @@ use smol::{Executor, Task};
 use crate::admin::socket::{self, SocketBounds};
 use crate::admin::{AdminService, BoundSocket};
 use crate::auth::{Authenticator, JwtAuthenticator, OpenAuthenticator};
+use crate::cli::capacity::Capacity;
+use crate::cli::log_users;
 use crate::cli::reload::Reloader;
 use crate::cli::server_status::{ConfigInForce, StatusSource, listen_urls};
 use crate::config::{Authentication, Config, ConfigLoader, Loaded, StoreKind};
 use crate::net::listener::listen;
-use crate::runtime::log::{Log, LogHandle};
-use crate::runtime::open_files::raise_limit;
+use crate::runtime::events::log_event;
+use crate::runtime::log::{Log, LogFormat, LogHandle};
+use crate::runtime::open_files::OpenFileLimit;
 use crate::runtime::process::Process;
 use crate::runtime::signals;
 use crate::runtime::supervisor::{Part, Supervisor};
@@ -42,33 +47,30 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     let log = Log::start(filter, config.log_format, &process.supervisor);
     process.supervisor.set_end(end_process(log.handle()));
     for warning in warnings {
-        tracing::warn!("{warning}");
+        log_event!(configuration_warning { warning: display(warning) });
     }
     let (stop, hangups) = (signals::stop(log.handle(), &process.supervisor), signals::hangups());
     let (stop, hangups) = (stop.context("cannot catch signals")?, hangups.context("cannot catch signals")?);
     let node = NodeId::new(getrandom::u64().context("the system has no random numbers")?);
-    let descriptors = raise_limit();
+    let open_files = OpenFileLimit::raise();
     if config.is_open_to_the_network() {
-        tracing::warn!(
-            "open authentication beyond this machine: any client that can reach this server can sign in as any user"
-        );
+        log_event!(open_auth_exposed {});
     }
 
     if config.sends_tokens_in_the_clear() {
-        tracing::warn!(
-            "tokens cross the network unencrypted: set tls_cert and tls_key, or use a proxy with TLS and set trusted_proxies"
-        );
+        log_event!(tokens_unencrypted {});
     }
     let policy = config.connection_settings()?;
     let tokens = jwt_authenticator(config, &loader, &process)?;
     let authenticator: Box<dyn Authenticator> = match &tokens {
-        None => Box::new(OpenAuthenticator),
+        None => Box::new(OpenAuthenticator { user_id_form: config.user_id_form }),
         Some(tokens) => Box::new(Arc::clone(tokens)),
     };
     let listeners = listen(&config.listen, config.send_buffer_bytes())?;
     let store = open_store(config, node, &process)?;
-    let bounds = config.connection_limits(descriptors);
-    log_capacity(config, descriptors, &bounds)?;
+    log_users::apply(config)?;
+    let bounds = config.connection_limits(open_files.now);
+    log_capacity(&loaded, &open_files, &bounds)?;
     let settings = Settings { store_timeout: config.store_timeout, connection_limits: bounds, connection: policy };
     let server = Server::new(listeners, Arc::clone(&store), authenticator, settings)?;
     let executor = Arc::new(Executor::new());
@@ -84,7 +86,7 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
         in_force: in_force.clone(),
     };
     let operating = serve_admin(config, &store, &server, status, &process, &executor);
-    print_addresses(&loaded, &server)?;
+    announce(&loaded, &server, node)?;
 
     let threads = config.threads;
     let reloader = Reloader {
@@ -96,7 +98,7 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
         store: Arc::clone(&store),
         tokens,
         log: log.handle(),
-        descriptors,
+        open_files,
         keys_read: None,
     };
     let (reloader, mut hangups) = (Arc::new(Mutex::new(reloader.with_keys_read())), Some(hangups));
@@ -105,7 +107,7 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
         async move {
             match hangups {
                 Ok(hangups) => Reloader::run(reloader, hangups).await,
-                Err(error) => tracing::error!(%error, "cannot catch SIGHUP"),
+                Err(error) => log_event!(hangup_not_caught { error: display(error) }),
             }
         }
     });
@@ -113,9 +115,9 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     drop((reloading, operating));
 
     if smol::block_on(store.close(CLOSE_TIMEOUT)).is_err() {
-        tracing::error!("the store did not close in time, left it as it is");
+        log_event!(store_not_closed {});
     }
-    tracing::info!(dropped_log_lines = log.handle().dropped_lines(), "stopped");
+    log_event!(server_stopped { dropped_log_lines: log.handle().dropped_lines() });
     Ok(())
 }
 
@@ -156,7 +158,8 @@ fn serve_admin(
     let registry = Arc::clone(server.registry());
     let address_of = Box::new(move |session| registry.client_address(session));
     let service = AdminService::new(Arc::clone(store), Some(address_of), config.store_timeout);
-    let service = Arc::new(service.with_data(&config.data).with_server_status(status.into_status()));
+    let service = service.with_data(&config.data).with_user_id_form(config.user_id_form);
+    let service = Arc::new(service.with_server_status(status.into_status()));
     let tasks = Arc::clone(executor);
     Some(process.supervisor.spawn(Part::Admin, executor, move || {
         socket::serve(Arc::clone(&socket), Arc::clone(&service), Arc::clone(&tasks), SocketBounds::default())
@@ -164,28 +167,22 @@ fn serve_admin(
 }
 
 /// Logs the limit of open files and the number of connections that it leaves room for.
-fn log_capacity(config: &Config, descriptors: u64, bounds: &ConnectionLimits) -> anyhow::Result<()> {
-    /// Fewer are probably a mistake.
-    const FEW: usize = 1000;
-
-    let max_connections = bounds.connections;
-    tracing::info!(descriptors, max_connections, "raised the limit of open files to its maximum");
-    if max_connections.is_some() && descriptors <= Config::SPARE_DESCRIPTORS {
-        bail!(
-            "the process may open {descriptors} files, and the server keeps {} of them free of connections: raise the limit \
-             (ulimit -n), or set max_connections to unlimited",
-            Config::SPARE_DESCRIPTORS
-        );
+fn log_capacity(loaded: &Loaded, limit: &OpenFileLimit, bounds: &ConnectionLimits) -> anyhow::Result<()> {
+    let max_connections = bounds.connections.map(NonZeroUsize::get);
+    log_event!(open_files_limit {
+        descriptors: limit.now,
+        hard_limit: limit.hard,
+        max_connections,
+        reason: display(limit)
+    });
+    match Capacity::check(limit, loaded) {
+        Capacity::Enough => Ok(()),
+        Capacity::Reduced(message) => {
+            log_event!(few_connections { max_connections, reason: display(message) });
+            Ok(())
+        }
+        Capacity::None(message) => bail!(message),
     }
-    if config.connection_limits(u64::MAX).connections != max_connections
-        && max_connections.is_some_and(|max| max.get() < FEW)
-    {
-        tracing::warn!(
-            max_connections,
-            "the limit of open files leaves room for few connections: raise it (ulimit -n)"
-        );
-    }
-    Ok(())
 }
 
 fn jwt_authenticator(
@@ -198,7 +195,7 @@ fn jwt_authenticator(
         Authentication::Jwt => {
             let verifier = config.verifier(loader.secret())?;
             let (algorithms, keys) = (verifier.keys.algorithm_names(), verifier.keys.count());
-            tracing::info!(%algorithms, keys, "users authenticate by tokens");
+            log_event!(tokens_required { algorithms: display(algorithms), keys });
             Ok(Some(Arc::new(JwtAuthenticator::new(verifier, process.clock.clone()))))
         }
     }
@@ -209,19 +206,29 @@ fn open_store(config: &Config, node: NodeId, process: &Process) -> anyhow::Resul
         StoreKind::Memory => Arc::new(MemoryStore::in_process(node, config.admission_policy(), process.clone())),
         StoreKind::Lmdb => {
             let store = LmdbStore::open_in_process(&config.lmdb(), node, process.clone())?;
-            tracing::info!(known_users = store.known_users(), "opened the store");
+            log_event!(store_opened { known_users: store.known_users() });
             Arc::new(store)
         }
     })
 }
 
-/// Prints the only line on standard output: where the server listens, and where its data is.
-fn print_addresses(loaded: &Loaded, server: &Server) -> io::Result<()> {
+/// Says where the server listens, and where its data is: in the log, and in the only line on standard output.
+fn announce(loaded: &Loaded, server: &Server, node: NodeId) -> io::Result<()> {
     let config = &loaded.config;
-    let mut line = format!("listening on {}", listen_urls(loaded, server.addresses()).join(" and "));
-    line += &match config.store {
-        StoreKind::Memory => ", data in memory only".to_owned(),
-        StoreKind::Lmdb => format!(", data in {}", config.data.display()),
+    let addresses = listen_urls(loaded, server.addresses());
+    let data = match config.store {
+        StoreKind::Memory => "memory only".to_owned(),
+        StoreKind::Lmdb => config.data.display().to_string(),
+    };
+    log_event!(server_listening {
+        addresses: addresses.join(","),
+        data: &*data,
+        node: display(node),
+        version: env!("CARGO_PKG_VERSION"),
+    });
+    let line = match config.log_format {
+        LogFormat::Text => format!("listening on {}, data in {data}", addresses.join(" and ")),
+        LogFormat::Json => json!({ "event": "server_listening", "addresses": addresses, "data": data }).to_string(),
     };
     // On its own thread, and ignoring errors: if no process reads the output, writing can block or fail, and the server
     // must serve all the same.

@@ -26,6 +26,8 @@ pub(crate) fn describe(report: &UserReport, request: &AdminRequest) -> String {
     }
     lines.extend(beyond_limit(report));
     lines.push(next(report));
+    lines.extend(report.look_alikes.iter().map(|other| format!("another user looks like this one: {}", quoted(other))));
+    lines.extend(report.logged_as.iter().map(|hash| format!("the log calls this user {hash}")));
     lines.iter().fold(String::new(), |text, line| text + line + "\n")
 }
 

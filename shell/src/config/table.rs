@@ -24,8 +24,10 @@ use crate::net::listen_address::ListenAddress;
 use crate::net::origins::Origin;
 use crate::net::trusted_proxies::ProxyNetwork;
 use crate::runtime::duration::duration_within;
+use crate::runtime::events::LogUsers;
 use crate::runtime::log::{Log, LogFormat};
 use crate::runtime::threads::one_per_core;
+use crate::runtime::user_id_form::UserIdForm;
 use crate::store::Retention;
 
 settings! {
@@ -95,6 +97,11 @@ settings! {
 
         /// Let a server with open authentication listen beyond this machine
         allow_open_auth: bool { reader: switch(), value: "BOOL", default: "false", applies: AfterRestart }
+
+        /// Which spellings of a user's id are the same user: `exact`, none; `nfc`, an accented letter in either encoding of
+        /// Unicode; `precis`, also capitals and letters of full width, without spaces (RFC 8265, UsernameCaseMapped). A change does not
+        /// rename users who are stored already
+        user_id_form: UserIdForm { reader: choice(), value: "FORM", default: "exact", applies: AfterRestart }
 
         /// The algorithms that sign tokens: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384
         /// or EdDSA. Several, such as RS256,ES256, while the issuer changes from one to another; those with a secret (HS…)
@@ -307,11 +314,16 @@ settings! {
     }
 
     "Log" {
-        /// What to log to standard error: error, warn, info, debug, trace or off, or directives such as `shell=debug`
+        /// What to log to standard error: error, warn, info, debug, trace or off, or directives such as
+        /// `info,session=debug`, which adds a line for every session that is admitted, resumed, lost, evicted or closed
         log: String { reader: one(log_filter), value: "LEVEL", default: "info", applies: AtOnce }
 
         /// The format of the log: text for people, json for programs
         log_format: LogFormat { reader: choice(), value: "FORMAT", default: "text", applies: AfterRestart }
+
+        /// How the log names users: `plain`, by their ids; `hash`, by a keyed hash, whose key is in the file log-key of
+        /// the data directory; or `off`, not at all
+        log_users: LogUsers { reader: choice(), value: "HOW", default: "plain", applies: AtOnce }
     }
 }
 

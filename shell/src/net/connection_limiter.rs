@@ -11,13 +11,13 @@ use session_core::connection_limiter::{
 use session_core::{Timestamp, UserId};
 
 use crate::runtime::clock::Clock;
-use crate::runtime::log::LogRateLimiter;
+use crate::runtime::events::log_limited;
+use crate::runtime::events::rate_limiter::LogRateLimiter;
 
-const USER_BOUND: &str = "max_connections_per_user";
 /// For limits on one address.
-const PROXY_HINT: &str = "; if this is your proxy, add it to trusted_proxies and let it send the client's address";
+const PROXY_HINT: &str = "if this is your proxy, add it to trusted_proxies and let it send the client's address";
 /// For a full address whose connections belong to several users.
-const USERS_HINT: &str = "; if these users share the address, raise this bound, or set max_connections_per_user";
+const USERS_HINT: &str = "if these users share the address, raise this bound, or set max_connections_per_user";
 
 /// The limiter that all connections of a process share.
 #[derive(Debug)]
@@ -25,23 +25,32 @@ pub struct SharedConnectionLimiter {
     clock: Clock,
     limiter: Mutex<ConnectionLimiter>,
     log: LogRateLimiter,
-    user_log: LogRateLimiter,
-    pause_log: LogRateLimiter,
+}
+
+/// The name of the bound.
+const fn bound(exceeded: ConnectionLimitExceeded) -> &'static str {
+    match exceeded {
+        ConnectionLimitExceeded::Total => "max_connections",
+        ConnectionLimitExceeded::Unauthenticated => "max_unauthenticated",
+        ConnectionLimitExceeded::PerClient { .. } => "max_connections_per_address",
+        ConnectionLimitExceeded::Rate { .. } => "max_connection_rate",
+        ConnectionLimitExceeded::PerUser => "max_connections_per_user",
+    }
 }
 
 /// What the operator may do about it.
-fn hint(exceeded: ConnectionLimitExceeded, users: Option<usize>, limits: ConnectionLimits) -> &'static str {
+fn hint(exceeded: ConnectionLimitExceeded, users: Option<usize>, limits: ConnectionLimits) -> Option<&'static str> {
     match exceeded {
         // With a bound by user the users do not count for the address. It is full of others.
         ConnectionLimitExceeded::PerClient { .. }
             if limits.per_user.is_none() && users.is_some_and(|users| users > 1) =>
         {
-            USERS_HINT
+            Some(USERS_HINT)
         }
-        ConnectionLimitExceeded::PerClient { .. } | ConnectionLimitExceeded::Rate { .. } => PROXY_HINT,
+        ConnectionLimitExceeded::PerClient { .. } | ConnectionLimitExceeded::Rate { .. } => Some(PROXY_HINT),
         ConnectionLimitExceeded::Total
         | ConnectionLimitExceeded::Unauthenticated
-        | ConnectionLimitExceeded::PerUser => "",
+        | ConnectionLimitExceeded::PerUser => None,
     }
 }
 
@@ -58,8 +67,7 @@ impl SharedConnectionLimiter {
     #[must_use]
     pub fn new(limits: ConnectionLimits, clock: Clock) -> Arc<Self> {
         let limiter = Mutex::new(ConnectionLimiter::new(limits));
-        let [log, user_log, pause_log] = [(); 3].map(|()| LogRateLimiter::new());
-        Arc::new(Self { clock, limiter, log, user_log, pause_log })
+        Arc::new(Self { clock, limiter, log: LogRateLimiter::new() })
     }
 
     /// Counts a connection that was just accepted. `address` is `None` as long as only a proxy knows the client.
@@ -100,59 +108,55 @@ impl SharedConnectionLimiter {
     }
 
     fn log_exceeded(&self, exceeded: ConnectionLimitExceeded) -> ConnectionLimitExceeded {
-        if let Some(suppressed) = self.log.check() {
-            let bound = match exceeded {
-                ConnectionLimitExceeded::Total => "max_connections",
-                ConnectionLimitExceeded::Unauthenticated => "max_unauthenticated",
-                ConnectionLimitExceeded::PerClient { .. } => "max_connections_per_address",
-                ConnectionLimitExceeded::Rate { .. } => "max_connection_rate",
-                ConnectionLimitExceeded::PerUser => USER_BOUND,
-            };
-            let usage = match exceeded {
-                ConnectionLimitExceeded::PerClient { client } => Some(self.lock().usage_of(client)),
-                ConnectionLimitExceeded::Total
-                | ConnectionLimitExceeded::Unauthenticated
-                | ConnectionLimitExceeded::Rate { .. }
-                | ConnectionLimitExceeded::PerUser => None,
-            };
-            let (connections, authenticated) = usage.map(|usage| (usage.connections, usage.authenticated)).unzip();
-            // Without tokens no user is known.
-            let users = usage.map(|usage| usage.users).filter(|&users| users > 0);
-            let hint = hint(exceeded, users, self.lock().limits());
-            tracing::warn!(
-                bound,
-                connections,
-                authenticated,
+        let usage = match exceeded {
+            ConnectionLimitExceeded::PerClient { client } => Some(self.lock().usage_of(client)),
+            ConnectionLimitExceeded::Total
+            | ConnectionLimitExceeded::Unauthenticated
+            | ConnectionLimitExceeded::Rate { .. }
+            | ConnectionLimitExceeded::PerUser => None,
+        };
+        // Without tokens no user is known.
+        let users = usage.map(|usage| usage.users).filter(|&users| users > 0);
+        log_limited!(
+            self.log,
+            connection_refused {
+                bound: bound(exceeded),
+                reason: display(exceeded),
+                connections: usage.map(|usage| usage.connections),
+                authenticated: usage.map(|usage| usage.authenticated),
                 users,
-                suppressed,
-                "refused a connection: {exceeded}{hint}"
-            );
-        }
+                hint: hint(exceeded, users, self.lock().limits()),
+            }
+        );
         exceeded
     }
 
     fn log_user_exceeded(&self, user: &UserId, client: Option<ClientPrefix>) {
-        if let Some(suppressed) = self.user_log.check() {
-            let connections = self.lock().connections_of(user);
-            let client = client.map(tracing::field::display);
-            let exceeded = ConnectionLimitExceeded::PerUser;
-            tracing::warn!(bound = USER_BOUND, %user, connections, client, suppressed, "refused a connection: {exceeded}");
-        }
+        log_limited!(
+            self.log,
+            user_connection_refused {
+                bound: bound(ConnectionLimitExceeded::PerUser),
+                user,
+                client: client.map(display),
+                connections: self.lock().connections_of(user),
+            }
+        );
     }
 
     fn log_pause(&self, client: Option<ClientPrefix>) {
-        if let Some(suppressed) = self.pause_log.check() {
-            let client = client.map(tracing::field::display);
-            let share = self.lock().work_share_percent();
-            let bound = if share < 100 { "max_work_per_thread" } else { "max_work_per_address" };
-            tracing::warn!(
-                bound,
-                suppressed,
-                client,
-                share_percent = share,
-                "an address causes too much work, reading more slowly{PROXY_HINT}"
-            );
-        }
+        log_limited!(
+            self.log,
+            client_slowed {
+                bound: if self.lock().work_share_percent() < 100 {
+                    "max_work_per_thread"
+                } else {
+                    "max_work_per_address"
+                },
+                client: client.map(display),
+                share_percent: self.lock().work_share_percent(),
+                hint: PROXY_HINT,
+            }
+        );
     }
 
     fn lock(&self) -> MutexGuard<'_, ConnectionLimiter> {
@@ -270,7 +274,10 @@ mod tests {
     fn users_of_a_full_address_matter_unless_counted_apart() {
         let full = ConnectionLimitExceeded::PerClient { client: IpAddr::from([192, 0, 2, 1]).into() };
         let hint = |users, per_user| hint(full, users, ConnectionLimits { per_user, ..ConnectionLimits::default() });
-        assert_eq!([None, Some(1), Some(2)].map(|users| hint(users, None)), [PROXY_HINT, PROXY_HINT, USERS_HINT]);
-        assert_eq!(hint(Some(2), NonZeroUsize::new(4)), PROXY_HINT);
+        assert_eq!(
+            [None, Some(1), Some(2)].map(|users| hint(users, None)),
+            [PROXY_HINT, PROXY_HINT, USERS_HINT].map(Some)
+        );
+        assert_eq!(hint(Some(2), NonZeroUsize::new(4)), Some(PROXY_HINT));
     }
 }

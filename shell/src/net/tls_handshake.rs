@@ -19,6 +19,7 @@ use smol::net::TcpStream;
 use crate::net::close::close_after_response;
 use crate::net::plain_response::PlainResponse;
 use crate::net::stream::{MeteredStream, is_ended_by_peer};
+use crate::runtime::events::log_event;
 use crate::runtime::fair_turns::FairTurns;
 
 /// Accepts TLS. `None` if the handshake failed or the peer is gone. A peer that does not speak TLS is told so.
@@ -42,7 +43,7 @@ pub(super) async fn accept_tls(
     loop {
         let turn = turns.turn(peer.into()).await;
         if is_ended_by_peer(&stream) {
-            tracing::debug!(%peer, "left before its TLS handshake");
+            log_event!(tls_abandoned { client_address: display(peer) });
             return None;
         }
         let waker = Waker::from(Arc::clone(&readiness));
@@ -54,7 +55,7 @@ pub(super) async fn accept_tls(
             (unfinished, Poll::Pending) => handshake = unfinished,
             (_, Poll::Ready(Ok(stream))) => return Some(stream),
             (_, Poll::Ready(Err(error))) => {
-                tracing::debug!(%peer, %error, "the TLS handshake failed");
+                log_event!(tls_failed { client_address: display(peer), error: display(&error) });
                 return None;
             }
         }

@@ -14,6 +14,7 @@ use crate::net::settings::ConnectionSettings;
 use crate::net::stream::{MeteredStream, Stream};
 use crate::net::tls_handshake::accept_tls;
 use crate::net::yielding::YieldingStream;
+use crate::runtime::events::log_event;
 use crate::runtime::fair_turns::FairTurns;
 
 /// A connection that is ready for HTTP.
@@ -58,14 +59,14 @@ async fn read_proxy_header(
             return Some(peer);
         }
         // Without the header, its client could choose an address by itself in X-Forwarded-For.
-        tracing::debug!(%peer, "a trusted proxy sent no PROXY header");
+        log_event!(proxy_header_missing { client_address: display(peer) });
         respond_bad_request(stream, "The header of the PROXY protocol is missing").await;
         return None;
     }
     let source = match proxy_protocol::read_header(stream).await {
         Ok(source) => source,
         Err(error) => {
-            tracing::debug!(%peer, %error, "invalid PROXY header");
+            log_event!(proxy_header_invalid { client_address: display(peer), error: display(&error) });
             respond_bad_request(stream, "That is no header of the PROXY protocol, version 2").await;
             return None;
         }

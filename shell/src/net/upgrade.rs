@@ -23,7 +23,8 @@ use crate::net::close::close_after_response;
 use crate::net::connection_limiter::ConnectionPermit;
 use crate::net::plain_response::PlainResponse;
 use crate::net::settings::ConnectionSettings;
-use crate::runtime::log::LogRateLimiter;
+use crate::runtime::events::log_limited;
+use crate::runtime::events::rate_limiter::LogRateLimiter;
 
 /// The maximum number of header fields in a request. With more the response is 431.
 const MAX_HEADERS: usize = 64;
@@ -138,10 +139,8 @@ fn log_refused_header(header: &'static str, value: Option<&[u8]>) {
     const MAX_LOGGED_BYTES: usize = 100;
     static LIMITER: LogRateLimiter = LogRateLimiter::new();
 
-    if let Some(suppressed) = LIMITER.check() {
-        let value = value.map(|value| String::from_utf8_lossy(&value[..value.len().min(MAX_LOGGED_BYTES)]));
-        tracing::info!(header, value = value.as_deref(), suppressed, "refused a request that this server is not for");
-    }
+    let value = value.map(|value| String::from_utf8_lossy(&value[..value.len().min(MAX_LOGGED_BYTES)]));
+    log_limited!(LIMITER, request_refused { header, value: value.as_deref() });
 }
 
 /// The response to a request: 101 for a valid handshake, a message for anything else.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use session_core::{Timestamp, UnixSeconds};
 use smol::Timer;
 
+use crate::runtime::events::log_event;
 use crate::runtime::timer_queue::TimerQueue;
 
 /// The time for the core: it never decreases.
@@ -103,7 +104,7 @@ impl Clock {
         loop {
             Timer::after(Self::WALL_POLL_INTERVAL).await;
             if self.poll_wall_clock() {
-                tracing::info!("the wall clock was corrected");
+                log_event!(clock_corrected {});
                 self.timers.wake_all();
             }
         }

@@ -1,8 +1,8 @@
-//! Non-blocking, rate-limited logging.
+//! Non-blocking logging. What is logged stands in [`events`](super::events).
 
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fmt, io, mem, thread};
 
@@ -220,40 +220,10 @@ impl<W: io::Write> io::Write for CountingWriter<W> {
     }
 }
 
-/// Lets one line per second pass and counts the others. So an event of every command or client cannot flood the log.
-#[derive(Debug, Default)]
-pub(crate) struct LogRateLimiter(Mutex<SuppressedLines>);
-
-#[derive(Debug, Default)]
-struct SuppressedLines {
-    last_logged: Option<Instant>,
-    lines: u64,
-}
-
-impl LogRateLimiter {
-    const INTERVAL: Duration = Duration::from_secs(1);
-
-    /// A limiter that lets the first line pass.
-    pub(crate) const fn new() -> Self {
-        Self(Mutex::new(SuppressedLines { last_logged: None, lines: 0 }))
-    }
-
-    /// `None`: do not log now. Otherwise the number of lines suppressed since the last one, `None` if there are none.
-    pub(crate) fn check(&self) -> Option<Option<u64>> {
-        let mut suppressed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if suppressed.last_logged.is_some_and(|at| at.elapsed() < Self::INTERVAL) {
-            suppressed.lines += 1;
-            return None;
-        }
-        suppressed.last_logged = Some(Instant::now());
-        Some(Some(mem::take(&mut suppressed.lines)).filter(|&lines| lines > 0))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::sync::mpsc;
+    use std::sync::{Mutex, mpsc};
 
     use super::*;
 
@@ -297,17 +267,5 @@ mod tests {
         });
         let output = output.lock().unwrap();
         assert_eq!(output.iter().filter(|&&byte| byte == b'\n').count(), written);
-    }
-
-    #[test]
-    fn suppressed_lines_are_counted() {
-        let rate_limiter = LogRateLimiter::default();
-        let later = || rate_limiter.0.lock().unwrap().last_logged = None;
-        assert_eq!(rate_limiter.check(), Some(None));
-        assert_eq!((rate_limiter.check(), rate_limiter.check()), (None, None));
-        later();
-        assert_eq!(rate_limiter.check(), Some(Some(2)));
-        later();
-        assert_eq!(rate_limiter.check(), Some(None));
     }
 }

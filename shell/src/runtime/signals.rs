@@ -1,5 +1,6 @@
 //! The signals SIGINT, SIGTERM and SIGHUP.
 
+use std::future::pending;
 use std::pin::pin;
 use std::{io, process, thread};
 
@@ -7,6 +8,7 @@ use async_signal::{Signal, Signals};
 use futures_util::{Stream, StreamExt as _};
 use smol::future::or;
 
+use crate::runtime::events::log_event;
 use crate::runtime::log::LogHandle;
 use crate::runtime::supervisor::{Part, Supervisor};
 
@@ -40,21 +42,45 @@ pub(crate) fn stop(log: LogHandle, supervisor: &Supervisor) -> io::Result<impl F
         let signals = async {
             let mut interrupts = pin!(interrupts);
             interrupts.next().await;
-            drop(first);
+            let _nobody_waits = first.try_send(());
             interrupts.next().await;
         };
         smol::block_on(or(signals, guard.panic_when_due()));
-        tracing::warn!("stopped at once by a second signal");
+        log_event!(server_stopped_at_once {});
         let _is_written = log.flush();
         exit_at_once();
     })?;
-    Ok(async move {
-        let _ended = stop.recv().await;
-    })
+    Ok(first_signal(stop))
+}
+
+/// Ready at the signal. If the thread that waits for it panics, the supervisor ends the process: that must not look like an
+/// orderly stop, which would end it first, with exit code 0.
+async fn first_signal(stop: smol::channel::Receiver<()>) {
+    if stop.recv().await.is_err() {
+        pending().await
+    }
 }
 
 #[expect(clippy::exit, reason = "the second signal asks for exactly this")]
 fn exit_at_once() {
     // 128 + SIGINT: the exit code that a shell reports for a process that the signal has ended.
     process::exit(130);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    #[test]
+    fn end_of_the_thread_is_no_signal() {
+        let poll = |stop| pin!(first_signal(stop)).poll(&mut Context::from_waker(Waker::noop()));
+        let (first, stop) = smol::channel::bounded(1);
+        first.try_send(()).unwrap();
+        assert_eq!(poll(stop), Poll::Ready(()));
+        let (first, stop) = smol::channel::bounded(1);
+        drop(first);
+        assert_eq!(poll(stop), Poll::Pending);
+    }
 }

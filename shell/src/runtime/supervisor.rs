@@ -7,6 +7,7 @@
 //! Not in the list: tasks of one connection or one request, whose panic ends only them, and threads of libraries
 //! (`async-io`, `blocking`), which catch the panics of the work that they are given.
 
+use crate::runtime::events::log_event;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -169,11 +170,7 @@ impl Supervisor {
                     OnEnd::EndProcess => return supervisor.fail(part),
                     OnEnd::Restart => {
                         let part = part.name();
-                        tracing::error!(
-                            part,
-                            has_panicked,
-                            "a part of the server has ended, and starts again; please report this"
-                        );
+                        log_event!(part_restarted { part, has_panicked });
                     }
                 }
                 Timer::after(Self::RESTART_DELAY).await;
@@ -184,7 +181,7 @@ impl Supervisor {
     /// Called where a part has ended that the process cannot go on without.
     fn fail(&self, part: Part) {
         let name = part.name();
-        tracing::error!(part = name, "a part of the server has ended, and the server cannot go on; please report this");
+        log_event!(part_failed { part: name });
         if let Some(end) = self.0.get() {
             end(part);
         }

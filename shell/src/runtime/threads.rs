@@ -6,6 +6,7 @@ use std::thread::{self, available_parallelism};
 use smol::Executor;
 use smol::future::or;
 
+use crate::runtime::events::log_event;
 use crate::runtime::supervisor::{Part, Supervisor};
 
 /// One thread per core of this machine, at most 256.
@@ -36,7 +37,7 @@ pub fn on_threads<T>(
         };
         // Fewer threads are slower, but enough.
         if let Err(error) = thread::Builder::new().name(format!("sessions-{number}")).spawn(work) {
-            tracing::warn!(%error, "cannot start a thread; continuing with {number}");
+            log_event!(threads_missing { threads: number, error: display(error) });
             break;
         }
     }

@@ -18,6 +18,7 @@ use crate::net::close::close_after_response;
 use crate::net::connection_limiter::SharedConnectionLimiter;
 use crate::net::plain_response::PlainResponse;
 use crate::net::settings::ConnectionSettings;
+use crate::runtime::events::log_event;
 use crate::runtime::fair_turns::FairTurns;
 use crate::runtime::malloc;
 use crate::runtime::process::Process;
@@ -26,8 +27,8 @@ use crate::runtime::supervisor::Part;
 use crate::runtime::threads::one_per_core;
 use crate::server::accepted::{AcceptedConnection, run_connection, upgrade};
 use crate::server::connection::ConnectionContext;
-use crate::server::refusal_log::RefusalLog;
 use crate::server::registry::Registry;
+use crate::server::session_log::SessionLog;
 use crate::server::store_client::StoreClient;
 use crate::store::Store;
 
@@ -168,7 +169,7 @@ impl Server {
                 authenticator,
                 turns: FairTurns::new(Self::turns_at_a_time()),
                 new_resume_token: Box::new(new_resume_token),
-                refusal_log: RefusalLog::default(),
+                session_log: SessionLog::default(),
             }),
             registry,
             refused_open: AtomicUsize::new(0),
@@ -221,8 +222,9 @@ impl Server {
         for task in accept_loops {
             task.cancel().await;
         }
-        let sessions = state.registry.drain();
-        tracing::info!(sessions, "stopping");
+        let sessions = state.context.store_client.tracked();
+        let connections = state.registry.drain();
+        log_event!(server_stopping { connections, sessions });
         let drained = async {
             state.registry.wait_until_empty().await;
             true
@@ -232,17 +234,14 @@ impl Server {
             false
         };
         if !drained.or(timeout).await {
-            tracing::warn!(sessions = state.registry.len(), "stopped before every session had ended");
+            log_event!(connections_left { connections: state.registry.len() });
         }
         for task in tasks {
             task.cancel().await;
         }
         let pending = state.context.store_client.pending();
         if pending > 0 {
-            tracing::warn!(
-                owed = pending,
-                "the store has not confirmed every release; at the next start these sessions lapse, or linger if resumable"
-            );
+            log_event!(releases_unconfirmed { releases: pending });
         }
     }
 }
@@ -260,7 +259,7 @@ async fn accept(listener: Arc<Async<TcpListener>>, state: Arc<ServerState>, exec
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 if pause.is_none() {
-                    tracing::error!(%error, "cannot accept connections; new ones wait until resources are free");
+                    log_event!(accept_failed { error: display(&error) });
                 }
                 pause.get_or_insert_with(Instant::now);
                 Timer::after(Server::ACCEPT_PAUSE).await;
@@ -271,7 +270,7 @@ async fn accept(listener: Arc<Async<TcpListener>>, state: Arc<ServerState>, exec
 
 fn end_pause(pause: &mut Option<Instant>) {
     if let Some(since) = pause.take() {
-        tracing::info!(paused_millis = since.elapsed().as_millis(), "accepting connections again");
+        log_event!(accept_resumed { paused_millis: since.elapsed().as_millis() });
     }
 }
 
@@ -310,9 +309,21 @@ async fn refuse_connection(mut stream: TcpStream, exceeded: ConnectionLimitExcee
 
 /// Asks the store how it is doing, for the health check. Never ends.
 async fn watch_health(state: Arc<ServerState>) {
+    let mut stopped_at = None;
     loop {
         let health = state.context.store_client.health().await;
         state.readiness.set_refusal(health.message());
+        match (health.message(), stopped_at) {
+            (Some(reason), None) => {
+                stopped_at = Some(Instant::now());
+                log_event!(admission_stopped { reason, problems: display(health.problems().join("; ")) });
+            }
+            (None, Some(since)) => {
+                stopped_at = None;
+                log_event!(admission_resumed { stopped_millis: Instant::elapsed(&since).as_millis() });
+            }
+            (Some(_), Some(_)) | (None, None) => {}
+        }
         Timer::after(Server::HEALTH_INTERVAL).await;
     }
 }

@@ -17,6 +17,7 @@ use crate::net::transport::{self, Transport};
 use crate::net::upgrade::{UpgradeOutcome, serve_request};
 use crate::net::websocket::WebSocket;
 use crate::runtime::clock::Clock;
+use crate::runtime::events::log_event;
 use crate::runtime::fair_turns::FairTurns;
 use crate::server::connection::{Connection, ConnectionContext};
 use crate::server::mailbox::{Mailbox, Notification};
@@ -53,7 +54,7 @@ pub(super) async fn run_connection(
     let connection = AssertUnwindSafe(run_upgraded(upgrade, &context, &registration));
     if futures_util::FutureExt::catch_unwind(connection).await.is_err() {
         // The panic has dropped the connection's SlotGuard, which has released the slot.
-        tracing::error!(session = %id, "a connection panicked; please report this");
+        log_event!(connection_panicked { session: display(id) });
     }
 }
 

@@ -22,8 +22,8 @@ use crate::runtime::clock::Clock;
 use crate::runtime::deadline_timer::DeadlineTimer;
 use crate::runtime::fair_turns::FairTurns;
 use crate::server::mailbox::{Mailbox, Notification};
-use crate::server::refusal_log::RefusalLog;
 use crate::server::registry::Registration;
+use crate::server::session_log::{SessionLog, Subject};
 use crate::server::slot_guard::SlotGuard;
 use crate::server::store_client::StoreClient;
 
@@ -37,12 +37,12 @@ pub struct ConnectionContext {
     pub turns: Arc<FairTurns>,
     /// Creates a random resume token. `None` if the system has no randomness: then the session cannot be resumed.
     pub new_resume_token: Box<dyn Fn() -> Option<ResumeToken> + Send + Sync>,
-    /// Logs failed authentications.
-    pub refusal_log: RefusalLog,
+    /// Logs what happens to sessions.
+    pub session_log: SessionLog,
 }
 
 impl ConnectionContext {
-    fn verify(&self, credential: &Credential) -> Result<Identity, CredentialError> {
+    fn verify(&self, credential: &Credential, subject: Subject) -> Result<Identity, CredentialError> {
         let is_detailed = matches!(credential, Credential::User(_) | Credential::Token(_));
         match self.authenticator.authenticate(credential) {
             Ok(identity) => {
@@ -50,7 +50,7 @@ impl ConnectionContext {
                 Ok(Identity { resume_token, ..identity })
             }
             Err(invalid) => {
-                self.refusal_log.log_invalid_credential(&invalid);
+                self.session_log.credential_refused(subject, &invalid);
                 Err(invalid.error)
             }
         }
@@ -64,6 +64,7 @@ type Verification = Pin<Box<dyn Future<Output = Event<'static>> + Send>>;
 async fn verify_in_turn(
     context: Arc<ConnectionContext>,
     client: ClientPrefix,
+    subject: Subject,
     credential: Credential,
 ) -> Event<'static> {
     let clock = context.store_client.clock();
@@ -71,12 +72,12 @@ async fn verify_in_turn(
     let check = async {
         let turn = context.turns.turn(client).await;
         let context = Arc::clone(&context);
-        Event::Verified(turn.run(move || context.verify(&credential)).await)
+        Event::Verified(turn.run(move || context.verify(&credential, subject)).await)
     };
     check
         .or(async {
             timeout.await;
-            context.refusal_log.log_verify_timeout();
+            context.session_log.credential_not_checked(subject);
             Event::VerifyTimedOut
         })
         .await
@@ -172,6 +173,7 @@ impl<S: MessageSocket> Connection<S> {
                 Wake::Notification(Notification::Draining) => self.handle(Event::Draining),
                 Wake::Notification(Notification::Ended(reason)) => {
                     self.cut_at.get_or_insert(self.clock.now() + LeavingTracker::CUT_AFTER);
+                    self.context.session_log.evicted(self.subject(), self.slot.user(), &reason);
                     self.handle(Event::Ended(reason));
                 }
                 Wake::Notification(Notification::Stored(outcome)) => self.handle_outcome(outcome),
@@ -180,10 +182,13 @@ impl<S: MessageSocket> Connection<S> {
                 Wake::Peer(SocketEvent::Alive) => self.handle(Event::Alive),
                 Wake::Peer(SocketEvent::Violation(violation)) => self.handle(Event::Violation(violation)),
                 Wake::Peer(SocketEvent::TooBig(size)) => {
-                    self.context.refusal_log.log_message_too_big(size);
+                    self.context.session_log.message_too_big(self.subject(), size);
                     self.handle(Event::Violation(Violation::MessageTooBig));
                 }
                 Wake::Peer(SocketEvent::Gone) => {
+                    if let Some(user) = self.slot.user() {
+                        self.context.session_log.lost(self.subject(), user);
+                    }
                     self.slot.gone();
                     self.handle(Event::Disconnected);
                 }
@@ -284,15 +289,21 @@ impl<S: MessageSocket> Connection<S> {
 
     fn handle_outcome(&mut self, outcome: Outcome) {
         self.read_again_at = None;
-        if let Some(user) = self.slot.answered(&outcome) {
-            self.context.refusal_log.log_outcome(&user, &outcome);
-        }
+        let refused = self.slot.answered(&outcome);
         self.charge_outcome(&outcome);
-        if matches!(outcome, Outcome::Granted { .. }) {
+        let is_granted = matches!(outcome, Outcome::Granted { .. });
+        if is_granted {
             self.permit.authenticated();
             self.socket.set_authenticated();
         }
+        if let Some(user) = refused.as_ref().or(self.slot.user().filter(|_| is_granted)) {
+            self.context.session_log.acquire_answered(self.subject(), user, &outcome);
+        }
+        let expiry = self.session.expires_at().filter(|_| matches!(outcome, Outcome::Counted { .. }));
         self.handle(Event::Stored(outcome));
+        if expiry.is_some_and(|before| self.session.expires_at().is_some_and(|now| now != before)) {
+            self.context.session_log.renewed(self.subject(), self.slot.user());
+        }
     }
 
     /// Counts what the store did. Denials get dearer until there is a grant.
@@ -328,6 +339,9 @@ impl<S: MessageSocket> Connection<S> {
                 next = Some(Event::Stored(Outcome::Rejected(StoreError::Overloaded)));
             }
             // Before the effect, which may give the slot up.
+            if let Some(reason) = close {
+                self.context.session_log.closed(self.subject(), self.slot.user(), reason);
+            }
             match close {
                 None => {}
                 Some(reason) if reason.is_by_client() => self.slot.gone(),
@@ -336,6 +350,7 @@ impl<S: MessageSocket> Connection<S> {
             match effect {
                 Some(Effect::Verify(credential)) => next = self.verify(credential),
                 Some(Effect::Store(command)) => {
+                    self.log_slot_given_up(&command);
                     if self.is_within_user_limit(&command) {
                         self.slot.submit(command);
                         self.read_again_at = self.slot.deadline().map(|_| now + READ_PAUSE);
@@ -350,13 +365,29 @@ impl<S: MessageSocket> Connection<S> {
                 self.socket.send(frame);
             }
             if let Some(reason) = close {
-                tracing::debug!(session = %self.session.id(), %reason, "closing");
                 self.socket.close(reason);
             }
             if (is_lost || close.is_some()) && self.verification.take().is_some() {
                 // Nobody waits for it any more. The session has ended, so the result changes nothing.
                 next = Some(Event::Verified(Err(CredentialError::NotText)));
             }
+        }
+    }
+
+    /// What the lines of the log about this connection name.
+    fn subject(&self) -> Subject {
+        Subject { session: self.session.id(), client_address: self.permit.address() }
+    }
+
+    fn log_slot_given_up(&self, command: &StoreCommand) {
+        match command {
+            StoreCommand::Release { user, session } => self.context.session_log.slot_released(*session, user),
+            StoreCommand::Linger { user, session, .. } => self.context.session_log.slot_lingers(*session, user),
+            StoreCommand::Acquire { .. }
+            | StoreCommand::CountSlots { .. }
+            | StoreCommand::ListSessions { .. }
+            | StoreCommand::EndSessions { .. }
+            | StoreCommand::Renew { .. } => {}
         }
     }
 
@@ -388,7 +419,7 @@ impl<S: MessageSocket> Connection<S> {
             return;
         };
         if matches!(failure, AuthenticateFailure::AnotherUser | AuthenticateFailure::AnotherDevice) {
-            self.context.refusal_log.log_failed_renewal(failure);
+            self.context.session_log.renewal_refused(self.subject(), self.slot.user(), failure);
         }
     }
 
@@ -397,10 +428,11 @@ impl<S: MessageSocket> Connection<S> {
         match self.permit.client().filter(|_| self.context.authenticator.is_expensive()) {
             Some(client) => {
                 let context = Arc::clone(&self.context);
-                self.verification = Some(Box::pin(verify_in_turn(context, client, credential)));
+                let check = verify_in_turn(context, client, self.subject(), credential);
+                self.verification = Some(Box::pin(check));
                 None
             }
-            None => Some(Event::Verified(self.context.verify(&credential))),
+            None => Some(Event::Verified(self.context.verify(&credential, self.subject()))),
         }
     }
 }

@@ -10,6 +10,6 @@ pub mod slot_guard;
 pub mod store_client;
 pub mod mailbox;
 pub mod registry;
-pub mod refusal_log;
+pub mod session_log;
 
 pub use accept::{Server, ServerHandle, Settings};

@@ -46,6 +46,12 @@ impl SlotGuard {
         self.pending = Some(self.store_client.submit(command, &self.mailbox));
     }
 
+    /// The user whose slot the session holds or asks for.
+    #[must_use]
+    pub fn user(&self) -> Option<&UserId> {
+        self.user.as_ref()
+    }
+
     /// When the wait for the pending command ends.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {

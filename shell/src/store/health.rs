@@ -30,6 +30,16 @@ impl StoreHealth {
         self.refusal().map(StoreError::message)
     }
 
+    /// What is wrong, for an operator.
+    #[must_use]
+    pub fn problems(&self) -> &[String] {
+        match self {
+            Self::Ready => &[],
+            Self::Degraded { problems, .. } => problems,
+            Self::Unavailable { problem, .. } => std::slice::from_ref(problem),
+        }
+    }
+
     /// The error that the store rejects an acquire with. `None` if it applies it.
     #[must_use]
     pub fn refusal(&self) -> Option<StoreError> {

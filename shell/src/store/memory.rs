@@ -11,7 +11,7 @@ use session_core::ledger::{self, ApplyResult, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, Liveness, Outcome, SessionStatus, SlotLimit, StoreError, UserOverrides, UserRecord,
 };
-use session_core::{NodeId, Timestamp, UserId};
+use session_core::{NodeId, SessionId, Timestamp, UserId};
 
 use super::api::{HealthFuture, Store, StoreFuture, UsageFuture, UserUpdate};
 use super::completion::Completion;
@@ -22,6 +22,7 @@ use super::shared::NodeContext;
 use super::usage::StoreUsage;
 use super::user_slice::UserRange;
 use super::user_state::{SeenState, SessionCounts, UserState};
+use crate::runtime::events::log_event;
 use crate::runtime::process::Process;
 
 /// Keeps the records of users who hold a slot, and the overrides that are set, until it is closed.
@@ -153,7 +154,7 @@ impl MemoryStore {
         let policy = self.context.policy_for(command.user());
         let liveness = |node| self.liveness(node);
         let Records { by_user, lost } = records;
-        let ApplyResult { outcome, ended } = match by_user.entry(command.user().clone()) {
+        let ApplyResult { outcome, ended, lapsed } = match by_user.entry(command.user().clone()) {
             Entry::Occupied(mut entry) => {
                 let result = ledger::apply(command.user(), entry.get_mut(), command, &policy, liveness);
                 if entry.get().is_empty() {
@@ -172,6 +173,7 @@ impl MemoryStore {
         };
         // Under the lock: otherwise a later command of this user could be answered first.
         self.context.notify(command.user(), ended);
+        log_lapsed(command.user(), lapsed);
         if let StoreCommand::Linger { user, at, .. } = command
             && let Some(until) = by_user.get(user).and_then(|record| lingers_until(record, *at))
         {
@@ -181,7 +183,8 @@ impl MemoryStore {
             for _ in 0..SWEEP_STEPS {
                 let Some(user) = lost.next(now) else { break };
                 let Entry::Occupied(mut entry) = by_user.entry(user) else { continue };
-                ledger::remove_lapsed(entry.get_mut(), now, liveness);
+                let lapsed = ledger::remove_lapsed(entry.get_mut(), now, liveness);
+                log_lapsed(entry.key(), lapsed);
                 if let Some(until) = lingers_until(entry.get(), now) {
                     lost.push(until, entry.key());
                 } else if entry.get().is_empty() {
@@ -190,6 +193,12 @@ impl MemoryStore {
             }
         }
         outcome
+    }
+}
+
+fn log_lapsed(user: &UserId, lapsed: Vec<SessionId>) {
+    for session in lapsed {
+        log_event!(slot_lapsed { user, session: display(session) });
     }
 }
 

@@ -13,8 +13,8 @@ use shell::runtime::clock::{Clock, ManualClock};
 use shell::runtime::fair_turns::FairTurns;
 use shell::runtime::process::Process;
 use shell::server::connection::ConnectionContext;
-use shell::server::refusal_log::RefusalLog;
 use shell::server::registry::Registry;
+use shell::server::session_log::SessionLog;
 use shell::server::store_client::StoreClient;
 use shell::store::Store as _;
 
@@ -63,7 +63,7 @@ impl Simulation {
             authenticator,
             turns: FairTurns::new(NonZeroUsize::MIN),
             new_resume_token: Box::new(draw),
-            refusal_log: RefusalLog::default(),
+            session_log: SessionLog::default(),
         });
         Server { node, status: Status::Up, manual_clock, rate: 1000, context, registry, connection_limiter, tasks }
     }

@@ -20,6 +20,7 @@ mod work;
 mod fair_queue;
 mod handshake;
 mod rooms;
+mod log_events;
 mod parts;
 mod core_simulation;
 mod simulation;

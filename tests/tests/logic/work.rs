@@ -22,8 +22,8 @@ use shell::net::message_socket::{MessageSocket, SocketEvent};
 use shell::runtime::clock::{Clock, ManualClock};
 use shell::runtime::fair_turns::FairTurns;
 use shell::server::connection::{Connection, ConnectionContext};
-use shell::server::refusal_log::RefusalLog;
 use shell::server::registry::Registry;
+use shell::server::session_log::SessionLog;
 use shell::server::store_client::StoreClient;
 use shell::store::MemoryStore;
 use tests::test_server::NODE;
@@ -121,10 +121,10 @@ impl Server {
         let registry = Registry::new(NODE, clock.clone());
         let context = Arc::new(ConnectionContext {
             store_client: StoreClient::new(store, Arc::clone(&registry), clock.clone(), Duration::from_secs(5), 1000),
-            authenticator: Box::new(OpenAuthenticator),
+            authenticator: Box::new(OpenAuthenticator::default()),
             turns: FairTurns::new(NonZeroUsize::MIN),
             new_resume_token: Box::new(|| None),
-            refusal_log: RefusalLog::default(),
+            session_log: SessionLog::default(),
         });
         let limiter = SharedConnectionLimiter::new(limits, clock);
         Self { clock: manual, context, registry, limiter }

@@ -129,12 +129,13 @@ fn conflicts_and_bad_files_are_reported_with_lines() {
     let (code, _, err) = check(
         "limit = 1025\ntls_cert = \"x\"\nlisten = \"0.0.0.0:1,0.0.0.0:1\"\nproxy_protocol = true\njwt_secret_file = \"a\"\njwt_key_set_file = \"b\"\nauth = \"open\"",
     );
-    assert_eq!((code, err.lines().count()), (Some(1), 6), "{err}");
+    assert_eq!((code, err.lines().count()), (Some(1), 7), "{err}");
     for message in [
         "listen: 0.0.0.0:1 is given twice",
         "proxy_protocol, trusted_proxies: proxy_protocol has no effect",
         "sessions.toml:1:1: limit: invalid value '1025'",
         "sessions.toml:2:1: tls_cert, tls_key: a certificate needs its key",
+        "sessions.toml:2:1: tls_cert: cannot read x: No such file",
         "listen, auth, allow_open_auth: open authentication lets any client sign in",
         "jwt_secret_file, jwt_public_key_file, jwt_key_set_file: set only one of them",
     ] {
@@ -149,7 +150,12 @@ fn conflicts_and_bad_files_are_reported_with_lines() {
     );
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains("sessions.toml:1:1: tls_cert: cannot read x.pem: No such file"), "{err}");
+    assert!(err.contains("sessions.toml:2:1: tls_key: cannot read x.key: No such file"), "{err}");
     assert!(err.contains("sessions.toml:6:1: jwt_key_set_file: cannot read k: No such file"), "{err}");
+    // The server itself says the same before it starts.
+    let (code, out, started) = run(directory.path(), &["--config", "sessions.toml"], &[]);
+    assert_eq!((code, &*out), (Some(2), ""), "{started}");
+    assert_eq!(started, format!("error: the configuration is invalid\n{err}"));
     let (code, _, err) = check("auth = \"jwt\"\njwt_algorithm = [\"RS256\", \"HS256\"]\n");
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains("sessions.toml:2:1: jwt_algorithm: HS256, HS384 and HS512 need a secret"), "{err}");

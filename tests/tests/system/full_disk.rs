@@ -9,6 +9,7 @@ use std::sync::Arc;
 use session_core::ledger::SlotLimit;
 use session_core::session::SessionSettings;
 use shell::store::{LmdbConfig, LmdbStore};
+use tests::descriptors::enough_descriptors;
 use tests::raw_client::{RawClient, Received};
 use tests::small_disk::SmallDisk;
 use tests::test_process::{SpawnedProcess, StartFailure, without_connection_limits};
@@ -97,6 +98,9 @@ macro_rules! mount_or_skip {
 
 #[test]
 fn full_disk_denies_sessions_and_accepts_releases() {
+    if !enough_descriptors(6000) {
+        return;
+    }
     let disk = mount_or_skip!(4096);
     // Few slots, so that the file has few reusable pages; then many.
     for users in [3, 100, 1000] {
@@ -127,6 +131,9 @@ fn full_disk_denies_sessions_and_accepts_releases() {
 
 #[test]
 fn disk_full_of_slots_recovers_after_releases() {
+    if !enough_descriptors(6000) {
+        return;
+    }
     let disk = mount_or_skip!(1024);
     let (store, server) = serve(&disk);
     // The disk stays full, but the file has room after the releases.
@@ -135,6 +142,9 @@ fn disk_full_of_slots_recovers_after_releases() {
 
 #[test]
 fn full_map_recovers_after_releases() {
+    if !enough_descriptors(6000) {
+        return;
+    }
     let directory = tempfile::tempdir().unwrap();
     let config = LmdbConfig { live_map_bytes: 1 << 20, ..LmdbConfig::new(directory.path(), SlotLimit::default()) };
     let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());

@@ -11,6 +11,7 @@ use session_core::ledger::SlotLimit;
 use session_core::session::SessionSettings;
 use shell::client::{Error, Url, UserConnections};
 use shell::store::{LmdbConfig, LmdbStore, MemoryStore, Store};
+use tests::descriptors::enough_descriptors;
 use tests::raw_client::{RawClient, Received, frame_head, upgrade_request};
 use tests::stallable_store::StallableStore;
 use tests::test_server::{NODE, TestServer, slots_in_store};
@@ -189,6 +190,9 @@ fn frames_pipelined_with_the_handshake_are_answered() {
 
 /// 200 connections of one user authenticate at once.
 fn race(store: Arc<dyn Store>, threads: usize) {
+    if !enough_descriptors(420) {
+        return;
+    }
     let server = TestServer::with(store, SessionSettings::default(), threads);
     let mut peers: Vec<_> = (0..200).map(|_| RawClient::open(server.address)).collect();
     let barrier = Barrier::new(4);

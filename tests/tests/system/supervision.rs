@@ -99,8 +99,7 @@ fn process_ends_with_a_part_it_cannot_go_on_without() {
 fn part_that_keeps_nothing_starts_again() {
     side_by_side(Part::ALL.into_iter().filter(|part| part.on_end() == OnEnd::Restart), |part| {
         let (directory, server) = panics_in(part);
-        let restarted =
-            format!("a part of the server has ended, and starts again; please report this part={:?}", part.name());
+        let restarted = format!("event=\"part_restarted\" part={:?}", part.name());
         eventually("the part starts again", || server.has_logged(&restarted));
         // It works: it accepts, timers fire, operators are answered, SIGHUP reloads, the health check is answered.
         eventually("a session is admitted", || admits(&server.process, "ada"));
@@ -133,7 +132,7 @@ fn every_stop_logs_its_last_line() {
         let (code, log) = server.wait();
         assert_eq!(code, Some(0), "round {round}: {log}");
         let last = log.lines().last().unwrap();
-        assert!(last.contains("stopped dropped_log_lines=0"), "round {round}: {log}");
+        assert!(last.contains("event=\"server_stopped\" dropped_log_lines=0"), "round {round}: {log}");
     }
 }
 

@@ -4,6 +4,7 @@
 //! is full, it is removed, no session is admitted, and its room is used for releases. It is created again when the disk has
 //! twice that much room, so that the room it left itself does not count.
 
+use crate::runtime::events::log_event;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ impl BallastFile {
         let mut ballast_file = Self { file: directory.join("ballast"), missing: None };
         ballast_file.recreate(Self::BYTES);
         if ballast_file.missing.is_some() {
-            tracing::warn!(file = %ballast_file.file.display(), "the disk is nearly full");
+            log_event!(disk_nearly_full { path: display(ballast_file.file.display()) });
         }
         ballast_file
     }

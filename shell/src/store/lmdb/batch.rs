@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use heed::RwTxn;
-use session_core::UserId;
 use session_core::ledger::{self, StoreCommand};
 use session_core::ledger::{EndedSession, Outcome, RecordError, SessionStatus, StoreError, UserRecord};
+use session_core::{SessionId, UserId};
 
 use super::apply_context::ApplyContext;
 use super::ballast_file::BallastFile;
@@ -29,6 +29,8 @@ pub(super) struct BatchResult {
     pub(super) sweep: Option<SweepPosition>,
     /// The key of a record that cannot be read and is kept, and why. Its user's commands are rejected.
     pub(super) unreadable: Option<(Vec<u8>, RecordError)>,
+    /// The sessions that had lapsed and are removed, with the keys of their records.
+    pub(super) lapsed: Vec<(Vec<u8>, SessionId)>,
 }
 
 /// Why a batch is not in the store.
@@ -70,6 +72,7 @@ pub(super) fn apply(
     let mut outcomes = Vec::with_capacity(commands.len());
     let mut ended = Vec::new();
     let mut unreadable = None;
+    let mut lapsed = Vec::new();
     for &command in commands {
         let entry = users.entry(command.user());
         let id = *entry.key();
@@ -105,6 +108,8 @@ pub(super) fn apply(
                 if !result.ended.is_empty() {
                     ended.push((id.clone(), result.ended));
                 }
+                let key = || id.as_str().as_bytes().to_vec();
+                lapsed.extend(result.lapsed.into_iter().map(|session| (key(), session)));
                 result.outcome
             }
         });
@@ -130,6 +135,7 @@ pub(super) fn apply(
             changed |= swept.changed > 0;
             lingers |= swept.lingers;
             unreadable = unreadable.or(swept.unreadable);
+            lapsed.extend(swept.lapsed);
             Some(swept.position)
         }
     };
@@ -143,7 +149,7 @@ pub(super) fn apply(
             }
         }
     }
-    Ok(BatchResult { outcomes, ended, lingers, sweep, unreadable })
+    Ok(BatchResult { outcomes, ended, lingers, sweep, unreadable, lapsed })
 }
 
 /// A user's record before the batch, and after the commands so far.

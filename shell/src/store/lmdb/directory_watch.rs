@@ -16,6 +16,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 use std::{fmt, fs, io};
 
+use crate::runtime::events::log_event;
 use crate::runtime::supervisor::PartGuard;
 
 /// How long it may take to notice.
@@ -163,13 +164,11 @@ impl DirectoryWatch {
         let lost = self.files.iter().find_map(|file| file.check().err().map(|mismatch| (file, mismatch)));
         self.state.set_lost(lost.is_some());
         match (self.reports.next(lost.is_some(), now), lost) {
-            (Some(Report::Lost), Some((file, mismatch))) => tracing::error!(
-                path = %file.path.display(), what = %mismatch,
-                "the data is not where this server opened it: no session is admitted. Put the same directory back, or \
-                 restart the server: it then uses what is there, and knows no users and overrides if that is empty"
-            ),
+            (Some(Report::Lost), Some((file, mismatch))) => {
+                log_event!(data_directory_lost { path: display(file.path.display()), reason: display(mismatch) });
+            }
             (Some(Report::Back), _) => {
-                tracing::warn!("the data is where this server opened it again: sessions are admitted");
+                log_event!(data_directory_back {});
             }
             (Some(Report::Lost) | None, _) => {}
         }

@@ -11,7 +11,8 @@ use thiserror::Error;
 
 use super::directory_watch::{Mismatch, OpenFile};
 use super::integrity;
-use crate::runtime::log::LogRateLimiter;
+use crate::runtime::events::log_limited;
+use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::store::usage::EnvironmentUsage;
 
 pub(super) const DATA_FILE: &str = "data.mdb";
@@ -136,6 +137,11 @@ impl Environment {
         })
     }
 
+    /// The directory of its files.
+    pub(super) fn directory(&self) -> &Path {
+        self.env.path()
+    }
+
     /// How many records there are.
     pub(super) fn entries(&self) -> usize {
         self.env.unnamed_database_stat().entries
@@ -224,15 +230,13 @@ impl ReopeningEnv {
         if self.environment.is_none() && Instant::now() >= self.retry_at {
             match self.reopen() {
                 Ok(environment) => {
-                    tracing::warn!(directory = %self.directory.display(), "the store is open again");
+                    log_limited!(self.log, store_reopened { directory: display(self.directory.display()) });
                     self.environment = Some(environment);
                     self.backoff = Self::FIRST_BACKOFF;
                 }
                 Err(error) => {
-                    if let Some(suppressed) = self.log.check() {
-                        let directory = self.directory.display();
-                        tracing::error!(%directory, %error, suppressed, "the store does not open, all commands are rejected");
-                    }
+                    let directory = self.directory.display();
+                    log_limited!(self.log, store_not_opened { directory: display(directory), error: display(error) });
                     self.retry_at = Instant::now() + self.backoff;
                     self.backoff = (self.backoff * 2).min(Self::LONGEST_BACKOFF);
                 }
@@ -244,7 +248,10 @@ impl ReopeningEnv {
     /// Closes the environment if it takes no more transactions, as after a failed write of its meta page. Call this after a
     /// failure.
     pub(super) fn check(&mut self) {
-        if self.environment.as_ref().is_some_and(|environment| environment.write().is_err()) {
+        let error = self.environment.as_ref().and_then(|environment| environment.write().err());
+        if let Some(error) = error {
+            let directory = self.directory.display();
+            log_limited!(self.log, store_closed { directory: display(directory), error: display(error) });
             self.environment = None;
             self.retry_at = Instant::now();
         }

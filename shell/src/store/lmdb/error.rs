@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use session_core::ledger::StoreError;
 use thiserror::Error;
 
+use super::ballast_file::BallastFile;
+use super::environment::EnvironmentError;
 use super::lock::{LockError, LockHolder};
+use crate::runtime::access::{self, Right};
 
 /// Why an [`LmdbStore`](super::LmdbStore) does not open.
 #[derive(Debug, Error)]
@@ -22,7 +25,7 @@ pub enum OpenError {
     QueueCapacity,
     /// The directory cannot be created, read or written.
     #[error(
-        "the data directory {directory} cannot be used; it must be a directory that this user can write to, on a disk with room"
+        "the data directory {directory} cannot be used{}", directory_advice(.source)
     )]
     Directory {
         /// Which directory, or which directory in it.
@@ -80,21 +83,51 @@ impl OpenError {
         let directory = directory.into();
         match error {
             LockError::InUse(holder) => Self::InUse { directory, holder },
-            LockError::Io(source) => Self::Directory { directory, source },
+            LockError::Io(source) => Self::directory(directory, source),
         }
+    }
+
+    /// The directory cannot be used. If a permission is missing, the error says which.
+    pub(super) fn directory(directory: PathBuf, source: io::Error) -> Self {
+        let source = access::explained(source, &directory, Right::Tree);
+        Self::Directory { directory, source }
+    }
+}
+
+/// What LMDB says of this directory. If a permission is missing, also which.
+pub(super) fn explained(directory: &Path, error: EnvironmentError) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
+        EnvironmentError::Io(error) | EnvironmentError::Lmdb(heed::Error::Io(error)) => {
+            access::explained(error, directory, Right::Tree).into()
+        }
+        EnvironmentError::Damaged(_) | EnvironmentError::NotThere(_) | EnvironmentError::Lmdb(_) => error.into(),
+    }
+}
+
+fn directory_advice(error: &io::Error) -> &'static str {
+    let kind = error.kind();
+    if kind == ErrorKind::PermissionDenied {
+        // The error itself says what to do.
+        ""
+    } else if matches!(kind, ErrorKind::AlreadyExists | ErrorKind::NotADirectory) {
+        "; a file is in its place, or above it"
+    } else {
+        "; it must be a directory that this user can write to, on a disk with room"
     }
 }
 
 /// The number of this error on every Unix.
 const EIO: i32 = 5;
 
-pub(super) fn store_error(error: &heed::Error) -> StoreError {
+/// What the error of an environment in this directory means to a client.
+pub(super) fn store_error(error: &heed::Error, directory: &Path) -> StoreError {
     match error {
         heed::Error::Mdb(heed::MdbError::MapFull) => StoreError::Full,
-        // LMDB returns EIO ("short write, filesystem full?") if only part of a write fits.
-        heed::Error::Io(error) if error.kind() == ErrorKind::StorageFull || error.raw_os_error() == Some(EIO) => {
+        heed::Error::Io(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
             StoreError::Full
         }
+        // LMDB returns EIO ("short write, filesystem full?") if only part of a write fits. So does a disk that fails.
+        heed::Error::Io(error) if error.raw_os_error() == Some(EIO) && is_full(directory) => StoreError::Full,
         heed::Error::Mdb(_)
         | heed::Error::Io(_)
         | heed::Error::Encoding(_)
@@ -103,17 +136,26 @@ pub(super) fn store_error(error: &heed::Error) -> StoreError {
     }
 }
 
+/// Whether the file system of this directory has less room than the store may need at once.
+fn is_full(directory: &Path) -> bool {
+    let room = rustix::fs::statvfs(directory).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    room.is_ok_and(|room| room < 2 * BallastFile::BYTES as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn full_disk_is_told_from_a_failure() {
-        let io = |error: io::Error| store_error(&heed::Error::Io(error));
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        let io = |error: io::Error| store_error(&heed::Error::Io(error), directory);
         assert_eq!(io(ErrorKind::StorageFull.into()), StoreError::Full);
-        assert_eq!(io(io::Error::from_raw_os_error(EIO)), StoreError::Full);
+        assert_eq!(io(ErrorKind::QuotaExceeded.into()), StoreError::Full);
+        assert_eq!(io(io::Error::from_raw_os_error(EIO)), StoreError::Failed, "the disk has room, so it fails");
         assert_eq!(io(ErrorKind::PermissionDenied.into()), StoreError::Failed);
-        assert_eq!(store_error(&heed::MdbError::MapFull.into()), StoreError::Full);
-        assert_eq!(store_error(&heed::MdbError::Corrupted.into()), StoreError::Failed);
+        assert_eq!(store_error(&heed::MdbError::MapFull.into(), directory), StoreError::Full);
+        assert_eq!(store_error(&heed::MdbError::Corrupted.into(), directory), StoreError::Failed);
     }
 }

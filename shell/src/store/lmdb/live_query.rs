@@ -8,6 +8,7 @@ use session_core::{Timestamp, UserId};
 use super::apply_context::ApplyContext;
 use super::environment::Environment;
 use super::records::{self, Position, ReadRecord};
+use crate::runtime::events::log_event;
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
 use crate::store::pages::{Page, PageRequest, SessionPageBuilder, StoredSession};
@@ -127,7 +128,7 @@ fn holders_in(
 }
 
 fn log_failure(error: &heed::Error) -> StoreFailure {
-    tracing::error!(%error, "sessions cannot be listed");
+    log_event!(sessions_not_listed { error: display(error) });
     StoreFailure::Rejected(StoreError::Failed)
 }
 

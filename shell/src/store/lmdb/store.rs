@@ -149,7 +149,7 @@ impl LmdbStore {
         }
         let make = |directory: PathBuf| match fs::create_dir_all(&directory) {
             Ok(()) => Ok(directory),
-            Err(source) => Err(OpenError::Directory { directory, source }),
+            Err(source) => Err(OpenError::directory(directory, source)),
         };
         make(directory.clone())?;
         let lock = DirectoryLock::acquire(directory).map_err(|error| OpenError::from_lock(directory, error))?;

@@ -18,6 +18,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 
 use heed::RwTxn;
+use session_core::SessionId;
 use session_core::ledger::{self, RecordError, SessionStatus, UserRecord};
 
 use super::apply_context::ApplyContext;
@@ -90,6 +91,8 @@ pub(super) struct SweepResult {
     pub(super) lingers: bool,
     /// The key of a record that cannot be read, and why. It is kept.
     pub(super) unreadable: Option<(Vec<u8>, RecordError)>,
+    /// The sessions that were removed, with the keys of their records.
+    pub(super) lapsed: Vec<(Vec<u8>, SessionId)>,
 }
 
 impl SweepStep<'_> {
@@ -106,7 +109,8 @@ impl SweepStep<'_> {
             SweepPosition::After(key) => Position::behind(key),
             SweepPosition::Over => {
                 let position = SweepPosition::Over;
-                return Ok(SweepResult { position, changed: 0, lingers: false, unreadable: None });
+                let lapsed = Vec::new();
+                return Ok(SweepResult { position, changed: 0, lingers: false, unreadable: None, lapsed });
             }
         };
         let mut to_remove = Vec::new();
@@ -115,17 +119,22 @@ impl SweepStep<'_> {
         let mut seen = 0;
         let mut lingers = false;
         let mut unreadable = None;
+        let mut all_lapsed = Vec::new();
         while seen < self.records
             && let Some((key, record)) = records::next(environment, txn, &position)?
         {
             seen += 1;
             position = Position::behind(&key);
             match look(record, context) {
-                Found::LeftOver => to_remove.push(key.clone()),
+                Found::LeftOver(lapsed) => {
+                    all_lapsed.extend(lapsed.into_iter().map(|session| (key.clone(), session)));
+                    to_remove.push(key.clone());
+                }
                 Found::Unreadable(_) if first_pass.is_left_behind(&key) => to_remove.push(key.clone()),
                 Found::Unreadable(error) => unreadable = Some((key.clone(), error)),
-                Found::Lingering(changed) => {
+                Found::Lingering(lapsed, changed) => {
                     lingers = true;
+                    all_lapsed.extend(lapsed.into_iter().map(|session| (key.clone(), session)));
                     to_write.extend(changed.map(|(before, now)| (key.clone(), before, now)));
                 }
                 Found::Live => {}
@@ -143,18 +152,19 @@ impl SweepStep<'_> {
             Some(key) if seen == self.records => SweepPosition::After(key),
             Some(_) | None => SweepPosition::Over,
         };
-        Ok(SweepResult { position: sweep, changed: to_remove.len() + to_write.len(), lingers, unreadable })
+        let (changed, lapsed) = (to_remove.len() + to_write.len(), all_lapsed);
+        Ok(SweepResult { position: sweep, changed, lingers, unreadable, lapsed })
     }
 }
 
 /// What the sweep finds in a record.
 enum Found {
-    /// Only lapsed sessions.
-    LeftOver,
+    /// Only lapsed sessions: these.
+    LeftOver(Vec<SessionId>),
     /// Bytes that are no record.
     Unreadable(RecordError),
-    /// A session that lingers, and the record as it is and as it must be written, if that changed.
-    Lingering(Option<(StoredRecord, UserRecord)>),
+    /// A session that lingers, those that have lapsed, and the record as it is and as it must be written, if that changed.
+    Lingering(Vec<SessionId>, Option<(StoredRecord, UserRecord)>),
     /// Only live sessions.
     Live,
 }
@@ -165,12 +175,12 @@ fn look(record: ReadRecord, context: ApplyContext<'_>) -> Found {
         Err(error) => return Found::Unreadable(error),
     };
     let mut now = before.record.clone();
-    ledger::remove_lapsed(&mut now, context.now, |node| context.liveness(node));
+    let lapsed = ledger::remove_lapsed(&mut now, context.now, |node| context.liveness(node));
     match now.sessions() {
-        [] => Found::LeftOver,
+        [] => Found::LeftOver(lapsed),
         sessions if sessions.iter().any(|session| session.status != SessionStatus::Live) => {
             let is_changed = now != before.record;
-            Found::Lingering(is_changed.then_some((before, now)))
+            Found::Lingering(lapsed, is_changed.then_some((before, now)))
         }
         _ => Found::Live,
     }

@@ -19,7 +19,8 @@ use super::live_query::{self, LiveHealth, LiveQuery};
 use super::queue::{self, FailPendingOnDrop, Queue, QueuedCommand, TakeResult};
 use super::sweep::{FirstPass, SweepPosition, SweepStep};
 use super::users::SeenSender;
-use crate::runtime::log::LogRateLimiter;
+use crate::runtime::events::rate_limiter::LogRateLimiter;
+use crate::runtime::events::{log_event, log_limited};
 use crate::runtime::supervisor::PartGuard;
 use crate::store::failure::StoreFailure;
 use crate::store::shared::{NodeContext, SharedPolicy};
@@ -146,14 +147,14 @@ impl Writer {
         let outcomes = match batch::apply(live, context, &submitted, refuse, disk_is_full, step, &mut self.first_pass) {
             Ok(result) => self.accept(result),
             Err(BatchError::NotApplied(error)) => {
-                self.log_failure(
-                    &error,
-                    "no room, or a failing disk: no session is admitted, releases are still taken",
-                );
-                if matches!(error, heed::Error::Io(_)) {
+                let cause = store_error(&error, self.live.directory());
+                let reason = cause.message();
+                log_limited!(self.log, batch_failed { reason, error: display(&error) });
+                // A full map is not a full disk, and a disk that fails does not need the room.
+                if cause == StoreError::Full && matches!(error, heed::Error::Io(_)) {
                     self.ballast_file.remove();
                 }
-                self.retry(&submitted, store_error(&error))
+                self.retry(&submitted, cause)
             }
             Err(BatchError::InDoubt(error, outcomes, ended)) => self.fail_batch(&error, outcomes, ended),
         };
@@ -242,9 +243,9 @@ impl Writer {
                 [self.retry(first, error), self.retry(second, error)].concat()
             }
             Err(BatchError::NotApplied(error)) => {
-                self.log_failure(&error, "a release failed, and will be retried");
+                log_limited!(self.log, release_failed { error: display(&error) });
                 self.live.check();
-                vec![Outcome::Rejected(store_error(&error)); submitted.len()]
+                vec![Outcome::Rejected(store_error(&error, self.live.directory())); submitted.len()]
             }
             Err(BatchError::InDoubt(error, outcomes, ended)) => self.fail_batch(&error, outcomes, ended),
         }
@@ -260,24 +261,18 @@ impl Writer {
         }
         self.lingers |= result.lingers;
         self.notify(result.ended);
+        for (user, session) in result.lapsed {
+            log_event!(slot_lapsed { user: &*String::from_utf8_lossy(&user), session: display(session) });
+        }
         if let Some((user, error)) = result.unreadable {
             self.has_unreadable = true;
-            if let Some(suppressed) = self.log.check() {
-                let user = String::from_utf8_lossy(&user);
-                tracing::error!(
-                    %user,
-                    %error,
-                    suppressed,
-                    "a user's record cannot be read: the user is rejected until a restart, which ends the user's sessions \
-                     and discards the record"
-                );
-            }
+            log_limited!(self.log, record_unreadable { user: &*String::from_utf8_lossy(&user), error: display(error) });
         }
         result.outcomes
     }
 
     fn fail_batch(&mut self, error: &heed::Error, outcomes: Vec<Outcome>, ended: Vec<EndedOfUser>) -> Vec<Outcome> {
-        self.log_failure(error, "a commit failed, and may or may not have been applied");
+        log_limited!(self.log, commit_in_doubt { error: display(error) });
         // A session told it was evicted may still hold its slot here; it then releases it.
         self.notify(ended);
         // The batch may have left lingering sessions.
@@ -290,12 +285,6 @@ impl Writer {
     fn notify(&self, ended: Vec<EndedOfUser>) {
         for (user, ended) in ended {
             self.context.notify(&user, ended);
-        }
-    }
-
-    fn log_failure(&mut self, error: &dyn std::error::Error, what: &str) {
-        if let Some(suppressed) = self.log.check() {
-            tracing::error!(%error, suppressed, "{what}");
         }
     }
 }

@@ -103,7 +103,7 @@ impl Application {
                 let result = ledger::end_sessions(&mut self.record, asker, target, &reason, &self.policy);
                 self.ended(result.ended);
             }
-            Call::RemoveLapsed => ledger::remove_lapsed(&mut self.record, now, liveness),
+            Call::RemoveLapsed => drop(ledger::remove_lapsed(&mut self.record, now, liveness)),
             Call::Pass { seconds } => self.second += seconds,
             Call::Dies { node } => {
                 // A dead process serves nobody.

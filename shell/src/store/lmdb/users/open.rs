@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::{fs, io};
 
+use crate::runtime::events::log_event;
 use crate::store::lmdb::environment::{DATA_FILE, Durability, EnvironmentError, ReopeningEnv};
-use crate::store::lmdb::error::OpenError;
+use crate::store::lmdb::error::{OpenError, explained};
 
 /// Opens `users/`, or creates it.
 pub(in crate::store::lmdb) fn open(directory: &Path, map_bytes: usize) -> Result<ReopeningEnv, OpenError> {
     if is_data_missing(directory) {
-        tracing::warn!(directory = %directory.display(), "data.mdb is gone or empty: all known users are forgotten");
+        log_event!(known_users_lost { directory: display(directory.display()) });
     }
     let env = ReopeningEnv::open(directory, map_bytes, Durability::Synced).map_err(|error| match error {
         EnvironmentError::Damaged(_)
@@ -17,14 +18,14 @@ pub(in crate::store::lmdb) fn open(directory: &Path, map_bytes: usize) -> Result
             heed::MdbError::Invalid | heed::MdbError::Corrupted | heed::MdbError::PageNotFound,
         )) => OpenError::UsersDamaged { directory: directory.into(), source: error.into() },
         EnvironmentError::NotThere(_) | EnvironmentError::Io(_) | EnvironmentError::Lmdb(_) => {
-            OpenError::Users { directory: directory.into(), source: error.into() }
+            OpenError::Users { directory: directory.into(), source: explained(directory, error) }
         }
     })?;
     // A synced file survives a power cut only if its directory entry is synced, too.
     let sync = |path: &Path| fs::File::open(path).and_then(|directory| directory.sync_all());
     sync(directory)
         .and_then(|()| directory.parent().map_or(Ok(()), sync))
-        .map_err(|source: io::Error| OpenError::Directory { directory: directory.into(), source })?;
+        .map_err(|source: io::Error| OpenError::directory(directory.into(), source))?;
     Ok(env)
 }
 

@@ -9,7 +9,8 @@ use session_core::ledger::StoreError;
 use session_core::{Timestamp, UserId};
 
 use super::user_query::UserQuery;
-use crate::runtime::log::LogRateLimiter;
+use crate::runtime::events::log_limited;
+use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::store::api::UserUpdate;
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
@@ -209,8 +210,8 @@ impl SeenSender {
         if is_news {
             self.queue.changed.notify_one();
         }
-        if self.dropped > before && self.log.check().is_some() {
-            tracing::warn!(dropped = self.dropped, "users are not noted as seen: more came than can be written");
+        if self.dropped > before {
+            log_limited!(self.log, users_not_queued { dropped: self.dropped });
         }
     }
 }

@@ -43,6 +43,7 @@ use session_core::{Timestamp, UserId};
 use super::known_user::KnownUser;
 use super::overrides::FIRST_USER;
 use super::slot_query::SlotQuery;
+use crate::runtime::events::log_event;
 use crate::store::lmdb::environment::Environment;
 
 /// When a user who holds no slot is forgotten.
@@ -154,11 +155,7 @@ impl RetentionScan {
         self.past = step.past;
         if self.past.is_none() {
             if self.forgotten > 0 {
-                tracing::info!(
-                    forgotten = self.forgotten,
-                    known_users = left,
-                    "forgot users who were not seen for long"
-                );
+                log_event!(users_forgotten { forgotten: self.forgotten, known_users: left });
             }
             self.forgotten = 0;
             self.due = Instant::now() + self.rest;

@@ -7,6 +7,7 @@ use session_core::{Timestamp, UserId};
 
 use super::known_user::KnownUser;
 use super::overrides::FIRST_USER;
+use crate::runtime::events::log_event;
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
 use crate::store::lmdb::environment::Environment;
@@ -126,6 +127,6 @@ pub(super) fn seen_state(bytes: &[u8]) -> SeenState {
 }
 
 fn log_failure(error: &heed::Error) -> StoreFailure {
-    tracing::error!(%error, "users cannot be listed");
+    log_event!(users_not_listed { error: display(error) });
     StoreFailure::Rejected(StoreError::Failed)
 }

@@ -14,7 +14,8 @@ use super::retention::{Retention, RetentionBatch, RetentionScan};
 use super::slot_query::SlotQuery;
 use super::user_query::{self, UserQuery, UsersHealth, UsersUsage};
 use crate::runtime::clock::Clock;
-use crate::runtime::log::LogRateLimiter;
+use crate::runtime::events::rate_limiter::LogRateLimiter;
+use crate::runtime::events::{log_event, log_limited};
 use crate::runtime::supervisor::PartGuard;
 use crate::store::api::UserUpdate;
 use crate::store::failure::StoreFailure;
@@ -150,11 +151,7 @@ impl UserWriter {
             Some(_) | None => Err(StoreFailure::Rejected(StoreError::Failed)),
         };
         if let Err(failure) = &result {
-            tracing::error!(
-                changes = updates.len(),
-                why = %failure,
-                "updates of users are not written"
-            );
+            log_event!(updates_not_written { updates: updates.len(), reason: display(failure) });
             self.env.check();
         }
         let answers = match result {
@@ -175,9 +172,7 @@ impl UserWriter {
         match scan.next_batch(self.env.environment()?, self.clock.now()) {
             Ok(batch) => Some(batch),
             Err(error) => {
-                if let Some(suppressed) = self.log.check() {
-                    tracing::error!(%error, suppressed, "the known users cannot be read, no user is forgotten");
-                }
+                log_limited!(self.log, users_unreadable { error: display(error) });
                 scan.batch_failed();
                 self.env.check();
                 None
@@ -199,9 +194,7 @@ impl UserWriter {
         let mut written = write(environment, &seen, room, batch.as_ref(), &self.log);
         let mut failed = written.is_err();
         if let Err(error) = &written {
-            if let Some(suppressed) = self.log.check() {
-                tracing::error!(seen = seen.len(), %error, suppressed, "users are not noted as seen, or not forgotten");
-            }
+            log_limited!(self.log, users_not_noted { users: seen.len(), error: display(error) });
             // Each by itself: forgetting frees room for the notes, but may also be what there was no room for.
             if batch.is_some() {
                 written = write(environment, &BTreeMap::new(), room, batch.as_ref(), &self.log);
@@ -256,11 +249,12 @@ fn write_updates(environment: &Environment, updates: &[UserUpdateRequest]) -> Re
     let written = written().map_err(|failure| {
         let in_doubt = matches!(failure, Uncommitted::InDoubt(_));
         let error = heed::Error::from(failure);
-        tracing::error!(%error, "the known users cannot be written to");
-        if in_doubt { StoreFailure::InDoubt } else { StoreFailure::Rejected(store_error(&error)) }
+        log_event!(users_not_written { error: display(&error) });
+        let rejected = || StoreFailure::Rejected(store_error(&error, environment.directory()));
+        if in_doubt { StoreFailure::InDoubt } else { rejected() }
     })?;
     written.map_err(|error| {
-        tracing::error!(%error, "a user's overrides cannot be read, and are left alone");
+        log_event!(overrides_unreadable { error: display(&error) });
         StoreFailure::Rejected(StoreError::Failed)
     })
 }
@@ -283,9 +277,7 @@ fn write(
             Ok(known) => known,
             // A later version of this software may have written it, so it is not overwritten.
             Err(error) => {
-                if let Some(suppressed) = log.check() {
-                    tracing::error!(%user, %error, suppressed, "a known user's record cannot be read and is left alone");
-                }
+                log_limited!(log, known_user_unreadable { user, error: display(error) });
                 continue;
             }
         };
@@ -298,14 +290,8 @@ fn write(
             room -= usize::from(is_new);
         }
     }
-    if without_room > 0
-        && let Some(suppressed) = log.check()
-    {
-        tracing::error!(
-            users = without_room,
-            suppressed,
-            "new users are admitted, but not noted: max_known_users, or nine tenths of the map, are reached"
-        );
+    if without_room > 0 {
+        log_limited!(log, users_without_room { users: without_room });
     }
     let forgotten = batch.map_or(Ok(0), |batch| batch.delete(environment, &mut txn))?;
     if changed || forgotten > 0 {
