@@ -8,7 +8,8 @@ use std::time::Duration;
 use session_core::ledger::{LimitSource, Outcome, SlotLimit, StoreCommand, WhenFull};
 use session_core::{Timestamp, UserId};
 use shell::admin::{
-    AdminRequest, AdminService, Change, DefaultWord, Override, OverridesReport, SlotCount, UserPatch, UserReport,
+    AdminRequest, AdminService, Change, DefaultWord, Override, OverridesReport, SlotCount, UserListRequest, UserPatch,
+    UserReport,
 };
 use shell::store::{Completion, LmdbConfig, LmdbStore, Store};
 use smol::future::{or, pending, yield_now, zip};
@@ -25,8 +26,13 @@ struct Subject {
 
 impl Subject {
     fn open() -> Self {
+        Self::with_max_known_users(LmdbConfig::DEFAULT_MAX_KNOWN_USERS)
+    }
+
+    fn with_max_known_users(max_known_users: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = LmdbConfig::new(directory.path(), SlotLimit::new(3).unwrap());
+        let config = LmdbConfig { max_known_users, ..config };
         let store: Arc<dyn Store> = Arc::new(LmdbStore::open(&config, NODE).unwrap());
         let service = AdminService::new(Arc::clone(&store), None, TIMEOUT);
         Self { store, service, _directory: directory }
@@ -176,6 +182,32 @@ fn user_is_known_from_the_first_grant_on() {
     subject.hold("ada", 7..=9);
     assert_eq!(state("ada"), (Some(true), Some(7000), Some(9000)));
     assert_eq!(state("bob"), (Some(false), None, None));
+}
+
+/// Also who is not noted, because too many are.
+#[test]
+fn everybody_with_a_session_is_listed() {
+    let subject = Subject::with_max_known_users(1);
+    for (id, number) in [("ada", 1), ("bob", 2), ("eve", 3)] {
+        subject.hold(id, [number]);
+        // Who waits to be noted is noted with the next change, or never.
+        subject.limit("zoe", u32::try_from(number).unwrap());
+    }
+    let status = smol::block_on(subject.service.status());
+    assert_eq!((status.users.known, status.users.max_known, status.users.with_overrides), (Some(1), Some(1), Some(1)));
+    let sessions = status.sessions.unwrap();
+    assert_eq!((sessions.live, sessions.users, sessions.complete), (3, 3, true));
+    assert!(status.server.is_none() && status.store.admits);
+    let list = |with_sessions, limit| {
+        let request = UserListRequest { with_sessions, limit: Some(limit), ..UserListRequest::default() };
+        smol::block_on(subject.service.list_users(&request)).unwrap()
+    };
+    for (with_sessions, expected) in [(false, &["ada", "bob", "eve", "zoe"][..]), (true, &["ada", "bob", "eve"])] {
+        let users = list(with_sessions, 1000).users;
+        assert_eq!(users.iter().map(|user| user.user.as_str()).collect::<Vec<_>>(), expected);
+        assert!(users.iter().all(|user| user.known == (user.user.as_str() != "zoe")));
+    }
+    assert_eq!(list(false, 2).next.as_deref(), Some("626f62"), "bob is the last of this page");
 }
 
 /// The answer of each is what the store found when it made the change, whatever was read before.
