@@ -11,7 +11,8 @@ use thiserror::Error;
 
 /// A user, named by 1 to [`UserId::MAX_BYTES`] bytes of UTF-8 without control characters.
 ///
-/// Ids are compared byte for byte, without case folding or Unicode normalisation. A `UserId` is always valid, so no code
+/// Ids are compared byte for byte, without case folding or Unicode normalisation: `zoe` and `zoe ` are two users. A server
+/// may map spellings to one id before it parses that. A `UserId` is always valid, so no code
 /// behind [`UserId::parse`] checks it again. It borrows as `str`, so a map with `UserId` keys takes a `&str`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
@@ -24,7 +25,7 @@ impl UserId {
     /// Checks an id that comes from outside.
     ///
     /// # Errors
-    /// [`UserIdError`] says which of the three rules it breaks.
+    /// [`UserIdError`] says which of the first three rules it breaks.
     pub fn parse(id: &str) -> Result<Self, UserIdError> {
         if id.is_empty() {
             return Err(UserIdError::Empty);
@@ -55,6 +56,8 @@ pub enum UserIdError {
     TooLong,
     /// A character of Unicode's category Cc, such as a newline or NUL.
     ControlCharacter,
+    /// The server takes only usernames as RFC 8265 defines them.
+    NotUsername,
 }
 
 impl UserIdError {
@@ -65,6 +68,9 @@ impl UserIdError {
             Self::Empty => "User id is empty, it must be 1 to 256 bytes",
             Self::TooLong => "User id is too long, it must be 1 to 256 bytes",
             Self::ControlCharacter => "User id contains a control character",
+            Self::NotUsername => {
+                "User id is not a username (RFC 8265): it has a space, or another character that is not allowed"
+            }
         }
     }
 }

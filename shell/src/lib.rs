@@ -65,7 +65,7 @@
 //! let listeners = vec![TcpListener::bind("127.0.0.1:0")?];
 //! let node = NodeId::new(1); // Random in production: it names one start of this process.
 //! let store = Arc::new(MemoryStore::new(node, SlotLimit::default()));
-//! let server = Server::new(listeners, store, Box::new(OpenAuthenticator), settings)?;
+//! let server = Server::new(listeners, store, Box::new(OpenAuthenticator::default()), settings)?;
 //! println!("listening on {:?}", server.addresses());
 //!
 //! let stop = async {}; // The server drains when this future is ready.

@@ -88,8 +88,10 @@ pub fn check(
             assert_eq!(result.outcome, expected);
         }
         StoreCommand::EndSessions { target: which, reason: by, .. } => {
-            let Outcome::Ended { sessions, slots: held } = &result.outcome else { panic!("{:?}", result.outcome) };
-            assert_eq!((added.len(), *held), (0, slots(&current)));
+            let Outcome::Ended { sessions, before: held_before, slots: held } = &result.outcome else {
+                panic!("{:?}", result.outcome)
+            };
+            assert_eq!((added.len(), u32::from(*held_before), *held), (0, slots(&before), slots(&current)));
             let notified: BTreeSet<_> = sessions.iter().copied().collect();
             assert!(!notified.contains(&session), "a session ended itself");
             let is_permitted = !matches!(by, EndReason::ByUser(_)) || before.contains_key(&session);

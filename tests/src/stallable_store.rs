@@ -9,7 +9,7 @@ use session_core::UserId;
 use session_core::ledger::{Outcome, SlotLimit, StoreCommand, StoreError};
 use shell::store::{
     Completion, HealthFuture, MemoryStore, NodeContext, Page, PageRequest, Store, StoreFailure, StoreFuture,
-    StoredSession, StoredUser, UserUpdate,
+    StoredSession, StoredUser, UsageFuture, UserFilter, UserState, UserUpdate,
 };
 
 use crate::test_server::NODE;
@@ -35,7 +35,7 @@ enum Waiting {
         /// The store has begun to apply it.
         has_begun: bool,
     },
-    Update(UserId, UserUpdate, Completion<Result<(), StoreFailure>>),
+    Update(UserId, UserUpdate, Completion<Result<UserState, StoreFailure>>),
 }
 
 impl StallableStore {
@@ -154,7 +154,7 @@ impl Store for StallableStore {
         }
     }
 
-    fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<(), StoreFailure>>) {
+    fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<UserState, StoreFailure>>) {
         let mut state = self.lock();
         if state.is_stalled {
             state.waiting.push_back(Waiting::Update(user, update, completion));
@@ -164,12 +164,20 @@ impl Store for StallableStore {
         }
     }
 
-    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<StoredUser>> {
-        self.inner.list_users(page)
+    fn find_user(&self, user: UserId) -> StoreFuture<'_, UserState> {
+        self.inner.find_user(user)
+    }
+
+    fn list_users(&self, filter: UserFilter, page: PageRequest) -> StoreFuture<'_, Page<StoredUser>> {
+        self.inner.list_users(filter, page)
     }
 
     fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<StoredSession>> {
         self.inner.list_sessions(user, page)
+    }
+
+    fn usage(&self) -> UsageFuture<'_> {
+        self.inner.usage()
     }
 
     fn health(&self) -> HealthFuture<'_> {

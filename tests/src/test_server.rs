@@ -54,7 +54,7 @@ impl TestServer {
         let policy = ConnectionSettings { session: limits, ..ConnectionSettings::default() };
         Self::with_authenticator(
             store,
-            Box::new(OpenAuthenticator),
+            Box::new(OpenAuthenticator::default()),
             Settings { store_timeout, connection: policy, ..settings() },
             threads,
         )
@@ -71,7 +71,7 @@ impl TestServer {
     pub fn with_settings(settings: Settings) -> Self {
         Self::with_authenticator(
             Arc::new(MemoryStore::new(NODE, SlotLimit::default())),
-            Box::new(OpenAuthenticator),
+            Box::new(OpenAuthenticator::default()),
             settings,
             2,
         )

@@ -76,7 +76,9 @@ pub fn apply(
         StoreCommand::EndSessions { session, target, reason, .. } => {
             let result = end_sessions(record, *session, *target, reason, policy);
             ended = result.ended;
-            Outcome::Ended { sessions: result.sessions, slots: result.slots }
+            // A record has at most 1024 sessions.
+            let before = u16::try_from(result.before).unwrap_or(u16::MAX);
+            Outcome::Ended { sessions: result.sessions, before, slots: result.slots }
         }
         StoreCommand::Renew { session, limit, device, .. } => {
             let renewal = Renewal { session: *session, token_limit: *limit, device: device.as_ref() };

@@ -19,6 +19,8 @@ pub struct EndResult {
     pub sessions: Box<[SessionId]>,
     /// The live ones among them. Each has to be told.
     pub ended: Vec<EndedSession>,
+    /// The slots that the user held before.
+    pub before: u32,
     /// The slots that the user holds now.
     pub slots: u32,
 }
@@ -62,6 +64,7 @@ pub fn end_sessions(
     reason: &EndReason,
     policy: &AdmissionPolicy,
 ) -> EndResult {
+    let before = Slots::count_in(record, policy.count_by);
     let mut sessions: Vec<_> = match target {
         EndTarget::One(session) => Slots::from_record(record, policy.count_by).ended_with(session, asker),
         EndTarget::All => record.sessions().iter().map(|entry| entry.session).collect(),
@@ -80,7 +83,7 @@ pub fn end_sessions(
         };
         remove(record, &sessions, reason, &mut ended);
     }
-    EndResult { sessions: sessions.into(), ended, slots: Slots::count_in(record, policy.count_by) }
+    EndResult { sessions: sessions.into(), ended, before, slots: Slots::count_in(record, policy.count_by) }
 }
 
 /// Removes these sessions from the record. The live ones are added to `ended`.

@@ -38,6 +38,8 @@ pub enum Outcome {
     Ended {
         /// The sessions, also those that only lingered.
         sessions: Box<[SessionId]>,
+        /// The slots that the user held before. At most 1024; in this type the outcome stays small.
+        before: u16,
         /// The slots that the user holds now.
         slots: u32,
     },

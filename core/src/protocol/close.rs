@@ -6,6 +6,8 @@ use core::fmt;
 ///
 /// Codes from 4000 on belong to this protocol.
 ///
+#[doc = include_str!("close_codes.md")]
+///
 /// [RFC 6455 §7.4]: https://www.rfc-editor.org/rfc/rfc6455#section-7.4
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CloseReason {
@@ -63,47 +65,52 @@ impl CloseReason {
         Self::Resumed,
     ];
 
+    /// Every reason with this close code: none for a code that this protocol does not use.
+    pub fn with_code(code: u16) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |reason| reason.code() == code)
+    }
+
     /// The WebSocket close code, 1000 to 4999.
     #[must_use]
     pub const fn code(self) -> u16 {
-        match self {
-            Self::Bye => 1000,
-            Self::ShuttingDown => 1001,
-            Self::ProtocolError => 1002,
-            Self::BinaryMessage => 1003,
-            Self::InvalidUtf8 => 1007,
-            Self::TooManyBadMessages | Self::TooManyMessages => 1008,
-            Self::MessageTooBig => 1009,
-            Self::Internal => 1011,
-            Self::TryAgainLater => 1013,
-            Self::NotAuthenticated => 4401,
-            Self::TokenExpired => 4402,
-            Self::PeerSilent => 4408,
-            Self::Evicted => 4409,
-            Self::Resumed => 4410,
-        }
+        self.row().code
+    }
+
+    /// The reason phrase of the close frame, at most 123 bytes as RFC 6455 §5.5 asks.
+    #[must_use]
+    pub const fn message(self) -> &'static str {
+        self.row().message
+    }
+
+    /// What it means, for documentation. It may name keys of the server's configuration.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        self.row().meaning
+    }
+
+    /// Whether, and how, a client may reconnect by itself. Reasons with the same code have the same answer.
+    #[must_use]
+    pub const fn reconnect(self) -> Reconnect {
+        self.row().reconnect
+    }
+
+    /// What to do after this close, for people. Empty if there is nothing to do.
+    #[must_use]
+    pub const fn advice(self) -> &'static str {
+        self.row().advice
     }
 
     /// Whether a resumable session keeps its slot for its grace period after a close with this reason. After a lost socket it
     /// does as well.
     #[must_use]
     pub const fn keeps_slot(self) -> bool {
-        match self {
-            Self::ShuttingDown | Self::PeerSilent => true,
-            Self::Bye
-            | Self::ProtocolError
-            | Self::BinaryMessage
-            | Self::InvalidUtf8
-            | Self::TooManyBadMessages
-            | Self::TooManyMessages
-            | Self::MessageTooBig
-            | Self::Internal
-            | Self::TryAgainLater
-            | Self::NotAuthenticated
-            | Self::TokenExpired
-            | Self::Evicted
-            | Self::Resumed => false,
-        }
+        matches!(self.row().slot, Slot::Kept)
+    }
+
+    /// Whether the session ended because its slot went to another connection, or because the operator ended it.
+    #[must_use]
+    pub const fn is_slot_lost(self) -> bool {
+        matches!(self.row().slot, Slot::Lost)
     }
 
     /// Whether the client itself says that it is out. It counts as told then, even before the close frame is written. After
@@ -111,45 +118,182 @@ impl CloseReason {
     /// ([`LeavingTracker`](crate::leaving_tracker::LeavingTracker)).
     #[must_use]
     pub const fn is_by_client(self) -> bool {
-        match self {
-            Self::Bye => true,
-            Self::ShuttingDown
-            | Self::ProtocolError
-            | Self::BinaryMessage
-            | Self::InvalidUtf8
-            | Self::TooManyBadMessages
-            | Self::TooManyMessages
-            | Self::MessageTooBig
-            | Self::Internal
-            | Self::TryAgainLater
-            | Self::NotAuthenticated
-            | Self::TokenExpired
-            | Self::PeerSilent
-            | Self::Evicted
-            | Self::Resumed => false,
-        }
+        matches!(self, Self::Bye)
     }
 
-    /// The reason phrase of the close frame, at most 123 bytes as RFC 6455 §5.5 asks.
-    #[must_use]
-    pub const fn message(self) -> &'static str {
-        match self {
-            Self::Bye => "Goodbye",
-            Self::ShuttingDown => "Server is shutting down",
-            Self::ProtocolError => "WebSocket protocol error",
-            Self::BinaryMessage => "Binary messages are not supported",
-            Self::InvalidUtf8 => "Text message is not valid UTF-8",
-            Self::TooManyBadMessages => "Too many bad messages",
-            Self::TooManyMessages => "Too many messages in a second",
-            Self::MessageTooBig => "Message is too big",
-            Self::Internal => "Internal error",
-            Self::TryAgainLater => "Nobody can be admitted now",
-            Self::NotAuthenticated => "Not authenticated in time",
-            Self::TokenExpired => "Token has expired",
-            Self::PeerSilent => "Peer was silent for too long",
-            Self::Evicted => "The slot of this session was taken away",
-            Self::Resumed => "The session goes on on another connection",
+    /// The one table of close codes. The client, its exit code, and the documentation are drawn from it.
+    const fn row(self) -> Row {
+        const fn row(
+            code: u16,
+            message: &'static str,
+            slot: Slot,
+            reconnect: Reconnect,
+            advice: &'static str,
+            meaning: &'static str,
+        ) -> Row {
+            Row { code, message, slot, reconnect, advice, meaning }
         }
+        const LATER: &str = "try again in a while";
+        use Reconnect::{Immediately, Never, WithBackoff, WithFreshToken};
+        use Slot::{Kept, Lost, Released};
+        match self {
+            Self::Bye => row(1000, "Goodbye", Released, Never, "", "the client sent BYE"),
+            Self::ShuttingDown => {
+                row(1001, "Server is shutting down", Kept, WithBackoff, LATER, "the server is shutting down")
+            }
+            Self::ProtocolError => row(
+                1002,
+                "WebSocket protocol error",
+                Released,
+                Never,
+                "this is an error in the client, or in a proxy",
+                "the client broke the WebSocket protocol",
+            ),
+            Self::BinaryMessage => row(
+                1003,
+                "Binary messages are not supported",
+                Released,
+                Never,
+                "send text messages only",
+                "the client sent a binary message",
+            ),
+            Self::InvalidUtf8 => row(
+                1007,
+                "Text message is not valid UTF-8",
+                Released,
+                Never,
+                "send text in UTF-8",
+                "the client sent text that is not UTF-8",
+            ),
+            Self::TooManyBadMessages => row(
+                1008,
+                "Too many bad messages",
+                Released,
+                Never,
+                "send only messages of the protocol",
+                "more than `max_bad_messages` bad messages; an `AUTHENTICATE` that is denied a slot is not one",
+            ),
+            Self::TooManyMessages => row(
+                1008,
+                "Too many messages in a second",
+                Released,
+                Never,
+                "send fewer messages",
+                "more than `max_message_rate` messages in a second",
+            ),
+            Self::MessageTooBig => row(
+                1009,
+                "Message is too big",
+                Released,
+                Never,
+                "send shorter messages",
+                "a message was longer than `max_message_bytes`",
+            ),
+            Self::Internal => row(1011, "Internal error", Released, WithBackoff, LATER, "internal error"),
+            Self::TryAgainLater => row(
+                1013,
+                "Nobody can be admitted now",
+                Released,
+                WithBackoff,
+                LATER,
+                "the store does not answer or is full, so the server admits no session; or a token was not checked in time; or \
+                 the user has `max_connections_per_user`",
+            ),
+            Self::NotAuthenticated => row(
+                4401,
+                "Not authenticated in time",
+                Released,
+                Never,
+                "authenticate sooner after connecting",
+                "the client did not authenticate within `auth_timeout`",
+            ),
+            Self::TokenExpired => row(
+                4402,
+                "Token has expired",
+                Released,
+                WithFreshToken,
+                "authenticate again with a fresh token",
+                "the token has expired",
+            ),
+            Self::PeerSilent => row(
+                4408,
+                "Peer was silent for too long",
+                Kept,
+                Immediately,
+                "connect again",
+                "the client was silent for `ping_interval` and `pong_timeout`",
+            ),
+            Self::Evicted => row(
+                4409,
+                "The slot of this session was taken away",
+                Lost,
+                Never,
+                "a client that connects again by itself could end the session that has the slot now",
+                "another session of the user, or the operator, took the slot",
+            ),
+            Self::Resumed => row(
+                4410,
+                "The session goes on on another connection",
+                Lost,
+                Never,
+                "this connection is not needed any more",
+                "the session continues on another connection",
+            ),
+        }
+    }
+}
+
+/// A row of the table of close codes.
+struct Row {
+    code: u16,
+    message: &'static str,
+    slot: Slot,
+    reconnect: Reconnect,
+    advice: &'static str,
+    meaning: &'static str,
+}
+
+/// What a close does to the slot of a session.
+enum Slot {
+    /// It is released.
+    Released,
+    /// A resumable session keeps it for its grace period.
+    Kept,
+    /// The session had lost it before.
+    Lost,
+}
+
+/// Whether, and how, a client may reconnect by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reconnect {
+    /// It must not: the same would happen again, or it would end another session.
+    Never,
+    /// At once, then with backoff: only the connection was lost.
+    Immediately,
+    /// With backoff: the server, or its store, has a problem.
+    WithBackoff,
+    /// With a fresh token.
+    WithFreshToken,
+}
+
+impl Reconnect {
+    /// What a client may do after a close with this code. After a code that this protocol does not use, it must not
+    /// reconnect by itself.
+    #[must_use]
+    pub fn after_code(code: u16) -> Self {
+        CloseReason::with_code(code).next().map_or(Self::Never, CloseReason::reconnect)
+    }
+}
+
+/// As the table of close codes says it: `no`, `yes`, `with backoff`, `with a fresh token`.
+impl fmt::Display for Reconnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Never => "no",
+            Self::Immediately => "yes",
+            Self::WithBackoff => "with backoff",
+            Self::WithFreshToken => "with a fresh token",
+        })
     }
 }
 

@@ -135,12 +135,13 @@ impl TokenError {
 
 impl CredentialError {
     /// Every error except those of tokens.
-    const OPEN: [Self; 5] = [
+    const OPEN: [Self; 6] = [
         Self::NotText,
         Self::UnwantedToken,
         Self::UserId(UserIdError::Empty),
         Self::UserId(UserIdError::TooLong),
         Self::UserId(UserIdError::ControlCharacter),
+        Self::UserId(UserIdError::NotUsername),
     ];
 
     /// What a client is told.

@@ -17,6 +17,9 @@
 //! | server | `EVICTED` | who ended the session, in words; then the server closes |
 //! | server | `ERROR` | the [error](RequestError) in words |
 //!
+//! A user's id is a [`UserId`](crate::UserId). Every byte of it counts, so ids that look alike are different users, unless
+//! the server maps them to one. It answers with the id that counts. The [`CloseReason`] says whether a client reconnects.
+//!
 //! A client writes [`ClientMessage`]s and parses [`ServerMessage`]s; a server does the reverse. Both directions are here, so
 //! that server and client cannot disagree. Parsing is total: any text gives a message or an error, in time and space linear
 //! in its length.
@@ -26,7 +29,7 @@ mod reply;
 mod error;
 mod close;
 
-pub use close::CloseReason;
+pub use close::{CloseReason, Reconnect};
 pub use error::{AuthenticateFailure, AuthenticateOptionsError, CredentialError, RequestError, TokenError};
 pub use reply::{
     AuthenticateFailureDetails, AuthenticateSuccessDetails, ServerMessage, ServerMessageError, SessionList,

@@ -14,11 +14,8 @@ use smol::Timer;
 use smol::future::or;
 use smol::net::unix::{UnixListener, UnixStream};
 
-/// The socket of the server that uses this data directory.
-#[must_use]
-pub fn path(data: &Path) -> PathBuf {
-    data.join("operator.sock")
-}
+use super::socket_address::{SocketAddress, path};
+use crate::runtime::access::{self, Right};
 
 /// A device and an inode.
 type FileId = (u64, u64);
@@ -81,7 +78,7 @@ impl BoundSocket {
         if is_there || self.directory.is_none() || directory_id(&self.data) != self.directory {
             return;
         }
-        match listen(&path) {
+        match listen(&self.data) {
             Ok(bound) => {
                 if self.bound.is_some() || self.has_failed {
                     log_event!(operator_socket_bound_again { path: display(path.display()) });
@@ -90,7 +87,8 @@ impl BoundSocket {
             }
             Err(error) => {
                 if !self.has_failed {
-                    log_event!(operator_socket_failed { path: display(path.display()), error: display(&error) });
+                    let error = access::explain(&error, &path, Right::Write);
+                    log_event!(operator_socket_failed { path: display(path.display()), error: display(error) });
                 }
                 self.has_failed = true;
             }
@@ -103,17 +101,18 @@ fn directory_id(data: &Path) -> Option<FileId> {
     fs::metadata(data).ok().map(|directory| (directory.dev(), directory.ino()))
 }
 
-fn listen(path: &Path) -> io::Result<(UnixListener, FileId)> {
-    match fs::remove_file(path) {
+fn listen(data: &Path) -> io::Result<(UnixListener, FileId)> {
+    let address = SocketAddress::new(data)?;
+    match fs::remove_file(path(data)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
     // The mode must be right from the start: a chmod after the bind would leave a moment for others. A file that another
     // thread creates meanwhile is as closed to others as the socket.
     let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(path);
+    let listener = UnixListener::bind(address.path());
     rustix::process::umask(before);
-    let id = file_id(path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let id = file_id(&path(data)).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     Ok((listener?, id))
 }
 

@@ -1,16 +1,25 @@
-//! Requests of an operator about one user: to a running server over a Unix socket ([`socket`]), or to the store itself if
+//! Requests of an operator about one user, for a list of users, or how the server is doing: to a running server over a Unix socket ([`socket`]), or to the store itself if
 //! no server runs.
 
 mod request;
 mod report;
 mod error;
+mod status;
+mod user_list;
 mod service;
+mod look_alikes;
 mod routes;
+mod socket_address;
 mod bound_socket;
 pub mod socket;
 
 pub use bound_socket::BoundSocket;
 pub use error::AdminError;
-pub use report::{NextOutcome, SessionReport, UserReport};
+pub use report::{Change, NextOutcome, OverridesReport, SessionReport, StateReport, UserReport};
 pub use request::{AdminRequest, DefaultWord, Override, SlotCount, UnlimitedWord, UserPatch};
-pub use service::{AddressOf, AdminService};
+pub use service::{AddressOf, AdminService, ServerStatusOf};
+pub use status::{
+    ChangedSetting, ConfigurationStatus, ConnectionTotals, DescriptorTotals, MapUsage, ServerStatus, SessionTotals,
+    StatusReport, StoreStatus, UserTotals,
+};
+pub use user_list::{ListedUser, SessionsReport, UserList, UserListRequest};

@@ -4,14 +4,63 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use session_core::UserId;
-use session_core::ledger::{LimitSource, WhenFull};
+use session_core::ledger::{AdmissionPolicy, LimitSource, SlotLimit, UserOverrides, WhenFull};
 use session_core::protocol::SessionSummary;
 
-/// The state of a user after a request.
+use crate::store::{SeenState, UserSeen};
+
+/// What a request about a user did, and the state of the user after it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserReport {
     /// Which user.
     pub user: UserId,
+    /// What is in force for the user. In a dry run, what would be.
+    #[serde(flatten)]
+    pub state: StateReport,
+    /// How many slots are held.
+    pub connections: u32,
+    /// The sessions that hold them, the oldest first.
+    pub sessions: Vec<SessionReport>,
+    /// The sessions beyond the limit that is set for the user. They go on. Without such a limit none counts as beyond it: its
+    /// token may have claimed another.
+    pub beyond_limit: Vec<String>,
+    /// What another session would get if its token claims no limit.
+    pub next: NextOutcome,
+    /// The sessions that were ended, or would be in a dry run.
+    pub ended: Vec<String>,
+    /// Whether this was a dry run: nothing was changed.
+    pub dry_run: bool,
+    /// Whether anything was changed.
+    pub change: Change,
+    /// What was in force before, if the request was to change it. Nothing else changed it in between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<StateReport>,
+    /// How many slots were held before, if the request was to end sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections_before: Option<u32>,
+    /// Other users with ids that look like this one. Only in the answer to [`AdminRequest::Explain`](super::AdminRequest).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub look_alikes: Vec<UserId>,
+    /// What stands for the user in the log, if the log names users by a hash. Only in the same answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logged_as: Option<String>,
+}
+
+/// Whether a request changed anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// No: it asked for no change, or there was nothing to do.
+    None,
+    /// Yes.
+    Made,
+    /// No, because this was a dry run. Otherwise yes.
+    WouldBeMade,
+}
+
+/// What is in force for a user, and whether the server has seen the user. Times are in milliseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateReport {
     /// How many slots the user may hold, 1024 at most.
     pub limit: u32,
     /// Where the limit comes from. A token may claim another, which overrides the server's.
@@ -19,16 +68,59 @@ pub struct UserReport {
     pub limit_source: LimitSource,
     /// What happens when all slots are taken.
     pub when_full: WhenFull,
-    /// How many slots are held.
-    pub connections: u32,
-    /// The sessions that hold them, the oldest first.
-    pub sessions: Vec<SessionReport>,
-    /// What another session would get if its token claims no limit.
-    pub next: NextOutcome,
-    /// The sessions that were ended, or would be in a dry run.
-    pub ended: Vec<String>,
-    /// Whether this was a dry run: nothing was changed.
-    pub dry_run: bool,
+    /// What of that is set for this user.
+    pub overrides: OverridesReport,
+    /// Whether the server has ever granted the user a slot, and has not forgotten the user since. `None` if the store cannot
+    /// say it now.
+    pub known: Option<bool>,
+    /// When it did so first. Absent also if that cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_seen: Option<u64>,
+    /// When it did so last. Up to an hour behind for a user without sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<u64>,
+}
+
+/// What is set for one user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OverridesReport {
+    /// How many slots the user may hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// What happens when all slots are taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_full: Option<WhenFull>,
+}
+
+impl From<UserOverrides> for OverridesReport {
+    fn from(UserOverrides { limit, when_full }: UserOverrides) -> Self {
+        Self { limit: limit.map(SlotLimit::slots), when_full }
+    }
+}
+
+impl StateReport {
+    /// The state of a user for whom this policy holds. `seen` is `None` if the store cannot say it.
+    pub(super) fn new(policy: &AdmissionPolicy, seen: Option<SeenState>) -> Self {
+        let (limit, limit_source) = policy.limit_for(None);
+        let [first_seen, last_seen] = seen.map_or([None; 2], seen_millis);
+        Self {
+            limit: limit.slots(),
+            limit_source,
+            when_full: policy.effective_when_full(),
+            overrides: policy.overrides.into(),
+            known: seen.map(SeenState::is_known),
+            first_seen,
+            last_seen,
+        }
+    }
+}
+
+/// When a user was seen, first and last, in milliseconds since 1970.
+pub(super) fn seen_millis(seen: SeenState) -> [Option<u64>; 2] {
+    match seen {
+        SeenState::Never | SeenState::Unreadable => [None; 2],
+        SeenState::At(UserSeen { first, last }) => [Some(first.millis()), Some(last.millis())],
+    }
 }
 
 /// A session that holds a slot, as an operator sees it.

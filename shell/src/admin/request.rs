@@ -1,8 +1,10 @@
 //! What an operator asks for.
 
 use serde::{Deserialize, Serialize};
-use session_core::SessionId;
 use session_core::ledger::WhenFull;
+use session_core::{SessionId, UserId};
+
+use super::user_list::UserListRequest;
 
 /// A request about one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +17,17 @@ pub enum AdminRequest {
     End(Option<SessionId>),
     /// Forget everything known of the user, who must hold no slot.
     Forget,
+}
+
+/// Everything that an operator asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum AdminCall {
+    /// Something about one user.
+    OfUser(UserId, AdminRequest),
+    /// One page of the users.
+    ListUsers(UserListRequest),
+    /// How the server and its store are doing.
+    Status,
 }
 
 /// A change of a user's overrides. A field that is absent stays as it is.

@@ -2,6 +2,8 @@
 //!
 //! | | |
 //! |---|---|
+//! | `GET /v1/status` | [`AdminCall::Status`] |
+//! | `GET /v1/users?prefix=…&with_sessions=true&limit=…&after=…`, each of them optional | [`AdminCall::ListUsers`] |
 //! | `GET /v1/users/{user}` | [`AdminRequest::Explain`] |
 //! | `DELETE /v1/users/{user}` | [`AdminRequest::Forget`] |
 //! | `PUT /v1/users/{user}/limit`, a [`UserPatch`] | [`AdminRequest::Limit`] |
@@ -9,19 +11,33 @@
 //! | `DELETE /v1/users/{user}/sessions` | [`AdminRequest::End`], all |
 //! | `DELETE /v1/users/{user}/sessions/{session}` | [`AdminRequest::End`], one |
 //!
-//! The user is percent-encoded in the path (RFC 3986 §2.1). The answer is a [`UserReport`](super::UserReport) in JSON, or
-//! `{"error": message}`.
+//! The user is percent-encoded in the path (RFC 3986 §2.1), and so are the values of the query: a plus sign there is a plus
+//! sign. The answer is a [`UserReport`](super::UserReport), a [`UserList`](super::UserList) or a
+//! [`StatusReport`](super::StatusReport) in JSON, or `{"error": message}`.
 
 use http::{Method, StatusCode};
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, percent_decode_str, utf8_percent_encode};
 use session_core::{SessionId, UserId};
 
 use super::error::{AdminError, AdminRequestError};
-use super::request::{AdminRequest, DefaultWord, Override, UserPatch};
+use super::request::{AdminCall, AdminRequest, DefaultWord, Override, UserPatch};
+use super::user_list::UserListRequest;
 
-/// Reads a request.
-pub(super) fn read(method: &Method, path: &str, body: &[u8]) -> Result<(UserId, AdminRequest), AdminRequestError> {
-    let bad = |message: String| AdminRequestError::Bad(message);
+const USERS: &str = "/v1/users";
+const STATUS: &str = "/v1/status";
+
+/// Reads a request. `target` is the path, and the query if there is one.
+pub(super) fn read(method: &Method, target: &str, body: &[u8]) -> Result<AdminCall, AdminRequestError> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    match (path, method) {
+        (STATUS, &Method::GET) => Ok(AdminCall::Status),
+        (USERS, &Method::GET) => read_list(query).map(AdminCall::ListUsers),
+        (STATUS | USERS, _) => Err(AdminRequestError::NotAllowed("GET")),
+        _ => read_of_user(method, path, body),
+    }
+}
+
+fn read_of_user(method: &Method, path: &str, body: &[u8]) -> Result<AdminCall, AdminRequestError> {
     let rest = path.strip_prefix("/v1/users/").ok_or(AdminRequestError::NotFound)?;
     let parts: Vec<_> = rest.split('/').collect();
     let (user, place) = parts.split_first().ok_or(AdminRequestError::NotFound)?;
@@ -48,12 +64,49 @@ pub(super) fn read(method: &Method, path: &str, body: &[u8]) -> Result<(UserId, 
         (["sessions"] | ["sessions", _], _) => return Err(AdminRequestError::NotAllowed("DELETE")),
         (_, _) => return Err(AdminRequestError::NotFound),
     };
-    Ok((user, request))
+    Ok(AdminCall::OfUser(user, request))
 }
 
-/// Writes what [`read`] reads: method, path and body.
-pub(super) fn write(user: &UserId, request: &AdminRequest) -> (Method, String, String) {
-    let user = format!("/v1/users/{}", utf8_percent_encode(user.as_str(), NON_ALPHANUMERIC));
+fn read_list(query: &str) -> Result<UserListRequest, AdminRequestError> {
+    let mut request = UserListRequest::default();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = percent_decode_str(value).decode_utf8().map_err(|_| bad(format!("`{name}` is not UTF-8")))?;
+        match name {
+            "prefix" => request.prefix = value.into_owned(),
+            "after" => request.after = Some(value.into_owned()),
+            "limit" => {
+                let limit = value.parse().map_err(|_| bad("`limit` is not a whole number".into()))?;
+                request.limit = Some(limit);
+            }
+            "with_sessions" => {
+                request.with_sessions = match &*value {
+                    "" | "true" => true,
+                    "false" => false,
+                    _ => return Err(bad("`with_sessions` is true or false".into())),
+                };
+            }
+            _ => return Err(bad(format!("there is no `{name}`: give prefix, with_sessions, limit and after"))),
+        }
+    }
+    Ok(request)
+}
+
+fn bad(message: String) -> AdminRequestError {
+    AdminRequestError::Bad(message)
+}
+
+/// Writes what [`read`] reads: method, path with query, and body.
+pub(super) fn write(call: &AdminCall) -> (Method, String, String) {
+    match call {
+        AdminCall::OfUser(user, request) => write_of_user(user, request),
+        AdminCall::ListUsers(request) => (Method::GET, write_list(request), String::new()),
+        AdminCall::Status => (Method::GET, STATUS.into(), String::new()),
+    }
+}
+
+fn write_of_user(user: &UserId, request: &AdminRequest) -> (Method, String, String) {
+    let user = format!("{USERS}/{}", encode(user.as_str()));
     match request {
         AdminRequest::Explain => (Method::GET, user, String::new()),
         AdminRequest::Forget => (Method::DELETE, user, String::new()),
@@ -64,6 +117,21 @@ pub(super) fn write(user: &UserId, request: &AdminRequest) -> (Method, String, S
         AdminRequest::End(None) => (Method::DELETE, format!("{user}/sessions"), String::new()),
         AdminRequest::End(Some(session)) => (Method::DELETE, format!("{user}/sessions/{session}"), String::new()),
     }
+}
+
+fn write_list(UserListRequest { prefix, with_sessions, after, limit }: &UserListRequest) -> String {
+    let mut target = format!("{USERS}?prefix={}&with_sessions={with_sessions}", encode(prefix));
+    if let Some(limit) = limit {
+        target += &format!("&limit={limit}");
+    }
+    if let Some(after) = after {
+        target += &format!("&after={}", encode(after));
+    }
+    target
+}
+
+fn encode(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, NON_ALPHANUMERIC)
 }
 
 /// The HTTP status for a request that was not carried out.
@@ -115,20 +183,42 @@ mod tests {
         for name in ["ada", "a/b?c#d%20 é🦀", "..", "limit"] {
             let user = UserId::parse(name).unwrap();
             for request in orders.iter().cloned().chain(limits.map(AdminRequest::Limit)) {
-                let (method, path, body) = write(&user, &request);
-                assert!(path.parse::<http::Uri>().is_ok(), "{path}");
-                assert_eq!(read(&method, &path, body.as_bytes()), Ok((user.clone(), request)), "{path} {body}");
+                assert_read_as_written(AdminCall::OfUser(user.clone(), request));
             }
         }
+    }
+
+    fn assert_read_as_written(call: AdminCall) {
+        let (method, target, body) = write(&call);
+        assert!(target.parse::<http::Uri>().is_ok(), "{target}");
+        assert_eq!(read(&method, &target, body.as_bytes()), Ok(call), "{target} {body}");
+    }
+
+    #[test]
+    fn list_and_status_are_read_as_written() {
+        assert_read_as_written(AdminCall::Status);
+        for prefix in ["", "ada", "a&b=c+d%20 é?#"] {
+            for (limit, after) in [(None, None), (Some(1000), Some("616461".to_owned()))] {
+                let request = UserListRequest { prefix: prefix.into(), with_sessions: limit.is_some(), after, limit };
+                assert_read_as_written(AdminCall::ListUsers(request));
+            }
+        }
+        let list = |target| read(&Method::GET, target, b"").unwrap();
+        assert_eq!(list("/v1/users"), AdminCall::ListUsers(UserListRequest::default()));
+        let plus = UserListRequest { prefix: "a+b".into(), with_sessions: true, ..UserListRequest::default() };
+        assert_eq!(list("/v1/users?with_sessions&prefix=a+b"), AdminCall::ListUsers(plus));
     }
 
     #[test]
     fn bad_requests_are_told_apart() {
         let read = |method: &str, path: &str, body: &str| read(&method.parse().unwrap(), path, body.as_bytes());
-        for path in ["/", "/v1/users", "/v2/users/ada", "/v1/users/ada/x", "/v1/users/ada/sessions/1/2"] {
+        for path in ["/", "/v1/user", "/v1/status/x", "/v2/users/ada", "/v1/users/ada/x", "/v1/users/ada/sessions/1/2"]
+        {
             assert_eq!(read("GET", path, ""), Err(AdminRequestError::NotFound), "{path}");
         }
         for (method, path, allowed) in [
+            ("POST", "/v1/users", "GET"),
+            ("PUT", "/v1/status", "GET"),
             ("POST", "/v1/users/ada", "GET, DELETE"),
             ("GET", "/v1/users/ada/limit", "PUT, DELETE"),
             ("GET", "/v1/users/ada/sessions", "DELETE"),
@@ -137,6 +227,11 @@ mod tests {
             assert_eq!(read(method, path, ""), Err(AdminRequestError::NotAllowed(allowed)), "{path}");
         }
         for (method, path, body) in [
+            ("GET", "/v1/users?limits=5", ""),
+            ("GET", "/v1/users?limit=-5", ""),
+            ("GET", "/v1/users?limit=", ""),
+            ("GET", "/v1/users?prefix=%FF", ""),
+            ("GET", "/v1/users?with_sessions=1", ""),
             ("GET", "/v1/users/", ""),
             ("GET", "/v1/users/%FF", ""),
             ("GET", "/v1/users/%0A", ""),

@@ -1,8 +1,9 @@
 //! Carries out the requests of an operator: reads the store, changes it, and reports.
 
 use std::net::IpAddr;
+use std::path::{Path, absolute};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use session_core::connection_limiter::ClientPrefix;
 use session_core::ledger::{self, EndReason, EndTarget, Outcome, SlotUsage, StoreCommand, WhenFull};
@@ -16,11 +17,14 @@ use smol::future::or;
 use smol::lock::{Mutex, MutexGuardArc};
 
 use super::error::AdminError;
-use super::report::{NextOutcome, SessionReport, UserReport};
+use super::report::{Change, NextOutcome, SessionReport, StateReport, UserReport};
 use super::request::{AdminRequest, Override, SlotCount, UserPatch};
+use super::status::{ServerStatus, SessionTotals, StatusReport};
+use super::user_list::{UserList, UserListRequest};
 use crate::runtime::clock::Clock;
-use crate::runtime::events::log_event;
-use crate::store::{Completion, Store, StoreFailure, UserUpdate};
+use crate::runtime::events::{hash_of, log_event};
+use crate::runtime::user_id_form::UserIdForm;
+use crate::store::{Completion, PageRequest, SeenState, Store, StoreFailure, UserFilter, UserUpdate};
 
 /// Answers from which address the client of a session connects; `None` for a session that is not connected here.
 pub type AddressOf = Box<dyn Fn(SessionId) -> Option<IpAddr> + Send + Sync>;
@@ -31,10 +35,38 @@ pub struct AdminService {
     clock: Clock,
     /// Where a session's client connects from. `None` if no server runs in this process.
     address_of: Option<AddressOf>,
+    /// The data directory of the store, if it has one.
+    data: Option<String>,
+    /// What the server says of itself. `None` if no server runs in this process.
+    server_status: Option<ServerStatusOf>,
     store_timeout: Duration,
     /// Held from reading a user's overrides until the store has changed them or has not, even if the request has timed out
     /// by then. So no change overwrites another.
     update_lock: Arc<Mutex<()>>,
+    /// The form in which the ids count that operators name.
+    user_id_form: UserIdForm,
+}
+
+/// Answers what the server says of itself. It may block.
+pub type ServerStatusOf = Arc<dyn Fn() -> ServerStatus + Send + Sync>;
+
+/// What a request has done.
+#[derive(Debug, Default)]
+struct Effect {
+    /// Whether it changed anything.
+    is_change: bool,
+    /// What was in force for the user before it, if it was to change that. The store says it, which made the change.
+    before: Option<StateReport>,
+    /// How many slots were held before it, if it was to end sessions. The store says it, too.
+    connections_before: Option<u32>,
+    ended: Vec<SessionId>,
+}
+
+impl Effect {
+    /// What this and the next step of the request have done. The next one ended sessions.
+    fn and(self, next: Self) -> Self {
+        Self { is_change: self.is_change || next.is_change, before: self.before, ..next }
+    }
 }
 
 impl AdminService {
@@ -42,46 +74,120 @@ impl AdminService {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, address_of: Option<AddressOf>, store_timeout: Duration) -> Self {
         let clock = store.context().process().clock.clone();
-        Self { store, clock, address_of, store_timeout, update_lock: Arc::default() }
+        Self {
+            store,
+            clock,
+            address_of,
+            data: None,
+            server_status: None,
+            store_timeout,
+            update_lock: Arc::default(),
+            user_id_form: UserIdForm::Exact,
+        }
     }
 
-    /// Carries out a request, and reports the user's state after it.
+    /// The same service, for users whose ids count in this form.
+    #[must_use]
+    pub fn with_user_id_form(self, user_id_form: UserIdForm) -> Self {
+        Self { user_id_form, ..self }
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    /// The same, for the store in this data directory.
+    #[must_use]
+    pub fn with_data(self, data: &Path) -> Self {
+        let data = absolute(data).unwrap_or_else(|_| data.into());
+        Self { data: Some(data.display().to_string()), ..self }
+    }
+
+    /// The same, for the server that runs in this process.
+    #[must_use]
+    pub fn with_server_status(self, server_status: ServerStatusOf) -> Self {
+        Self { server_status: Some(server_status), ..self }
+    }
+
+    /// One page of the users that the store knows.
+    ///
+    /// # Errors
+    /// [`AdminError`] says why there is none.
+    pub async fn list_users(&self, request: &UserListRequest) -> Result<UserList, AdminError> {
+        let (filter, page) = request.read()?;
+        let page = self.within_timeout(self.store.list_users(filter, page)).await.map_err(unanswered)?;
+        Ok(page.into())
+    }
+
+    /// How the server and its store are doing. It answers within some seconds, also if the store does not work.
+    pub async fn status(&self) -> StatusReport {
+        let health = self.store.health().await;
+        let usage = self.store.usage().await;
+        let sessions = self.count_sessions().await;
+        let server = match self.server_status.clone() {
+            Some(server_status) => Some(smol::unblock(move || server_status()).await),
+            None => None,
+        };
+        StatusReport::new(server, self.data.clone(), sessions, usage, health)
+    }
+
+    /// Counts the sessions page by page, for as long as the store may take. Between two pages the store does other work.
+    async fn count_sessions(&self) -> Option<SessionTotals> {
+        let mut totals = SessionTotals::default();
+        let mut page = PageRequest::first(PageRequest::MAX);
+        let deadline = Instant::now() + self.store_timeout;
+        while Instant::now() < deadline {
+            let filter = UserFilter { with_sessions: true, ..UserFilter::default() };
+            let users = self.within_timeout(self.store.list_users(filter, page)).await.ok()?;
+            users.items.iter().for_each(|user| totals.add(user.sessions.live, user.sessions.lingering));
+            match users.next {
+                Some(next) => page = PageRequest { after: Some(next), limit: PageRequest::MAX },
+                None => return Some(SessionTotals { complete: true, ..totals }),
+            }
+        }
+        Some(totals)
+    }
+
+    /// Carries out a request, and reports what it did and the user's state after it.
     ///
     /// # Errors
     /// [`AdminError`] says why it was not carried out, or which part of it was not.
     pub async fn handle(&self, user: &UserId, request: &AdminRequest) -> Result<UserReport, AdminError> {
+        let form = self.user_id_form;
+        let parsed = form.parse(user.as_str());
+        let user = &parsed.map_err(|error| AdminError::BadRequest(form.describe_refusal(user.as_str(), error)))?;
         match request {
-            AdminRequest::Explain => self.report(user, Vec::new()).await,
+            AdminRequest::Explain => {
+                let report = self.report(user, Effect::default()).await?;
+                let (look_alikes, logged_as) = (self.known_look_alikes(user).await, hash_of(user));
+                Ok(UserReport { look_alikes, logged_as, ..report })
+            }
             AdminRequest::Limit(patch) if patch.dry_run => self.dry_run(user, patch).await,
             AdminRequest::Limit(patch) => {
-                let limit = {
+                let (limit, effect) = {
                     let update_lock = self.update_lock.lock_arc().await;
-                    let overrides = patched_overrides(self.policy_for(user).await?.overrides, patch)?;
-                    self.update_user(user, UserUpdate::Set(overrides), update_lock).await?;
-                    log_event!(overrides_set {
-                        user,
-                        limit: overrides.limit.map(display),
-                        when_full: overrides.when_full.map(WhenFull::name),
-                    });
-                    overrides.limit
+                    let policy = self.policy_for(user).await?;
+                    let overrides = patched_overrides(policy.overrides, patch)?;
+                    let effect = self.update_user(user, UserUpdate::Set(overrides), &policy, update_lock).await?;
+                    (overrides.limit, effect)
                 };
                 let not_enforced = |why| AdminError::NotEnforced(Box::new(why));
                 // Another request may change the override meanwhile. This one enforces the limit that it named.
-                let ended = match limit.filter(|_| patch.enforce) {
+                let effect = match limit.filter(|_| patch.enforce) {
                     Some(limit) => {
                         let target = EndTarget::Excess { limit, dry_run: false };
-                        self.end(user, target).await.map_err(not_enforced)?
+                        effect.and(self.end(user, target).await.map_err(not_enforced)?)
                     }
-                    None => Vec::new(),
+                    None => effect,
                 };
-                self.report_after(user, ended).await
+                self.report_after(user, effect).await
             }
             AdminRequest::End(session) => {
-                let ended = self.end(user, session.map_or(EndTarget::All, EndTarget::One)).await?;
-                if ended.is_empty() && session.is_some() {
+                let effect = self.end(user, session.map_or(EndTarget::All, EndTarget::One)).await?;
+                if effect.ended.is_empty() && session.is_some() {
                     return Err(AdminError::NoSuchSession);
                 }
-                self.report_after(user, ended).await
+                self.report_after(user, effect).await
             }
             AdminRequest::Forget => {
                 let update_lock = self.update_lock.lock_arc().await;
@@ -89,51 +195,78 @@ impl AdminService {
                 if held > 0 {
                     return Err(AdminError::HoldsSlots(held));
                 }
-                self.update_user(user, UserUpdate::Forget, update_lock).await?;
-                log_event!(user_forgotten { user });
-                self.report_after(user, Vec::new()).await
+                let policy = self.policy_for(user).await?;
+                let effect = self.update_user(user, UserUpdate::Forget, &policy, update_lock).await?;
+                self.report_after(user, effect).await
             }
         }
     }
 
     /// The report after a change. The change stays, even if the report fails.
-    async fn report_after(&self, user: &UserId, ended: Vec<SessionId>) -> Result<UserReport, AdminError> {
-        self.report(user, ended).await.map_err(|_| AdminError::ReportUnavailable)
+    async fn report_after(&self, user: &UserId, effect: Effect) -> Result<UserReport, AdminError> {
+        self.report(user, effect).await.map_err(|_| AdminError::ReportUnavailable)
     }
 
-    async fn report(&self, user: &UserId, ended: Vec<SessionId>) -> Result<UserReport, AdminError> {
+    async fn report(&self, user: &UserId, effect: Effect) -> Result<UserReport, AdminError> {
         let usage = self.list(user).await?;
         let policy = self.policy_for(user).await?;
+        let state = StateReport::new(&policy, self.seen(user, &usage).await);
         let next = self.next_outcome(user, usage.sessions.to_vec(), &policy);
-        Ok(self.describe(user, &usage, &policy, next, &ended))
+        let beyond_limit = self.excess(user, usage.sessions.to_vec(), &policy);
+        Ok(self.describe(user, &usage, state, beyond_limit, next, effect))
     }
 
     /// The report as it would be after this change.
     async fn dry_run(&self, user: &UserId, patch: &UserPatch) -> Result<UserReport, AdminError> {
         let usage = self.list(user).await?;
-        let policy = self.policy_for(user).await?;
-        let policy = policy.with_overrides(patched_overrides(policy.overrides, patch)?);
+        let before = self.policy_for(user).await?;
+        let policy = before.with_overrides(patched_overrides(before.overrides, patch)?);
+        let seen = self.seen(user, &usage).await;
         let mut left = usage.sessions.to_vec();
-        let excess = |limit| StoreCommand::EndSessions {
-            user: user.clone(),
-            session: self.admin_session(),
-            target: EndTarget::Excess { limit, dry_run: true },
-            reason: EndReason::ByOperator,
-            at: self.clock.now(),
-        };
-        let ended = if let Some(limit) = policy.overrides.limit.filter(|_| patch.enforce)
-            && let Outcome::Ended { sessions, .. } = simulate(left.clone(), &excess(limit), &policy).0
-        {
-            sessions.into_vec()
-        } else {
-            Vec::new()
-        };
+        let excess = self.excess(user, left.clone(), &policy);
+        let (ended, beyond_limit) = if patch.enforce { (excess, Vec::new()) } else { (Vec::new(), excess) };
         // The next session meets only the sessions that would be left.
         left.retain(|session| !ended.contains(&session.session));
         let next = self.next_outcome(user, left, &policy);
-        let (limit, limit_source) = policy.limit_for(None);
-        let report = self.describe(user, &SlotUsage { limit, limit_source, ..usage }, &policy, next, &ended);
-        Ok(UserReport { dry_run: true, ..report })
+        let effect = Effect {
+            is_change: policy.overrides != before.overrides || !ended.is_empty(),
+            before: Some(StateReport::new(&before, seen)),
+            connections_before: patch.enforce.then_some(usage.slots),
+            ended,
+        };
+        let report = self.describe(user, &usage, StateReport::new(&policy, seen), beyond_limit, next, effect);
+        let change = match report.change {
+            Change::Made => Change::WouldBeMade,
+            change @ (Change::None | Change::WouldBeMade) => change,
+        };
+        Ok(UserReport { dry_run: true, change, ..report })
+    }
+
+    /// Whether the user was seen, as the store notes it or because the user has these sessions. `None` if the store cannot say
+    /// it: the rest of a report does not depend on it.
+    async fn seen(&self, user: &UserId, usage: &SlotUsage) -> Option<SeenState> {
+        let state = self.within_timeout(self.store.find_user(user.clone())).await;
+        let noted = state.ok().map(|state| state.seen);
+        let grants = || usage.sessions.iter().map(|session| session.since);
+        let noted = noted.or_else(|| (!usage.sessions.is_empty()).then_some(SeenState::Unreadable));
+        noted.map(|seen| seen.with_grants(grants()))
+    }
+
+    /// The sessions beyond the limit that is set for the user.
+    fn excess(&self, user: &UserId, sessions: Vec<SessionRecord>, policy: &AdmissionPolicy) -> Vec<SessionId> {
+        let Some(limit) = policy.overrides.limit else { return Vec::new() };
+        let target = EndTarget::Excess { limit, dry_run: true };
+        match simulate(sessions, &self.end_command(user, target), policy).0 {
+            Outcome::Ended { sessions, .. } => sessions.into_vec(),
+            Outcome::Granted { .. }
+            | Outcome::Denied(_)
+            | Outcome::Released
+            | Outcome::Counted { .. }
+            | Outcome::Listed(_)
+            | Outcome::NotRenewed(_)
+            | Outcome::Rejected(_)
+            | Outcome::Unknown => Vec::new(),
+        }
     }
 
     /// What one more session would get while these hold slots.
@@ -154,9 +287,10 @@ impl AdminService {
         &self,
         user: &UserId,
         usage: &SlotUsage,
-        policy: &AdmissionPolicy,
+        state: StateReport,
+        beyond_limit: Vec<SessionId>,
         next: NextOutcome,
-        ended: &[SessionId],
+        effect: Effect,
     ) -> UserReport {
         let session_report = |session| {
             let session = SessionSummary::from(session);
@@ -164,16 +298,22 @@ impl AdminService {
             let client_prefix = from.map(|address| ClientPrefix::from(address).to_string());
             SessionReport { session, from, client_prefix }
         };
+        let Effect { is_change, before, connections_before, ended } = effect;
+        let ids = |sessions: Vec<SessionId>| sessions.iter().map(ToString::to_string).collect();
         UserReport {
             user: user.clone(),
-            limit: usage.limit.slots(),
-            limit_source: usage.limit_source,
-            when_full: policy.effective_when_full(),
+            state,
             connections: usage.slots,
             sessions: usage.sessions.iter().map(session_report).collect(),
+            beyond_limit: ids(beyond_limit),
             next,
-            ended: ended.iter().map(ToString::to_string).collect(),
+            ended: ids(ended),
             dry_run: false,
+            change: if is_change { Change::Made } else { Change::None },
+            before,
+            connections_before,
+            look_alikes: Vec::new(),
+            logged_as: None,
         }
     }
 
@@ -183,15 +323,22 @@ impl AdminService {
         if let Outcome::Listed(usage) = self.submit(list).await? { Ok(*usage) } else { Err(AdminError::StoreTimedOut) }
     }
 
-    async fn end(&self, user: &UserId, target: EndTarget) -> Result<Vec<SessionId>, AdminError> {
-        let (asked, session, by) = (user, self.admin_session(), EndReason::ByOperator);
-        let user = user.clone();
-        let end = StoreCommand::EndSessions { user, session, target, reason: by, at: self.clock.now() };
-        if let Outcome::Ended { sessions, .. } = self.submit(end).await? {
+    fn end_command(&self, user: &UserId, target: EndTarget) -> StoreCommand {
+        let (user, session, reason) = (user.clone(), self.admin_session(), EndReason::ByOperator);
+        StoreCommand::EndSessions { user, session, target, reason, at: self.clock.now() }
+    }
+
+    async fn end(&self, user: &UserId, target: EndTarget) -> Result<Effect, AdminError> {
+        if let Outcome::Ended { sessions, before, .. } = self.submit(self.end_command(user, target)).await? {
             if !sessions.is_empty() {
-                log_event!(sessions_ended { user: asked, ended: sessions.len() });
+                log_event!(sessions_ended { user, ended: sessions.len() });
             }
-            Ok(sessions.into_vec())
+            Ok(Effect {
+                is_change: !sessions.is_empty(),
+                before: None,
+                connections_before: Some(before.into()),
+                ended: sessions.into_vec(),
+            })
         } else {
             Err(AdminError::StoreTimedOut)
         }
@@ -213,13 +360,15 @@ impl AdminService {
         self.within_timeout(self.store.policy_for(user)).await.map_err(unanswered)
     }
 
-    /// Holds `update_lock` until the store has made the change or has not, even if this stops waiting before.
+    /// Holds `update_lock` until the store has made the change or has not, even if this stops waiting before. `policy` is the
+    /// one in force for the user.
     async fn update_user(
         &self,
         user: &UserId,
         update: UserUpdate,
+        policy: &AdmissionPolicy,
         update_lock: MutexGuardArc<()>,
-    ) -> Result<(), AdminError> {
+    ) -> Result<Effect, AdminError> {
         let (sender, receiver) = smol::channel::bounded(1);
         let completion = Completion::new(move |result| {
             drop(update_lock);
@@ -228,15 +377,30 @@ impl AdminService {
         });
         self.store.update_user(user.clone(), update, completion);
         let result = async { receiver.recv().await.unwrap_or(Err(StoreFailure::InDoubt)) };
-        self.within_timeout(result).await.map_err(|failure| match failure {
+        let before = self.within_timeout(result).await.map_err(|failure| match failure {
             StoreFailure::Rejected(error @ (StoreError::Overloaded | StoreError::Full)) => AdminError::Store(error),
             // The operator looks before ordering it again: also where a store that fails says that nothing was done.
             StoreFailure::Rejected(StoreError::Failed) | StoreFailure::InDoubt => AdminError::InDoubt,
             StoreFailure::TimedOut => AdminError::StoreTimedOut,
-        })
+        })?;
+        let is_change = update.changes(before);
+        if is_change {
+            match update {
+                UserUpdate::Set(overrides) => {
+                    log_event!(overrides_set {
+                        user,
+                        limit: overrides.limit.map(display),
+                        when_full: overrides.when_full.map(WhenFull::name),
+                    });
+                }
+                UserUpdate::Forget => log_event!(user_forgotten { user }),
+            }
+        }
+        let before = StateReport::new(&policy.with_overrides(before.overrides), Some(before.seen));
+        Ok(Effect { is_change, before: Some(before), ..Effect::default() })
     }
 
-    async fn within_timeout<T>(
+    pub(super) async fn within_timeout<T>(
         &self,
         answer: impl Future<Output = Result<T, StoreFailure>>,
     ) -> Result<T, StoreFailure> {

@@ -12,12 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{client, server};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use session_core::UserId;
 use smol::channel::{Receiver, Sender};
@@ -28,15 +30,20 @@ use smol::{Executor, Timer};
 use smol_hyper::rt::FuturesIo;
 
 use super::bound_socket::BoundSocket;
-pub use super::bound_socket::path;
-use super::error::AdminRequestError;
+use super::error::{AdminError, AdminRequestError};
 use super::report::UserReport;
-use super::request::AdminRequest;
+use super::request::{AdminCall, AdminRequest};
 use super::routes;
 use super::service::AdminService;
+use super::socket_address::SocketAddress;
+pub use super::socket_address::path;
+use super::status::StatusReport;
+use super::user_list::{UserList, UserListRequest};
+use crate::runtime::access::{self, Right};
 use crate::runtime::events::log_event;
 
-/// The longest body of a request and of a response. A user's report with 1024 sessions is far below that.
+/// The longest body of a request and of a response. A user's report with 1024 sessions is far below that, and so is a page of
+/// 1000 users with the longest ids.
 const MAX_REQUEST_BYTES: usize = 4096;
 const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
@@ -202,11 +209,11 @@ async fn respond<T>(
 }
 
 async fn answer(head: &request::Parts, body: &[u8], service: &AdminService) -> Response<Full<Bytes>> {
-    match routes::read(&head.method, head.uri.path(), body) {
-        Ok((user, request)) => match service.handle(&user, &request).await {
-            Ok(report) => json_response(StatusCode::OK, &report),
-            Err(error) => error_response(routes::status(&error), &error.to_string()),
-        },
+    let target = head.uri.path_and_query().map_or(head.uri.path(), PathAndQuery::as_str);
+    match routes::read(&head.method, target, body) {
+        Ok(AdminCall::OfUser(user, request)) => result_response(&service.handle(&user, &request).await),
+        Ok(AdminCall::ListUsers(request)) => result_response(&service.list_users(&request).await),
+        Ok(AdminCall::Status) => json_response(StatusCode::OK, &service.status().await),
         Err(AdminRequestError::NotFound) => error_response(StatusCode::NOT_FOUND, "there is nothing here"),
         Err(AdminRequestError::Bad(message)) => error_response(StatusCode::BAD_REQUEST, &message),
         Err(AdminRequestError::NotAllowed(allowed)) => {
@@ -214,6 +221,13 @@ async fn answer(head: &request::Parts, body: &[u8], service: &AdminService) -> R
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
             response
         }
+    }
+}
+
+fn result_response(result: &Result<impl Serialize, AdminError>) -> Response<Full<Bytes>> {
+    match result {
+        Ok(report) => json_response(StatusCode::OK, report),
+        Err(error) => error_response(routes::status(error), &error.to_string()),
     }
 }
 
@@ -229,28 +243,52 @@ fn json_response(status: StatusCode, body: &impl Serialize) -> Response<Full<Byt
     response
 }
 
-/// Sends a request to the server that uses this data directory. `None` if no server listens there.
+/// Sends a request about a user to the server that uses this data directory. `None` if no server listens there.
 ///
 /// # Errors
 /// A message that says why it was not carried out.
 pub async fn request(data: &Path, user: &UserId, request: &AdminRequest) -> Result<Option<UserReport>, String> {
-    let stream = match UnixStream::connect(path(data)).await {
+    call(data, &AdminCall::OfUser(user.clone(), request.clone())).await
+}
+
+/// Asks the server that uses this data directory for a page of users. `None` if no server listens there.
+///
+/// # Errors
+/// A message that says why there is no answer.
+pub async fn list_users(data: &Path, request: &UserListRequest) -> Result<Option<UserList>, String> {
+    call(data, &AdminCall::ListUsers(request.clone())).await
+}
+
+/// Asks the server that uses this data directory how it is doing. `None` if no server listens there.
+///
+/// # Errors
+/// A message that says why there is no answer.
+pub async fn status(data: &Path) -> Result<Option<StatusReport>, String> {
+    call(data, &AdminCall::Status).await
+}
+
+async fn call<T: DeserializeOwned>(data: &Path, call: &AdminCall) -> Result<Option<T>, String> {
+    let connected = match SocketAddress::new(data) {
+        Ok(address) => UnixStream::connect(address.path()).await,
+        Err(error) => Err(error),
+    };
+    let stream = match connected {
         Ok(stream) => stream,
-        // InvalidInput: the path is too long for a socket, so no server listens there either.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::InvalidInput
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             return Ok(None);
         }
-        Err(error) => return Err(format!("cannot open {}: {error}", path(data).display())),
+        Err(error) => {
+            let path = path(data);
+            return Err(format!("cannot open {}: {}", path.display(), access::explain(&error, &path, Right::Write)));
+        }
     };
-    let (status, body) =
-        send_request(stream, user, request).await.map_err(|error| format!("the server broke off: {error}"))?;
+    let (status, body) = send_request(stream, call).await.map_err(|error| format!("the server broke off: {error}"))?;
     if status == StatusCode::OK {
-        return serde_json::from_slice(&body).map(Some).map_err(|error| format!("the server's answer is odd: {error}"));
+        return serde_json::from_slice(&body).map(Some).map_err(|error| {
+            format!(
+                "the server has answered, but in another form: it may be of another version, and may have done it ({error})"
+            )
+        });
     }
     let message = serde_json::from_slice::<serde_json::Value>(&body).ok();
     let message = message.and_then(|answer| answer.get("error")?.as_str().map(ToOwned::to_owned));
@@ -259,10 +297,9 @@ pub async fn request(data: &Path, user: &UserId, request: &AdminRequest) -> Resu
 
 async fn send_request(
     stream: UnixStream,
-    user: &UserId,
-    request: &AdminRequest,
+    call: &AdminCall,
 ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-    let (method, path, body) = routes::write(user, request);
+    let (method, path, body) = routes::write(call);
     let (mut sender, connection) = client::conn::http1::handshake(FuturesIo::new(stream)).await?;
     let request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
     let request = request.body(Full::<Bytes>::from(body))?;

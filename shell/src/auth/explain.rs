@@ -95,7 +95,7 @@ fn check_steps(text: &mut String, verifier: &Verifier, token: &str, now: UnixSec
     verifier.check_issuer(&claims)?;
     passed("issuer", format!("jwt_issuer is {}", accepted(&rules.issuers)));
     let user = verifier.user(&claims)?;
-    passed("user", format!("{user:?}, jwt_user_claim is {}", rules.user_claim));
+    passed("user", format!("{user:?}, jwt_user_claim is {}, user_id_form is {}", rules.user_claim, rules.user_id_form));
     let limit =
         claims.limit(&rules.limit_claim)?.map_or("none, the server's applies".into(), |limit| limit.to_string());
     passed("limit", format!("{limit}, jwt_limit_claim is {}", rules.limit_claim));
@@ -118,7 +118,7 @@ fn describe_time(seconds: u64, now: UnixSeconds) -> String {
 fn advice(verifier: &Verifier, error: CredentialError) -> String {
     let rules = &verifier.rules;
     let CredentialError::Token(error) = error else {
-        return format!(" (jwt_user_claim is {})", rules.user_claim);
+        return format!(" (jwt_user_claim is {}, user_id_form is {})", rules.user_claim, rules.user_id_form);
     };
     match error {
         TokenError::Algorithm => format!(" (jwt_algorithm is {})", verifier.keys.algorithm_names()),

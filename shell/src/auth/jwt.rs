@@ -18,12 +18,15 @@ use crate::auth::claim_name::ClaimName;
 use crate::auth::claims::{Claims, Header, TokenParts, bare_token};
 use crate::auth::keys::Keys;
 use crate::runtime::clock::Clock;
+use crate::runtime::user_id_form::UserIdForm;
 
 /// Which claims a token must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenValidation {
     /// The claim that names the user, `sub` by default.
     pub user_claim: ClaimName,
+    /// The form in which users' ids count.
+    pub user_id_form: UserIdForm,
     /// The claim with the user's limit of sessions, `max_sessions` by default.
     pub limit_claim: ClaimName,
     /// The claim that names the device. None by default.
@@ -41,6 +44,7 @@ impl Default for TokenValidation {
     fn default() -> Self {
         Self {
             user_claim: ClaimName::SUB,
+            user_id_form: UserIdForm::Exact,
             limit_claim: ClaimName::MAX_SESSIONS,
             device_claim: None,
             audiences: Vec::new(),
@@ -184,7 +188,7 @@ impl Verifier {
     pub(super) fn user(&self, claims: &Claims) -> Result<UserId, InvalidCredential> {
         let claim = &self.rules.user_claim;
         let user = claims.name(claim)?.ok_or_else(|| claims.invalid_token(claim, TokenError::NoUser))?;
-        UserId::parse(&user).map_err(|error| claims.invalid(claim, CredentialError::UserId(error)))
+        self.rules.user_id_form.parse(&user).map_err(|error| claims.invalid(claim, CredentialError::UserId(error)))
     }
 
     pub(super) fn device(&self, claims: &Claims) -> Result<Option<DisplayName>, InvalidCredential> {

@@ -11,6 +11,7 @@ use crate::auth::algorithm::{Algorithm, names};
 use crate::auth::bound_key::BoundKey;
 use crate::auth::key_set::KeySet;
 use crate::auth::pem_keys::pem_keys;
+use crate::runtime::access::{self, Right};
 
 /// A secret. Its `Debug` output shows only the length.
 #[derive(Clone, PartialEq, Eq)]
@@ -63,7 +64,7 @@ impl KeySource {
 #[derive(Debug, Error)]
 pub enum KeyError {
     /// The file cannot be read.
-    #[error("cannot read {path}: {why}")]
+    #[error("cannot read {path}: {}", access::explain(.why, .path, Right::Read))]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -1,17 +1,20 @@
 //! Open authentication: the credential is the user id.
 
-use session_core::UserId;
 use session_core::protocol::{Credential, CredentialError};
 use session_core::session::Identity;
 
 use crate::auth::authenticator::{Authenticator, InvalidCredential};
 use crate::auth::claims::looks_like_token;
+use crate::runtime::user_id_form::UserIdForm;
 
 /// Open authentication: the credential is the user id, and nothing proves it.
 ///
 /// It rejects tokens. Used as a user id, a token would be logged, stored and shown, and a reader could use it elsewhere.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct OpenAuthenticator;
+pub struct OpenAuthenticator {
+    /// The form in which ids count.
+    pub user_id_form: UserIdForm,
+}
 
 impl Authenticator for OpenAuthenticator {
     fn authenticate(&self, credential: &Credential) -> Result<Identity, InvalidCredential> {
@@ -23,13 +26,15 @@ impl Authenticator for OpenAuthenticator {
         if looks_like_token(id) {
             return Err(CredentialError::UnwantedToken.into());
         }
-        let user = UserId::parse(id).map_err(CredentialError::UserId)?;
+        let user = self.user_id_form.parse(id).map_err(CredentialError::UserId)?;
         Ok(Identity::for_user(user))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use session_core::UserId;
+
     use super::*;
 
     #[test]
@@ -37,8 +42,8 @@ mod tests {
         // {"alg":"HS256"} . {"sub":"ada"} . a signature
         const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2VhbA";
 
-        let verify =
-            |credential: &Credential| OpenAuthenticator.authenticate(credential).map_err(|invalid| invalid.error);
+        let open = OpenAuthenticator::default();
+        let verify = |credential: &Credential| open.authenticate(credential).map_err(|invalid| invalid.error);
         for name in ["ada", "ada.b.c", "eyre.jane.2", "e30", "eyJhbGciOiJIUzI1NiJ9", "a.eyJhbGciOiJIUzI1NiJ9.b"] {
             assert_eq!(verify(&Credential::new(name)), Ok(Identity::for_user(UserId::parse(name).unwrap())));
         }
@@ -56,5 +61,14 @@ mod tests {
         }
         assert_eq!(verify(&Credential::Token("ada".into())), Err(CredentialError::UnwantedToken));
         assert_eq!(verify(&Credential::None), Err(CredentialError::NotText));
+    }
+
+    #[test]
+    fn spellings_of_one_form_are_one_user() {
+        let open = OpenAuthenticator { user_id_form: UserIdForm::Precis };
+        let verify = |id: &str| open.authenticate(&Credential::new(id)).map_err(|invalid| invalid.error);
+        let zoe = Ok(Identity::for_user(UserId::parse("zoe").unwrap()));
+        assert_eq!((verify("ZOE"), verify("zoe")), (zoe.clone(), zoe));
+        assert_eq!(verify("zoe "), Err(CredentialError::UserId(session_core::UserIdError::NotUsername)));
     }
 }

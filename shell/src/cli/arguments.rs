@@ -6,15 +6,16 @@ use std::mem;
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand};
 
+use super::status_command::{self, StatusArguments};
 use super::token_command;
 use super::user_command::{self, EndArguments, LimitArguments, UserArguments, UserCommand};
-use crate::config::error::{ConfigError, ConfigErrors, ConfigSource};
+use super::users_command::{self, UsersArguments};
+use crate::config::error::{ConfigErrors, ConfigSource};
 use crate::config::flags::{DataDirFlags, Flags};
 use crate::config::loader::{ConfigLoader, Loaded};
-use crate::config::{Authentication, print};
-use crate::net::tls::TlsError;
+use crate::config::{Config, print};
 use crate::runtime::command_line;
 
 /// Limits how many live sessions one user may hold, over WebSockets.
@@ -42,22 +43,30 @@ Exit codes: 0 stopped by a signal, 1 cannot start, 2 wrong usage or configuratio
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Prints the configuration in force, with the source of each value: option, environment or file
-    #[command(after_help = "Exit codes: 0 printed, 1 the output cannot be written, 2 wrong usage or configuration.")]
+    #[command(after_help = CONFIG_HELP, mut_args(|arg| show_only(arg, &[])))]
     Config(ConfigArguments),
-    /// Reports every error in a configuration file. Options and environment do not count
+    /// Reports every error in a configuration file, and in the certificate, keys and secrets that it names. Options and
+    /// environment do not count
     #[command(after_help = "Exit codes: 0 the file is valid, 1 it is not or cannot be read, 2 wrong usage.")]
     CheckConfig {
         /// The file
         file: PathBuf,
     },
     /// Makes a token for development, signed with the keys of this configuration, and prints it
-    #[command(after_help = "Exit codes: 0 printed, 1 it cannot be signed, 2 wrong usage or configuration.")]
+    #[command(after_help = TOKEN_HELP, mut_args(|arg| show_only(arg, &["jwt_"])))]
     Token(token_command::TokenArgs),
     /// Shows what is in a token, whether a server with this configuration accepts it, and if not why
     #[command(
-        after_help = "Exit codes: 0 accepted, 1 it cannot be checked, 2 wrong usage or configuration, 3 refused."
+        after_help = CHECK_TOKEN_HELP,
+        mut_args(|arg| show_only(arg, &["auth", "jwt_", "max_message_bytes"]))
     )]
     CheckToken(token_command::CheckTokenArgs),
+    /// Shows how the server and its store are doing: sessions, users, connections, files, room, settings that need a restart
+    #[command(after_help = STATUS_HELP)]
+    Status(DataDirArguments<StatusArguments>),
+    /// Lists the users that the server knows, or has overrides for, in the order of their ids
+    #[command(after_help = USERS_HELP)]
+    Users(DataDirArguments<UsersArguments>),
     /// Shows a user's limit, or overrides it for this user
     #[command(after_help = OPERATOR_HELP)]
     Limit(DataDirArguments<LimitArguments>),
@@ -72,11 +81,49 @@ enum Command {
     Forget(DataDirArguments<UserArguments>),
 }
 
+/// Hides the options of the server but these; a name that ends with `_` stands for all that begin with it. The command takes them all the same, so that
+/// it can be given the server's own command line.
+fn show_only(arg: Arg, shown: &[&str]) -> Arg {
+    let is_shown = |name: &str| {
+        shown.iter().any(|shown| if shown.ends_with('_') { name.starts_with(shown) } else { name == *shown })
+    };
+    let is_hidden = Config::keys().iter().any(|key| key.name == arg.get_id().as_str() && !is_shown(key.name));
+    arg.hide(is_hidden)
+}
+
+const CONFIG_HELP: &str = "\
+The command takes every option of the server; `server --help` lists them.
+
+Exit codes: 0 printed, 1 the output cannot be written, 2 wrong usage or configuration.";
+
+const TOKEN_HELP: &str = "\
+The command also takes every other option of the server; `server --help` lists them.
+
+Exit codes: 0 printed, 1 it cannot be signed, 2 wrong usage or configuration.";
+
+const CHECK_TOKEN_HELP: &str = "\
+The command also takes every other option of the server; `server --help` lists them.
+
+Exit codes: 0 accepted, 1 it cannot be checked, 2 wrong usage or configuration, 3 refused.";
+
 const OPERATOR_HELP: &str = "\
 The command asks the server that runs on the data directory, over the socket operator.sock in it. If no server runs, \
 the command opens the store itself.
 
-Exit codes: 0 done, 1 not done, 2 wrong usage or configuration.";
+Exit codes: 0 done, or the question is answered, 1 not done, or not known to be done, 2 wrong usage or configuration, \
+6 nothing to do: nothing was changed, and with --dry-run nothing would be.";
+
+const STATUS_HELP: &str = "\
+The command asks the server that runs on the data directory, over the socket operator.sock in it. If no server runs, \
+the command opens the store itself, and shows what is in it.
+
+Exit codes: 0 a server runs, 1 the status cannot be read, 2 wrong usage or configuration, 7 no server runs.";
+
+const USERS_HELP: &str = "\
+The command asks the server that runs on the data directory, over the socket operator.sock in it. If no server runs, \
+the command opens the store itself.
+
+Exit codes: 0 listed, 1 they cannot be read, 2 wrong usage or configuration.";
 
 /// The arguments of an operator's command, and the flags that select the data directory.
 #[derive(Debug, Args)]
@@ -127,7 +174,7 @@ impl Arguments {
         let written = match command {
             None => {
                 let loader = loader(Flags::default());
-                match load(&loader, err) {
+                match loader.load_for_server().map_err(|errors| print_errors(&errors, err)) {
                     Ok(loaded) => return Action::Serve(loader, Box::new(loaded)),
                     Err(written) => written.map(|()| 2),
                 }
@@ -150,6 +197,16 @@ impl Arguments {
                     print_result(result, out, err)
                 })
             }
+            Some(Command::Status(DataDirArguments { arguments, flags: DataDirFlags(flags) })) => {
+                with_config(&loader(flags), out, err, |loaded, out, err| {
+                    status_command::run(&arguments, &loaded.config, out, err)
+                })
+            }
+            Some(Command::Users(DataDirArguments { arguments, flags: DataDirFlags(flags) })) => {
+                with_config(&loader(flags), out, err, |loaded, out, err| {
+                    users_command::run(arguments, &loaded.config, out, err)
+                })
+            }
             Some(Command::Limit(DataDirArguments { arguments, flags: DataDirFlags(flags) })) => {
                 run_user_command(&arguments.into_command(), &loader(flags), out, err)
             }
@@ -169,7 +226,11 @@ impl Arguments {
 
 /// Loads the configuration, or writes its errors to `err`.
 fn load(loader: &ConfigLoader, err: &mut impl Write) -> Result<Loaded, io::Result<()>> {
-    loader.load().map_err(|errors| writeln!(err, "error: the configuration is invalid\n{errors}"))
+    loader.load().map_err(|errors| print_errors(&errors, err))
+}
+
+fn print_errors(errors: &ConfigErrors, err: &mut impl Write) -> io::Result<()> {
+    writeln!(err, "error: the configuration is invalid\n{errors}")
 }
 
 /// Calls `act` with the loaded configuration. Returns the exit code.
@@ -209,45 +270,16 @@ fn print_effective(loaded: &Loaded, out: &mut impl Write, err: &mut impl Write) 
     write!(out, "{}", print::effective(loaded)).map(|()| 0)
 }
 
-/// The errors of the files that the configuration names. A missing secret is no error: the server may have it in its
-/// environment, which this process does not know.
-fn file_errors(loaded: &Loaded) -> Vec<ConfigError> {
-    let Loaded { config, settings, .. } = loaded;
-    let error_at = |key: &str, reason: String| {
-        let source = settings.iter().find(|setting| setting.key.name == key).map(|setting| setting.source.clone());
-        ConfigError::for_key(source.unwrap_or(ConfigSource::Default), key, reason)
-    };
-    let certificate = config.connection_settings().err().map(|error| {
-        let key = match error {
-            TlsError::Certificate { .. } | TlsError::NoCertificate { .. } => "tls_cert",
-            TlsError::Key { .. } | TlsError::Unusable { .. } => "tls_key",
-        };
-        error_at(key, error.to_string())
-    });
-    let key_files = [
-        ("jwt_secret_file", &config.jwt_secret_file),
-        ("jwt_public_key_file", &config.jwt_public_key_file),
-        ("jwt_key_set_file", &config.jwt_key_set_file),
-    ];
-    let key_file = key_files.into_iter().find(|(_, file)| file.is_some() && config.auth == Authentication::Jwt);
-    let keys = key_file.and_then(|(key, _)| config.verifier(None).err().map(|error| error_at(key, error.to_string())));
-    certificate.into_iter().chain(keys).collect()
-}
-
 fn check_config(general_flags: &[String], file: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
     if let [flag, ..] = general_flags {
         let message = format!("check-config checks the file alone, {flag} cannot be given with it");
         write!(err, "{}", Arguments::command().error(ErrorKind::ArgumentConflict, message))?;
         return Ok(2);
     }
-    let loaded = match ConfigLoader::from_file(file).load() {
+    let loaded = match ConfigLoader::from_file(file).load_for_other_server() {
         Ok(loaded) => loaded,
         Err(errors) => return writeln!(err, "{errors}").map(|()| 1),
     };
-    let errors = file_errors(&loaded);
-    if !errors.is_empty() {
-        return writeln!(err, "{}", ConfigErrors(errors)).map(|()| 1);
-    }
     let set = loaded.settings.iter().filter(|setting| setting.source != ConfigSource::Default).count();
     let all = loaded.settings.len();
     writeln!(out, "{} is valid: it sets {set} of {all} keys, the others keep their defaults", file.display())
@@ -257,6 +289,7 @@ fn check_config(general_flags: &[String], file: &Path, out: &mut impl Write, err
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::help_text::tests::assert_help_is_wrapped_once;
 
     /// The exit code, unless the command serves, and both outputs.
     fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<u8>, String, String) {
@@ -281,6 +314,45 @@ mod tests {
     #[test]
     fn clap_accepts_the_command_line() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn help_is_wrapped_once() {
+        assert_help_is_wrapped_once(&Arguments::command());
+    }
+
+    #[test]
+    fn help_of_a_command_shows_only_options_that_it_uses() {
+        let help = |command: &str| {
+            let error = Arguments::from_command_line(["server", command, "--help"]).unwrap_err();
+            error.to_string()
+        };
+        for (command, shown, hidden) in [
+            ("config", &["--default", "--config"][..], &["--limit", "--data", "--jwt-algorithm"][..]),
+            ("token", &["--user", "--ttl", "--jwt-algorithm", "--config"], &["--limit", "--data", "--tls-cert"]),
+            ("check-token", &["--jwt-audience", "--max-message-bytes", "--auth"], &["--data", "--auth-timeout "]),
+            ("explain", &["--json", "--data", "--config"], &["--limit", "--listen"]),
+        ] {
+            let help = help(command);
+            let has = |flag: &str| help.lines().any(|line| line.trim_start().starts_with(flag));
+            assert!(shown.iter().all(|flag| has(flag)), "{help}");
+            assert!(!hidden.iter().any(|flag| has(flag)), "{help}");
+        }
+        let (code, out, _) = run(&["config", "--limit", "7"], &[]);
+        assert!(code == Some(0) && out.contains("limit = 7  # --limit"), "a hidden option is taken: {out}");
+    }
+
+    #[test]
+    fn json_may_stand_before_the_command() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().to_str().unwrap();
+        for arguments in [["--json", "--data", data, "explain", "ada"], ["explain", "--data", data, "ada", "--json"]] {
+            let (code, out, err) = run(&arguments, &[]);
+            assert_eq!((code, &*out), (Some(1), ""));
+            assert!(err.contains("there is no server data in"), "{err}");
+        }
+        let error = Arguments::from_command_line(["server", "--json"]).unwrap_err();
+        assert!(error.to_string().contains("unexpected argument '--json'"), "{error}");
     }
 
     #[test]

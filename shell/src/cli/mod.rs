@@ -2,9 +2,15 @@
 
 mod arguments;
 mod log_users;
+mod admin_access;
+mod capacity;
 mod reload;
+mod server_status;
+mod status_command;
 pub mod serve;
 mod token_command;
 mod user_command;
+mod user_text;
+mod users_command;
 
 pub use arguments::{Action, Arguments};

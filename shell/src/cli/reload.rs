@@ -1,6 +1,7 @@
 //! Reloads the configuration, keys and certificates of a running server.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,11 +11,14 @@ use futures_util::{Stream, StreamExt as _};
 use smol::Timer;
 use smol::future::or;
 
-use crate::auth::JwtAuthenticator;
+use super::capacity::Capacity;
+use super::server_status::ConfigInForce;
+use crate::auth::{JwtAuthenticator, Verifier};
 use crate::cli::log_users;
-use crate::config::{Authentication, ConfigLoader, Loaded, ReloadMode, diff};
+use crate::config::{Authentication, Config, ConfigLoader, Loaded, ReloadMode, VerifierError, diff};
 use crate::runtime::events::log_event;
 use crate::runtime::log::{Log, LogHandle};
+use crate::runtime::open_files::OpenFileLimit;
 use crate::server::ServerHandle;
 use crate::store::Store;
 
@@ -25,13 +29,15 @@ pub(crate) struct Reloader {
     pub(crate) started: Loaded,
     /// The configuration in force for the other keys.
     pub(crate) loaded: Loaded,
+    /// The same, for `server status`.
+    pub(crate) in_force: ConfigInForce,
     pub(crate) server: ServerHandle,
     pub(crate) store: Arc<dyn Store>,
     /// Present if users authenticate by tokens.
     pub(crate) tokens: Option<Arc<JwtAuthenticator>>,
     pub(crate) log: LogHandle,
     /// The limit of open files.
-    pub(crate) descriptors: u64,
+    pub(crate) open_files: OpenFileLimit,
     /// The version of the file with the keys that are in force.
     pub(crate) keys_read: Option<FileVersion>,
 }
@@ -97,7 +103,7 @@ impl Reloader {
     }
 
     fn reload_keys(&mut self) {
-        match self.loaded.config.verifier(self.loader.secret()) {
+        match self.verifier(&self.loaded.config) {
             Ok(verifier) => {
                 log_event!(keys_reloaded { keys: verifier.keys.count() });
                 if let Some(tokens) = &self.tokens {
@@ -108,6 +114,14 @@ impl Reloader {
                 log_event!(keys_invalid { error: display(error) });
             }
         }
+    }
+
+    /// The verifier with this configuration. The form of user ids stays as it was at the start: otherwise a session's fresh
+    /// token could name another user than the session's.
+    fn verifier(&self, config: &Config) -> Result<Verifier, VerifierError> {
+        let mut verifier = config.verifier(self.loader.secret())?;
+        verifier.rules.user_id_form = self.started.config.user_id_form;
+        Ok(verifier)
     }
 
     /// Whether the reload succeeded.
@@ -124,13 +138,13 @@ impl Reloader {
 
     /// Puts the whole configuration in force, or nothing of it.
     fn try_reload(&mut self) -> Result<(), ReloadError> {
-        let new = self.loader.load()?;
+        let new = self.loader.load_for_server()?;
         let (connection_settings, connection_limits) =
-            (new.config.connection_settings()?, new.config.connection_limits(self.descriptors));
+            (new.config.connection_settings()?, new.config.connection_limits(self.open_files.now));
         // Even if `auth` changes only after a restart: otherwise the restart could fail.
         let verifier = match new.config.auth {
             Authentication::Open => None,
-            Authentication::Jwt => Some(new.config.verifier(self.loader.secret())?),
+            Authentication::Jwt => Some(self.verifier(&new.config)?),
         };
         let verifier = self.tokens.as_ref().zip(verifier);
         let filter = Log::parse_filter(&new.config.log)?;
@@ -151,6 +165,13 @@ impl Reloader {
         for warning in &new.warnings {
             log_event!(configuration_warning { warning: display(warning) });
         }
+        match Capacity::check(&self.open_files, &new) {
+            Capacity::Enough => {}
+            Capacity::Reduced(message) | Capacity::None(message) => {
+                let max_connections = connection_limits.connections.map(NonZeroUsize::get);
+                log_event!(few_connections { max_connections, reason: display(message) });
+            }
+        }
         let changes = |old, when| diff(old, &new).into_iter().filter(move |change| change.key.applies == when);
         for change in changes(&self.loaded, ReloadMode::AtOnce) {
             log_event!(configuration_changed { change: display(change) });
@@ -165,6 +186,7 @@ impl Reloader {
         let also_read = Some(also_read.join(" and ")).filter(|names| !names.is_empty());
         log_event!(configuration_reloaded { also_read });
         self.log.set_filter(filter);
+        self.in_force.set(new.clone());
         self.loaded = new;
         Ok(())
     }

@@ -16,13 +16,15 @@ use smol::{Executor, Task};
 use crate::admin::socket::{self, SocketBounds};
 use crate::admin::{AdminService, BoundSocket};
 use crate::auth::{Authenticator, JwtAuthenticator, OpenAuthenticator};
+use crate::cli::capacity::Capacity;
 use crate::cli::log_users;
 use crate::cli::reload::Reloader;
+use crate::cli::server_status::{ConfigInForce, StatusSource, listen_urls};
 use crate::config::{Authentication, Config, ConfigLoader, Loaded, StoreKind};
 use crate::net::listener::listen;
 use crate::runtime::events::log_event;
 use crate::runtime::log::{Log, LogFormat, LogHandle};
-use crate::runtime::open_files::raise_limit;
+use crate::runtime::open_files::OpenFileLimit;
 use crate::runtime::process::Process;
 use crate::runtime::signals;
 use crate::runtime::supervisor::{Part, Supervisor};
@@ -50,7 +52,7 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     let (stop, hangups) = (signals::stop(log.handle(), &process.supervisor), signals::hangups());
     let (stop, hangups) = (stop.context("cannot catch signals")?, hangups.context("cannot catch signals")?);
     let node = NodeId::new(getrandom::u64().context("the system has no random numbers")?);
-    let descriptors = raise_limit();
+    let open_files = OpenFileLimit::raise();
     if config.is_open_to_the_network() {
         log_event!(open_auth_exposed {});
     }
@@ -61,30 +63,42 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     let policy = config.connection_settings()?;
     let tokens = jwt_authenticator(config, &loader, &process)?;
     let authenticator: Box<dyn Authenticator> = match &tokens {
-        None => Box::new(OpenAuthenticator),
+        None => Box::new(OpenAuthenticator { user_id_form: config.user_id_form }),
         Some(tokens) => Box::new(Arc::clone(tokens)),
     };
     let listeners = listen(&config.listen, config.send_buffer_bytes())?;
     let store = open_store(config, node, &process)?;
     log_users::apply(config)?;
-    let bounds = config.connection_limits(descriptors);
-    log_capacity(config, descriptors, &bounds)?;
+    let bounds = config.connection_limits(open_files.now);
+    log_capacity(&loaded, &open_files, &bounds)?;
     let settings = Settings { store_timeout: config.store_timeout, connection_limits: bounds, connection: policy };
     let server = Server::new(listeners, Arc::clone(&store), authenticator, settings)?;
     let executor = Arc::new(Executor::new());
-    let operating = serve_admin(config, &store, &server, &process, &executor);
-    announce(config, &server, node)?;
+    let in_force = ConfigInForce::new(loaded.clone());
+    let status = StatusSource {
+        server: server.handle(),
+        node: node.to_string(),
+        clock: process.clock.clone(),
+        started_at: process.clock.now(),
+        addresses: server.addresses().to_vec(),
+        loader: loader.clone(),
+        started: loaded.clone(),
+        in_force: in_force.clone(),
+    };
+    let operating = serve_admin(config, &store, &server, status, &process, &executor);
+    announce(&loaded, &server, node)?;
 
     let threads = config.threads;
     let reloader = Reloader {
         loader,
         started: loaded.clone(),
         loaded,
+        in_force,
         server: server.handle(),
         store: Arc::clone(&store),
         tokens,
         log: log.handle(),
-        descriptors,
+        open_files,
         keys_read: None,
     };
     let (reloader, mut hangups) = (Arc::new(Mutex::new(reloader.with_keys_read())), Some(hangups));
@@ -131,6 +145,7 @@ fn serve_admin(
     config: &Config,
     store: &Arc<dyn Store>,
     server: &Server,
+    status: StatusSource,
     process: &Process,
     executor: &Arc<Executor<'static>>,
 ) -> Option<Task<()>> {
@@ -142,7 +157,9 @@ fn serve_admin(
     let socket = Arc::new(smol::lock::Mutex::new(BoundSocket::bind(&config.data)));
     let registry = Arc::clone(server.registry());
     let address_of = Box::new(move |session| registry.client_address(session));
-    let service = Arc::new(AdminService::new(Arc::clone(store), Some(address_of), config.store_timeout));
+    let service = AdminService::new(Arc::clone(store), Some(address_of), config.store_timeout);
+    let service = service.with_data(&config.data).with_user_id_form(config.user_id_form);
+    let service = Arc::new(service.with_server_status(status.into_status()));
     let tasks = Arc::clone(executor);
     Some(process.supervisor.spawn(Part::Admin, executor, move || {
         socket::serve(Arc::clone(&socket), Arc::clone(&service), Arc::clone(&tasks), SocketBounds::default())
@@ -150,25 +167,22 @@ fn serve_admin(
 }
 
 /// Logs the limit of open files and the number of connections that it leaves room for.
-fn log_capacity(config: &Config, descriptors: u64, bounds: &ConnectionLimits) -> anyhow::Result<()> {
-    /// Fewer are probably a mistake.
-    const FEW: usize = 1000;
-
-    let max_connections = bounds.connections;
-    log_event!(open_files_limit { descriptors, max_connections: max_connections.map(NonZeroUsize::get) });
-    if max_connections.is_some() && descriptors <= Config::SPARE_DESCRIPTORS {
-        bail!(
-            "the process may open {descriptors} files, and the server keeps {} of them free of connections: raise the limit \
-             (ulimit -n), or set max_connections to unlimited",
-            Config::SPARE_DESCRIPTORS
-        );
+fn log_capacity(loaded: &Loaded, limit: &OpenFileLimit, bounds: &ConnectionLimits) -> anyhow::Result<()> {
+    let max_connections = bounds.connections.map(NonZeroUsize::get);
+    log_event!(open_files_limit {
+        descriptors: limit.now,
+        hard_limit: limit.hard,
+        max_connections,
+        reason: display(limit)
+    });
+    match Capacity::check(limit, loaded) {
+        Capacity::Enough => Ok(()),
+        Capacity::Reduced(message) => {
+            log_event!(few_connections { max_connections, reason: display(message) });
+            Ok(())
+        }
+        Capacity::None(message) => bail!(message),
     }
-    if config.connection_limits(u64::MAX).connections != max_connections
-        && max_connections.is_some_and(|max| max.get() < FEW)
-    {
-        log_event!(few_connections { max_connections: max_connections.map(NonZeroUsize::get) });
-    }
-    Ok(())
 }
 
 fn jwt_authenticator(
@@ -199,9 +213,9 @@ fn open_store(config: &Config, node: NodeId, process: &Process) -> anyhow::Resul
 }
 
 /// Says where the server listens, and where its data is: in the log, and in the only line on standard output.
-fn announce(config: &Config, server: &Server, node: NodeId) -> io::Result<()> {
-    let scheme = if config.tls_cert.is_some() { "wss" } else { "ws" };
-    let addresses: Vec<String> = server.addresses().iter().map(|address| format!("{scheme}://{address}")).collect();
+fn announce(loaded: &Loaded, server: &Server, node: NodeId) -> io::Result<()> {
+    let config = &loaded.config;
+    let addresses = listen_urls(loaded, server.addresses());
     let data = match config.store {
         StoreKind::Memory => "memory only".to_owned(),
         StoreKind::Lmdb => config.data.display().to_string(),

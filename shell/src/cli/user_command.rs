@@ -1,28 +1,18 @@
 //! `server limit`, `explain`, `end` and `forget`: an operator's commands.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use session_core::ledger::{LimitSource, WhenFull};
-use session_core::protocol::StatusWord;
-use session_core::{NodeId, SessionId, UserId};
-use smol::Timer;
+use session_core::ledger::WhenFull;
+use session_core::{SessionId, UserId};
 
+use super::admin_access;
+use super::user_text::describe;
 use crate::admin::{
-    AdminRequest, AdminService, BoundSocket, DefaultWord, NextOutcome, Override, SessionReport, SlotCount,
-    UnlimitedWord, UserPatch, UserReport, socket,
+    AdminRequest, AdminService, Change, DefaultWord, Override, SlotCount, UnlimitedWord, UserPatch, UserReport, socket,
 };
-use crate::config::{Config, StoreKind, when_full_values};
-use crate::runtime::rfc3339::format_rfc3339;
-use crate::store::{LmdbStore, OpenError, Store as _};
-
-/// How long to wait for the socket of a server that uses the directory. Longer than the server takes to notice that the
-/// socket is gone.
-const SOCKET_TIMEOUT: Duration = BoundSocket::CHECK_INTERVAL.saturating_mul(3);
+use crate::config::{Config, when_full_values};
 
 /// A request from the command line.
 #[derive(Debug)]
@@ -135,6 +125,17 @@ fn parse_session(text: &str) -> Result<SessionId, String> {
     SessionId::parse(text).ok_or_else(|| "expected 32 hexadecimal digits".into())
 }
 
+/// The exit code of a request that there was nothing to do for.
+pub(crate) const NOTHING_TO_DO: u8 = 6;
+
+/// A question is always answered. A change may have been made already, or not be needed.
+fn exit_code(report: &UserReport, request: &AdminRequest) -> u8 {
+    match (request, report.change) {
+        (AdminRequest::Explain, _) | (_, Change::Made | Change::WouldBeMade) => 0,
+        (AdminRequest::Limit(_) | AdminRequest::End(_) | AdminRequest::Forget, Change::None) => NOTHING_TO_DO,
+    }
+}
+
 /// Sends the request to the server that runs on this data directory. Without such a server, handles it here. Returns the
 /// exit code.
 pub(crate) fn run(
@@ -144,133 +145,21 @@ pub(crate) fn run(
     err: &mut impl Write,
 ) -> io::Result<u8> {
     match smol::block_on(request(command, config)) {
-        Ok(report) if command.json => {
-            let json = serde_json::to_string(&report).expect("strings and numbers always serialise");
-            writeln!(out, "{json}").map(|()| 0)
+        Ok(report) => {
+            let code = exit_code(&report, &command.request);
+            if command.json {
+                let json = serde_json::to_string(&report).expect("strings and numbers always serialise");
+                writeln!(out, "{json}").map(|()| code)
+            } else {
+                write!(out, "{}", describe(&report, &command.request)).map(|()| code)
+            }
         }
-        Ok(report) => write!(out, "{}", describe(&report, &command.request)).map(|()| 0),
         Err(error) => writeln!(err, "error: {error}").map(|()| 1),
     }
 }
 
-async fn request(
-    UserCommand { user, request: order, .. }: &UserCommand,
-    config: &Config,
-) -> Result<UserReport, String> {
-    match config.store {
-        StoreKind::Memory => {
-            return Err("operator commands need a data directory, and store = \"memory\" has none".into());
-        }
-        StoreKind::Lmdb => {}
-    }
-    let node = NodeId::new(getrandom::u64().map_err(|error| error.to_string())?);
-    let give_up_at = Instant::now() + SOCKET_TIMEOUT;
-    let store = loop {
-        if let Some(report) = socket::request(&config.data, user, order).await? {
-            return Ok(report);
-        }
-        // Opening would create a store in a directory that has none, such as a mistyped one.
-        if !LmdbStore::is_in(&config.data) {
-            return Err(format!(
-                "there is no server data in {}: name the data directory with --data",
-                config.data.display()
-            ));
-        }
-        match LmdbStore::open(&config.lmdb(), node) {
-            Ok(store) => break Arc::new(store),
-            Err(OpenError::InUse { holder, .. }) if give_up_at <= Instant::now() => {
-                return Err(format!(
-                    "{holder} uses {}, but does not answer at {}. If that is a server, its log says why it cannot open that \
-                     socket; it keeps trying",
-                    config.data.display(),
-                    socket::path(&config.data).display()
-                ));
-            }
-            // A server that starts or stops, or whose socket was deleted, which it notices soon.
-            Err(OpenError::InUse { .. }) => drop(Timer::after(Duration::from_millis(100)).await),
-            Err(error) => return Err(error_chain(&error)),
-        }
-    };
-    let operator = AdminService::new(Arc::<LmdbStore>::clone(&store), None, config.store_timeout);
-    let report = operator.handle(user, order).await.map_err(|why| why.to_string());
-    if store.close(Duration::from_secs(5)).await.is_err() {
-        return Err("the store did not close in time".into());
-    }
-    report
-}
-
-/// The error and its causes.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut message = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let _infallible = write!(message, ": {error}");
-        next = error.source();
-    }
-    message
-}
-
-/// The report as text for people.
-fn describe(report: &UserReport, request: &AdminRequest) -> String {
-    let UserReport { user, limit, limit_source, when_full, connections, sessions, next, ended, dry_run } = report;
-    let mut text = String::new();
-    let mut line = |message: String| {
-        text += &message;
-        text.push('\n');
-    };
-    let limit_source = match limit_source {
-        LimitSource::Server => "the server's default, unless a token has another",
-        LimitSource::Token => "the token's limit",
-        LimitSource::User => "per-user override",
-    };
-    if matches!(request, AdminRequest::Forget) {
-        line(format!("user {:?} is deleted", user.as_str()));
-    }
-    let plural = |count: u32| if count == 1 { "" } else { "s" };
-    line(format!(
-        "user {:?} holds {connections} slot{} of {limit} ({limit_source})",
-        user.as_str(),
-        plural(*connections)
-    ));
-    if *when_full == WhenFull::EvictOldest {
-        line("when all slots are taken, a new session ends the one with the oldest slot".into());
-    }
-    for SessionReport { session, from, client_prefix } in sessions {
-        let mut message = format!("  {} since {}", session.id, format_rfc3339(session.since));
-        for (what, name) in [("label", &session.label), ("device", &session.device)] {
-            if let Some(name) = name {
-                let _infallible = write!(message, ", {what} {:?}", name.as_str());
-            }
-        }
-        if let Some(from) = from {
-            let _infallible = write!(message, ", from {from}");
-            if let Some(prefix) = client_prefix.as_ref().filter(|prefix| **prefix != from.to_string()) {
-                let _infallible = write!(message, " (counted as {prefix})");
-            }
-        }
-        match (session.state, session.until) {
-            (StatusWord::Live, _) => {}
-            (StatusWord::Lingering, Some(until)) => {
-                let _infallible = write!(message, ", lost, kept until {}", format_rfc3339(until));
-            }
-            (StatusWord::Lingering, None) => message += ", lost",
-        }
-        line(message);
-    }
-    let verb = if *dry_run { "would end" } else { "ended" };
-    for session in ended {
-        line(format!("  {session} {verb}"));
-    }
-    if *dry_run && ended.is_empty() {
-        line("no session would end".into());
-    }
-    line(match next {
-        NextOutcome::Granted { ended } if ended.is_empty() => "the next session would get a slot".into(),
-        NextOutcome::Granted { ended } => {
-            format!("the next session would get a slot, and end {}", ended.join(" and "))
-        }
-        NextOutcome::Denied if *limit == 0 => "the next session would be denied: the limit is 0".into(),
-        NextOutcome::Denied => "the next session would be denied: all slots are taken".into(),
-    });
-    text
+async fn request(UserCommand { user, request, .. }: &UserCommand, config: &Config) -> Result<UserReport, String> {
+    let server = async || socket::request(&config.data, user, request).await;
+    let store = async |service: &AdminService| service.handle(user, request).await.map_err(|why| why.to_string());
+    admin_access::ask(config, server, store).await
 }

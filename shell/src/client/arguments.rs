@@ -26,11 +26,10 @@ Exit codes. With several sessions the highest counts:
   1  the output cannot be written, or signals cannot be caught
   2  wrong usage, or a bad token or certificate file
   3  a session was denied a slot: the user, or the device, has reached the connection limit
-  4  a session was lost: the server cannot be reached or trusted, does not answer within 10
-     seconds, closed the connection or refused for another reason; or the file of --resume is
-     bad; or a second Ctrl-C did not wait for the answer to BYE
-  5  another session of the user or the operator ended a session (4409), or a session continues
-     on another connection (4410)";
+  4  a session was lost: the server cannot be reached or trusted, does not answer within 10 seconds, closed the connection \
+or refused for another reason; or the file of --resume is bad; or a second Ctrl-C did not wait for the answer to BYE
+  5  another session of the user or the operator ended a session (4409), or a session continues on another connection \
+(4410)";
 
 const SESSIONS_AFTER_HELP: &str = "\
 The client signs in for a moment, which takes a slot of the user if one is free. If none is free, the server denies \
@@ -256,5 +255,35 @@ fn choose_credentials(user: Option<UserId>, token_file: Option<TokenFile>) -> Re
         (None, Some(token)) => Ok(Credentials::Token(token)),
         (Some(user), None) => Ok(Credentials::User(user.as_str().into())),
         (None, None) => Ok(Credentials::User("testuser".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use session_core::protocol::CloseReason;
+
+    use super::*;
+    use crate::runtime::help_text::tests::assert_help_is_wrapped_once;
+
+    #[test]
+    fn help_is_wrapped_once() {
+        assert_help_is_wrapped_once(&Arguments::command());
+    }
+
+    #[test]
+    fn exit_code_5_names_its_close_codes() {
+        let (_, help) = AFTER_HELP.split_once("\n  5  ").unwrap();
+        for reason in CloseReason::ALL {
+            assert_eq!(help.contains(&format!("({})", reason.code())), reason.is_slot_lost(), "{reason}");
+        }
+    }
+
+    #[test]
+    fn flags_of_a_command_may_stand_before_it() {
+        for arguments in [&["--json", "sessions"][..], &["--url", "ws://localhost:1", "sessions", "--json"]] {
+            let arguments = Arguments::from_command_line(["client"].iter().chain(arguments)).unwrap();
+            assert!(matches!(arguments.command, Some(Command::Sessions(ServerArguments { json: true, .. }))));
+        }
+        assert!(Arguments::from_command_line(["client", "--connections", "3", "sessions"]).is_err());
     }
 }

@@ -3,7 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use session_core::protocol::{AuthenticateFailure, AuthenticateFailureDetails, CredentialError, RequestError};
+use session_core::protocol::{
+    AuthenticateFailure, AuthenticateFailureDetails, CloseReason, CredentialError, RequestError,
+};
 use thiserror::Error;
 
 use super::{ConnectError, Url, UrlError};
@@ -95,7 +97,7 @@ pub enum Error {
         received: String,
     },
     /// The server closed the connection.
-    #[error("the server closed the connection: {code} {reason}{}", close_advice(*.code))]
+    #[error("the server closed the connection: {code} {reason}{}", close_advice(*.code, .reason))]
     Closed {
         /// The close code (RFC 6455 §7.4), 1005 if the close frame had none.
         code: u16,
@@ -188,13 +190,12 @@ fn unreachable_advice(reason: &io::Error) -> &'static str {
     }
 }
 
-fn close_advice(code: u16) -> &'static str {
-    match code {
-        1001 | 1011 | 1013 => "; try again in a while",
-        4402 => "; authenticate again with a fresh token",
-        4408 => "; connect again",
-        4409 => "; connect again if that was not meant",
-        _ => "",
+fn close_advice(code: u16, message: &str) -> String {
+    // Two reasons may share a code. The message tells them apart.
+    let same_message = CloseReason::with_code(code).find(|reason| reason.message() == message);
+    match same_message.or_else(|| CloseReason::with_code(code).next()).map_or("", CloseReason::advice) {
+        "" => String::new(),
+        advice => format!("; {advice}"),
     }
 }
 
@@ -244,5 +245,21 @@ mod tests {
         }
         let late = Error::TimedOut { awaited: "HELLO", after: Duration::from_secs(10) };
         assert_eq!(late.to_string(), "no HELLO within 10s; the server may be overloaded, try again later");
+    }
+
+    #[test]
+    fn advice_after_a_close_agrees_with_the_table() {
+        for reason in CloseReason::ALL {
+            let error = Error::Closed { code: reason.code(), reason: reason.message().into() };
+            let advice = if reason.advice().is_empty() { String::new() } else { format!("; {}", reason.advice()) };
+            assert_eq!(error.to_string(), format!("the server closed the connection: {reason}{advice}"));
+        }
+        let unknown = Error::Closed { code: 4999, reason: "Such is life".into() };
+        assert_eq!(unknown.to_string(), "the server closed the connection: 4999 Such is life");
+        let other_words = Error::Closed { code: 4402, reason: "Too old".into() };
+        assert!(
+            other_words.to_string().ends_with("4402 Too old; authenticate again with a fresh token"),
+            "{other_words}"
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use session_core::protocol::{AuthenticateFailure, CredentialError, TokenError};
+use session_core::protocol::{AuthenticateFailure, CredentialError, Reconnect, TokenError};
 
 use super::{ConnectError, Error};
 
@@ -26,13 +26,7 @@ impl RetryDecision {
     #[must_use]
     pub fn from_error(error: &Error) -> Self {
         match error {
-            Error::Closed { code, .. } => match code {
-                1001 | 1011 | 1013 => Self::WithBackoff,
-                4402 => Self::WithFreshToken,
-                4408 => Self::Immediately,
-                // An evicted session that reconnects would evict another one, and so on without end.
-                _ => Self::Never,
-            },
+            Error::Closed { code, .. } => Reconnect::after_code(*code).into(),
             Error::Lost(_) => Self::Immediately,
             Error::Unreachable { .. } | Error::TimedOut { .. } => Self::WithBackoff,
             Error::Refused { reason: AuthenticateFailure::Store(_) | AuthenticateFailure::StoreTimedOut, .. } => {
@@ -73,6 +67,17 @@ impl RetryDecision {
             | Error::RequestFailed(_)
             | Error::Unexpected { .. }
             | Error::NotConnected { .. } => Self::Never,
+        }
+    }
+}
+
+impl From<Reconnect> for RetryDecision {
+    fn from(reconnect: Reconnect) -> Self {
+        match reconnect {
+            Reconnect::Never => Self::Never,
+            Reconnect::Immediately => Self::Immediately,
+            Reconnect::WithBackoff => Self::WithBackoff,
+            Reconnect::WithFreshToken => Self::WithFreshToken,
         }
     }
 }

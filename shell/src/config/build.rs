@@ -125,6 +125,7 @@ impl Config {
     pub fn token_validation(&self) -> TokenValidation {
         TokenValidation {
             user_claim: self.jwt_user_claim.clone(),
+            user_id_form: self.user_id_form,
             limit_claim: self.jwt_limit_claim.clone(),
             device_claim: self.jwt_device_claim.clone(),
             audiences: self.jwt_audience.clone(),
@@ -218,6 +219,7 @@ mod tests {
 
     use super::*;
     use crate::config::{ConfigLoader, Flags};
+    use crate::runtime::user_id_form::UserIdForm;
     use crate::net::forwarded::ForwardedHeader;
     use crate::net::origins::Origin;
     use crate::net::subprotocols::Selection;
@@ -387,6 +389,7 @@ mod tests {
         let config = config(&[
             ("JWT_ALGORITHM", "HS384,HS512"),
             ("JWT_USER_CLAIM", "uid"),
+            ("USER_ID_FORM", "nfc"),
             ("JWT_LIMIT_CLAIM", "/plan/seats"),
             ("JWT_DEVICE_CLAIM", "dev"),
             ("JWT_AUDIENCE", "chess,go"),
@@ -399,6 +402,7 @@ mod tests {
         assert_eq!((&*verifier.keys.algorithm_names(), verifier.keys.count()), ("HS384, HS512", 1));
         let rules = TokenValidation {
             user_claim: "uid".parse().unwrap(),
+            user_id_form: UserIdForm::Nfc,
             limit_claim: "/plan/seats".parse().unwrap(),
             device_claim: "dev".parse().ok(),
             audiences: vec!["chess".into(), "go".into()],

@@ -1,5 +1,6 @@
 //! Conflicts between keys whose values are valid each by itself.
 
+use super::error::ConfigSource;
 use super::table::{Authentication, Config};
 use super::value::Bound;
 use crate::auth::Algorithm;
@@ -11,12 +12,20 @@ use crate::net::listen_address::ListenAddress;
 pub(crate) struct Conflict {
     pub(crate) keys: &'static [&'static str],
     pub(crate) reason: String,
+    /// Where the error is, if not at the strongest source of the keys.
+    pub(crate) source: Option<ConfigSource>,
+}
+
+impl Conflict {
+    pub(super) fn new(keys: &'static [&'static str], reason: impl Into<String>) -> Self {
+        Self { keys, reason: reason.into(), source: None }
+    }
 }
 
 /// Every conflict in this configuration.
 pub(crate) fn check_conflicts(config: &Config) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
-    let mut add = |keys, reason: &str| conflicts.push(Conflict { keys, reason: reason.into() });
+    let mut add = |keys, reason: &str| conflicts.push(Conflict::new(keys, reason));
     match (&config.tls_cert, &config.tls_key) {
         (Some(_), None) => add(&["tls_cert", "tls_key"], "a certificate needs its key"),
         (None, Some(_)) => add(&["tls_key", "tls_cert"], "a key needs its certificate"),

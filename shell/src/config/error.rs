@@ -64,15 +64,20 @@ impl ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, keys, reason, suggestion } = self;
-        write!(f, "{source}")?;
+        // A key at its default is named alone.
+        let has_place = *source != ConfigSource::Default || keys.is_empty();
+        if has_place {
+            write!(f, "{source}")?;
+        }
         if let ConfigSource::Line { column, .. } = source {
             write!(f, ":{column}")?;
         }
         // The name of a variable or of a flag already names its key.
         if keys.len() > 1 || matches!(source, ConfigSource::Default | ConfigSource::File(_) | ConfigSource::Line { .. })
         {
+            let first = if has_place { ": " } else { "" };
             for (at, key) in keys.iter().enumerate() {
-                write!(f, "{} {key}", if at == 0 { ":" } else { "," })?;
+                write!(f, "{}{key}", if at == 0 { first } else { ", " })?;
             }
         }
         write!(f, ": {reason}")?;
@@ -121,6 +126,8 @@ mod tests {
             ..ConfigError::new(ConfigSource::Flag("--a".into()), "no")
         };
         assert_eq!(both.to_string(), "--a: a, b: no");
+        let missing = ConfigError::for_key(ConfigSource::Default, "jwt_secret_file", "there is none");
+        assert_eq!(missing.to_string(), "jwt_secret_file: there is none");
         let file = ConfigError::new(ConfigSource::File("sessions.toml".into()), "cannot be read");
         assert_eq!(file.to_string(), "sessions.toml: cannot be read");
         assert_eq!(line.to_string(), "sessions.toml:12", "a source has no column");

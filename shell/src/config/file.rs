@@ -12,13 +12,17 @@ use super::error::{ConfigError, ConfigSource, nearest};
 use super::key::Key;
 use super::layer::{KeyValue, Layer};
 use super::value::Shape;
+use crate::runtime::access::{self, Right};
 
 /// What this file sets.
 pub(super) fn read(keys: &'static [Key], path: &Path) -> Layer {
     match fs::read_to_string(path) {
         Ok(text) => parse(keys, path, &text),
         Err(error) => {
-            let error = ConfigError::new(ConfigSource::File(path.into()), format!("it cannot be read: {error}"));
+            let error = ConfigError::new(
+                ConfigSource::File(path.into()),
+                format!("it cannot be read: {}", access::explain(&error, path, Right::Read)),
+            );
             Layer { errors: vec![error], ..Layer::default() }
         }
     }

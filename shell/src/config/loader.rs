@@ -10,11 +10,12 @@ use std::path::PathBuf;
 
 use super::conflicts::{Conflict, check_conflicts};
 use super::error::{ConfigError, ConfigErrors, ConfigSource};
+use super::files::EnvironmentSecret;
 use super::flags::Flags;
 use super::key::Key;
 use super::layer::{KeyValue, Layer};
 use super::value::InvalidValue;
-use super::{Config, environment, file};
+use super::{Config, environment, file, files};
 use crate::auth::Secret;
 
 /// The sources of a configuration. It can load them again, for example after the file has changed.
@@ -61,6 +62,32 @@ impl ConfigLoader {
     /// Every error in every source.
     pub fn load(&self) -> Result<Loaded, ConfigErrors> {
         self.load_with(check_conflicts)
+    }
+
+    /// Loads all sources, for a server that is to run with them. Also checks the files that they name.
+    ///
+    /// # Errors
+    /// Every error in every source, and in every file: certificate, key, secret, keys of tokens.
+    pub fn load_for_server(&self) -> Result<Loaded, ConfigErrors> {
+        let secret = self.secret();
+        self.load_with_files(EnvironmentSecret::Known(secret.as_ref()))
+    }
+
+    /// Loads all sources, for a server that another process will be. Its environment may have the secret of tokens, so a
+    /// missing one is no error.
+    ///
+    /// # Errors
+    /// As for [`load_for_server`](Self::load_for_server).
+    pub fn load_for_other_server(&self) -> Result<Loaded, ConfigErrors> {
+        self.load_with_files(EnvironmentSecret::Unknown)
+    }
+
+    fn load_with_files(&self, secret: EnvironmentSecret<'_>) -> Result<Loaded, ConfigErrors> {
+        self.load_with(|config| {
+            let mut errors = check_conflicts(config);
+            errors.extend(files::check(config, secret));
+            errors
+        })
     }
 
     fn load_with(&self, check_conflicts: impl Fn(&Config) -> Vec<Conflict>) -> Result<Loaded, ConfigErrors> {
@@ -133,9 +160,9 @@ impl ConfigSource {
 impl Conflict {
     /// The error, located at the strongest source of its keys.
     fn into_error(self, settings: &[KeyValue]) -> ConfigError {
-        let Self { keys, reason } = self;
+        let Self { keys, reason, source } = self;
         let sources = settings.iter().filter(|setting| keys.contains(&setting.key.name)).map(|setting| &setting.source);
-        let source = sources.max().cloned().unwrap_or(ConfigSource::Default);
+        let source = source.or_else(|| sources.max().cloned()).unwrap_or(ConfigSource::Default);
         ConfigError { keys: keys.iter().map(|&key| key.into()).collect(), ..ConfigError::new(source, reason) }
     }
 }
@@ -245,7 +272,7 @@ mod tests {
         let loader = ConfigLoader::new(flags(&[("limit", "6")]), variables(&[("SESSIONS_LOG", "warn")]));
         let check = |config: &Config| {
             assert_eq!(config.limit.slots(), 6);
-            let conflict = |keys, reason: &str| Conflict { keys, reason: reason.into() };
+            let conflict = |keys, reason: &str| Conflict::new(keys, reason);
             vec![conflict(&["log", "limit"], "no"), conflict(&["threads", "log"], "never")]
         };
         let errors = messages(loader.load_with(check).unwrap_err());

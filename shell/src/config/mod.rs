@@ -20,6 +20,7 @@ mod diff;
 mod environment;
 pub(crate) mod error;
 mod file;
+mod files;
 pub(crate) mod flags;
 pub(crate) mod key;
 mod layer;

@@ -30,6 +30,7 @@ use crate::runtime::duration::duration_within;
 use crate::runtime::events::LogUsers;
 use crate::runtime::log::{Log, LogFormat};
 use crate::runtime::threads::one_per_core;
+use crate::runtime::user_id_form::UserIdForm;
 use crate::store::Retention;
 
 settings! {
@@ -119,6 +120,11 @@ settings! {
 
         /// Let a server with open authentication listen beyond this machine
         allow_open_auth: bool { reader: switch(), value: "BOOL", default: "false", applies: AfterRestart }
+
+        /// Which spellings of a user's id are the same user: `exact`, none; `nfc`, an accented letter in either encoding of
+        /// Unicode; `precis`, also capitals and letters of full width, without spaces (RFC 8265, UsernameCaseMapped). A change does not
+        /// rename users who are stored already
+        user_id_form: UserIdForm { reader: choice(), value: "FORM", default: "exact", applies: AfterRestart }
 
         /// The algorithms that sign tokens: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384
         /// or EdDSA. Several, such as RS256,ES256, while the issuer changes from one to another; those with a secret (HS…)

@@ -95,6 +95,12 @@ impl SharedConnectionLimiter {
         (limiter.connections(), limiter.unauthenticated())
     }
 
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> ConnectionLimits {
+        self.lock().limits()
+    }
+
     /// The number of users whose connections are counted.
     #[must_use]
     pub fn tracked_users(&self) -> usize {

@@ -1,12 +1,13 @@
 //! Opens the listening sockets.
 
-use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::{fs, io};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
 use crate::net::listen_address::ListenAddress;
+use crate::runtime::access::User;
 
 /// How many connections the kernel completes before the server accepts them. `net.core.somaxconn` may limit it further.
 /// With 128, as in the standard library, the slowest of 1,000 simultaneous connections waited a second.
@@ -16,7 +17,7 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug, Error)]
 pub enum ListenError {
     /// An address cannot be bound.
-    #[error("cannot listen on {address}: {why}{}", hint(.why))]
+    #[error("cannot listen on {address}: {why}{}", hint(.address.port(), .why))]
     Address {
         /// The address.
         address: SocketAddr,
@@ -92,13 +93,30 @@ fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || matches!(error.raw_os_error(), Some(97 | 47))
 }
 
-fn hint(error: &io::Error) -> &'static str {
+fn hint(port: u16, error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::AddrInUse {
-        "; another program uses it, or it is given twice: choose another with --listen"
+        "; another program uses it, or it is given twice: choose another with --listen".into()
     } else if error.kind() == io::ErrorKind::PermissionDenied {
-        "; ports below 1024 need privileges: choose another with --listen"
+        denied_port(port, first_free_port(), &User::effective())
     } else {
-        ""
+        String::new()
+    }
+}
+
+/// The first port that a process without privileges may listen on.
+fn first_free_port() -> u16 {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok();
+    text.and_then(|text| text.trim().parse().ok()).unwrap_or(1024)
+}
+
+fn denied_port(port: u16, first_free: u16, user: &User) -> String {
+    if port < first_free {
+        format!(
+            "; {user} may not listen on ports below {first_free}: choose another with --listen, or give the server the \
+             capability CAP_NET_BIND_SERVICE (AmbientCapabilities=CAP_NET_BIND_SERVICE in a systemd unit)"
+        )
+    } else {
+        format!("; a policy of the system (SELinux, AppArmor, a sandbox) does not let {user} listen on this port")
     }
 }
 
@@ -113,6 +131,16 @@ mod tests {
         let error = listen(&[address.to_string().parse().unwrap()], None).unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot listen on {address}")), "{error}");
         assert!(error.contains("--listen"), "{error}");
+    }
+
+    #[test]
+    fn denied_port_says_what_the_user_may_do() {
+        let user = User::effective();
+        let low = denied_port(443, 1024, &user);
+        assert!(low.starts_with(&format!("; {user} may not listen on ports below 1024: choose another")), "{low}");
+        assert!(low.contains("AmbientCapabilities=CAP_NET_BIND_SERVICE"), "{low}");
+        assert!(denied_port(1024, 1024, &user).contains("a policy of the system"), "the port is not the reason");
+        assert!(denied_port(443, 80, &user).contains("a policy of the system"));
     }
 
     #[test]

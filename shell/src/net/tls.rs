@@ -9,6 +9,8 @@ use futures_rustls::rustls::crypto::aws_lc_rs;
 use futures_rustls::rustls::{self, InconsistentKeys, ServerConfig};
 use thiserror::Error;
 
+use crate::runtime::access::{self, Right};
+
 /// The files of a server's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
@@ -22,7 +24,7 @@ pub struct CertificateFiles {
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// The certificate's file cannot be read, or is not PEM.
-    #[error("cannot read {path}: {}", pem_error(.why))]
+    #[error("cannot read {path}: {}", pem_error(.path, .why))]
     Certificate {
         /// The file.
         path: PathBuf,
@@ -30,7 +32,7 @@ pub enum TlsError {
         why: pem::Error,
     },
     /// The key's file cannot be read, or holds no private key in PEM.
-    #[error("cannot read {path}: {}", pem_error(.why))]
+    #[error("cannot read {path}: {}", pem_error(.path, .why))]
     Key {
         /// The file.
         path: PathBuf,
@@ -63,11 +65,11 @@ fn key_mismatch(error: &rustls::Error) -> String {
     }
 }
 
-fn pem_error(error: &pem::Error) -> String {
+fn pem_error(path: &Path, error: &pem::Error) -> String {
     if let pem::Error::NoItemsFound = error {
         "it has no private key in PEM (-----BEGIN PRIVATE KEY-----); an encrypted key cannot be used".into()
     } else if let pem::Error::Io(error) = error {
-        error.to_string()
+        access::explain(error, path, Right::Read)
     } else {
         format!("it is not PEM: {error}")
     }
@@ -80,8 +82,7 @@ impl CertificateFiles {
     /// [`TlsError`] names the file and the reason.
     pub fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {
         let certificates = certificates(&self.certificate)?;
-        let key =
-            PrivateKeyDer::from_pem_file(&self.key).map_err(|why| TlsError::Key { path: self.key.clone(), why })?;
+        let key = private_key(&self.key)?;
         let unusable = |why| TlsError::Unusable { certificate: self.certificate.clone(), key: self.key.clone(), why };
         let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -93,6 +94,24 @@ impl CertificateFiles {
         // says so (RFC 7301 §3.2).
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(config))
+    }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|why| TlsError::Key { path: path.into(), why })
+}
+
+/// Every error of these files: of each, or else of the two together.
+#[must_use]
+pub fn check_files(certificate: Option<&Path>, key: Option<&Path>) -> Vec<TlsError> {
+    let unreadable =
+        [certificate.and_then(|path| certificates(path).err()), key.and_then(|path| private_key(path).err())];
+    let unreadable: Vec<_> = unreadable.into_iter().flatten().collect();
+    match (certificate, key) {
+        (Some(certificate), Some(key)) if unreadable.is_empty() => {
+            CertificateFiles { certificate: certificate.into(), key: key.into() }.load().err().into_iter().collect()
+        }
+        (_, _) => unreadable,
     }
 }
 

@@ -10,11 +10,15 @@ pub(crate) mod rfc3339;
 pub(crate) mod duration;
 pub(crate) mod command_line;
 pub mod events;
+pub(crate) mod help_text;
 pub mod log;
 pub mod threads;
 pub mod fair_turns;
 pub mod signals;
 pub mod malloc;
 pub mod open_files;
+pub mod descriptors;
+pub mod user_id_form;
+pub(crate) mod access;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -69,6 +69,12 @@ impl ServerHandle {
         &self.0.context.turns
     }
 
+    /// The limiter of connections, which knows how many there are.
+    #[must_use]
+    pub fn connection_limiter(&self) -> &SharedConnectionLimiter {
+        &self.0.connection_limiter
+    }
+
     /// Changes the limits on connections. Connections that exceed them stay.
     pub fn set_connection_limits(&self, limits: ConnectionLimits) {
         self.0.connection_limiter.set_limits(limits);

@@ -12,14 +12,19 @@ use super::completion::Completion;
 use super::failure::StoreFailure;
 use super::health::StoreHealth;
 use super::notifier::SessionNotifier;
-use super::pages::{Page, PageRequest, StoredSession, StoredUser};
+use super::pages::{Page, PageRequest, StoredSession, StoredUser, UserFilter};
 use super::shared::NodeContext;
+use super::usage::StoreUsage;
+use super::user_state::UserState;
 
 /// What a store answers to a question. Dropping the future gives up the question, which costs the store nothing.
 pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreFailure>>;
 
 /// What a store says of its health. It cannot fail: a store that does not work says so.
 pub type HealthFuture<'a> = BoxFuture<'a, StoreHealth>;
+
+/// What a store says of what it holds. It cannot fail.
+pub type UsageFuture<'a> = BoxFuture<'a, StoreUsage>;
 
 /// Keeps the users' records and applies [`session_core::ledger::apply`] to them, atomically for each user. The contract
 /// stands in [`session_core::ledger`].
@@ -49,13 +54,23 @@ pub trait Store: Send + Sync {
 
     /// Changes what is kept of a user beside slots. It is in force, for every later command and after a restart of a
     /// store that outlives its process, once the completion has answered `Ok`.
-    fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<(), StoreFailure>>);
+    ///
+    /// The answer is what was kept before. The store reads it in the same step as it makes the change: nothing else changes
+    /// it in between.
+    fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<UserState, StoreFailure>>);
 
-    /// One page of the users that the store knows. A user who was granted the first slot some seconds ago may be missing.
-    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<StoredUser>>;
+    /// What is kept of a user beside slots. Of a user whose first grant is some seconds old this may be nothing yet.
+    fn find_user(&self, user: UserId) -> StoreFuture<'_, UserState>;
+
+    /// One page of the users that the store knows. Each page looks at a bounded number of users. It has everybody who holds
+    /// a slot. A user who was granted the first slot some seconds ago, and has given it up again, may be missing.
+    fn list_users(&self, filter: UserFilter, page: PageRequest) -> StoreFuture<'_, Page<StoredUser>>;
 
     /// One page of the sessions that hold a slot now: those of one user, or of all.
     fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<StoredSession>>;
+
+    /// How much the store holds. It answers soon, also if the store does not work: then it leaves out what it cannot say.
+    fn usage(&self) -> UsageFuture<'_>;
 
     /// How the store is doing. It answers soon, also if the store does not work: that is what it says then.
     fn health(&self) -> HealthFuture<'_>;
@@ -112,6 +127,15 @@ impl UserUpdate {
         match self {
             Self::Set(overrides) => overrides,
             Self::Forget => UserOverrides::default(),
+        }
+    }
+
+    /// Whether this changes anything of what was kept.
+    #[must_use]
+    pub fn changes(self, before: UserState) -> bool {
+        match self {
+            Self::Set(overrides) => overrides != before.overrides,
+            Self::Forget => !before.is_empty(),
         }
     }
 }

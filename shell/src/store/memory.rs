@@ -8,15 +8,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use session_core::ledger::{self, ApplyResult, StoreCommand};
-use session_core::ledger::{AdmissionPolicy, Liveness, Outcome, SessionStatus, SlotLimit, StoreError, UserRecord};
+use session_core::ledger::{
+    AdmissionPolicy, Liveness, Outcome, SessionStatus, SlotLimit, StoreError, UserOverrides, UserRecord,
+};
 use session_core::{NodeId, SessionId, Timestamp, UserId};
 
-use super::api::{HealthFuture, Store, StoreFuture, UserUpdate};
+use super::api::{HealthFuture, Store, StoreFuture, UsageFuture, UserUpdate};
 use super::completion::Completion;
 use super::failure::StoreFailure;
 use super::health::StoreHealth;
-use super::pages::{Page, PageRequest, SessionPageBuilder, StoredSession, StoredUser, UserSeen, user_page};
+use super::pages::{Page, PageRequest, SessionPageBuilder, StoredSession, StoredUser, UserFilter};
 use super::shared::NodeContext;
+use super::usage::StoreUsage;
+use super::user_slice::UserRange;
+use super::user_state::{SeenState, SessionCounts, UserState};
 use crate::runtime::events::log_event;
 use crate::runtime::process::Process;
 
@@ -86,14 +91,38 @@ impl MemoryStore {
     }
 
     /// Each page looks at every user, so it takes longer the more there are. Commands wait meanwhile.
-    fn user_page(&self, request: &PageRequest) -> Result<Page<StoredUser>, StoreFailure> {
-        let after = request.after_user()?;
-        let is_behind = |user: &UserId| after.as_ref().is_none_or(|after| user > after);
+    fn user_page(&self, filter: &UserFilter, request: &PageRequest) -> Result<Page<StoredUser>, StoreFailure> {
+        let range = UserRange::new(filter, request)?;
+        let now = self.context.clock().now();
         let records = self.lock();
-        let holders =
-            records.as_ref().ok_or(CLOSED)?.holders(self.context.clock().now(), is_behind, request.limit() + 1);
-        let known = holders.into_iter().map(|(user, record)| (user.clone(), seen(record)));
-        Ok(user_page(request.limit(), known, self.context.policy().overrides_after(after.as_ref())))
+        let records = records.as_ref().ok_or(CLOSED)?;
+        let mut current = Vec::new();
+        for (user, record) in records.holders(now, |user| range.contains(user), range.limit + 1) {
+            let mut record = record.clone();
+            ledger::remove_lapsed(&mut record, now, |node| self.liveness(node));
+            current.push((user, record));
+        }
+        let holders = range.first_of(current.iter().map(|(user, record)| (*user, record)));
+        let overrides = if filter.with_sessions {
+            holders.map(|record| (Some(record), None::<UserOverrides>))
+        } else {
+            holders.merge(self.context.policy().overrides_in(&range))
+        };
+        Ok(overrides.into_page(range.limit, |user, (record, overrides)| {
+            let state = UserState { overrides: overrides.unwrap_or_else(|| self.overrides(&user)), seen: seen(record) };
+            StoredUser { user, state, sessions: record.map(SessionCounts::of_record).unwrap_or_default() }
+        }))
+    }
+
+    fn overrides(&self, user: &UserId) -> UserOverrides {
+        self.context.policy_for(user).overrides
+    }
+
+    /// What is kept of a user. `None` if the store is closed.
+    fn state(&self, user: &UserId) -> Option<UserState> {
+        let records = self.lock();
+        let record = records.as_ref()?.by_user.get(user);
+        Some(UserState { overrides: self.overrides(user), seen: seen(record) })
     }
 
     fn session_page(&self, user: Option<&UserId>, request: &PageRequest) -> Result<Page<StoredSession>, StoreFailure> {
@@ -195,9 +224,8 @@ impl Records {
 }
 
 /// When the user was granted the slots that are held. This store keeps no more.
-fn seen(record: &UserRecord) -> Option<UserSeen> {
-    let times = || record.sessions().iter().map(|session| session.since);
-    times().min().zip(times().max()).map(|(first, last)| UserSeen { first, last })
+fn seen(record: Option<&UserRecord>) -> SeenState {
+    SeenState::Never.with_grants(record.iter().flat_map(|record| record.sessions()).map(|session| session.since))
 }
 
 /// The answer of a store that is closed.
@@ -229,22 +257,34 @@ impl Store for MemoryStore {
         }
     }
 
-    fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<(), StoreFailure>>) {
-        let result = if self.lock().is_some() {
-            self.context.policy().set_overrides(&user, update.overrides());
-            Ok(())
-        } else {
-            Err(CLOSED)
+    fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<UserState, StoreFailure>>) {
+        let before = {
+            let records = self.lock();
+            records.as_ref().map(|records| {
+                let seen = seen(records.by_user.get(&user));
+                UserState { overrides: self.context.policy().set_overrides(&user, update.overrides()), seen }
+            })
         };
-        completion.answer(result);
+        completion.answer(before.ok_or(CLOSED));
     }
 
-    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<StoredUser>> {
-        Box::pin(ready(self.user_page(&page)))
+    fn find_user(&self, user: UserId) -> StoreFuture<'_, UserState> {
+        Box::pin(ready(self.state(&user).ok_or(CLOSED)))
+    }
+
+    fn list_users(&self, filter: UserFilter, page: PageRequest) -> StoreFuture<'_, Page<StoredUser>> {
+        Box::pin(ready(self.user_page(&filter, &page)))
     }
 
     fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<StoredSession>> {
         Box::pin(ready(self.session_page(user.as_ref(), &page)))
+    }
+
+    fn usage(&self) -> UsageFuture<'_> {
+        let now = self.context.clock().now();
+        let known = self.lock().as_ref().map(|records| records.holders(now, |_| true, usize::MAX).len());
+        let users_with_overrides = Some(self.context.policy().users_with_overrides());
+        Box::pin(ready(StoreUsage { known_users: known, users_with_overrides, ..StoreUsage::default() }))
     }
 
     fn health(&self) -> HealthFuture<'_> {

@@ -1,11 +1,10 @@
 //! Lists of users and sessions, in pages.
 
-use std::collections::BTreeMap;
-
-use session_core::ledger::{SessionRecord, StoreError, UserOverrides, UserRecord};
-use session_core::{SessionId, Timestamp, UserId};
+use session_core::ledger::{SessionRecord, StoreError, UserRecord};
+use session_core::{SessionId, UserId};
 
 use super::failure::StoreFailure;
+use super::user_state::{SessionCounts, UserState};
 
 /// Asks for one page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,25 +31,25 @@ pub struct Page<T> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(Box<[u8]>);
 
+/// Which users to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UserFilter {
+    /// What the ids begin with.
+    pub prefix: String,
+    /// Whether to list only users with sessions.
+    pub with_sessions: bool,
+}
+
 /// A user in a store's list: one who was granted a slot and is not forgotten, or one with overrides. A store that keeps
 /// nothing of users without slots lists the users with slots or overrides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredUser {
     /// Which user.
     pub user: UserId,
-    /// The user's overrides, empty if there are none.
-    pub overrides: UserOverrides,
-    /// When the user was granted a slot. `None` if that never happened, or cannot be read.
-    pub seen: Option<UserSeen>,
-}
-
-/// When a user was granted slots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UserSeen {
-    /// The first time.
-    pub first: Timestamp,
-    /// The last time. A store may keep it only coarsely.
-    pub last: Timestamp,
+    /// What is kept of the user. Who has sessions has been seen, also if the store has not noted it yet.
+    pub state: UserState,
+    /// The sessions that hold the user's slots now.
+    pub sessions: SessionCounts,
 }
 
 /// A session in a store's list: it holds a slot, live or lingering.
@@ -108,34 +107,13 @@ impl Cursor {
         &self.0
     }
 
-    fn after_user(user: &UserId) -> Self {
+    pub(super) fn after_user(user: &UserId) -> Self {
         Self(user.as_str().as_bytes().into())
     }
 
     fn after_session(user: &UserId, session: SessionId) -> Self {
         Self([&session.to_bytes(), user.as_str().as_bytes()].concat().into())
     }
-}
-
-/// Makes one page of users, in the order of their ids.
-///
-/// `known` are the first users behind the cursor, at least one more than the limit or else all. `overrides` are all of those
-/// behind the cursor.
-pub(super) fn user_page(
-    limit: usize,
-    known: impl IntoIterator<Item = (UserId, Option<UserSeen>)>,
-    overrides: Vec<(UserId, UserOverrides)>,
-) -> Page<StoredUser> {
-    let mut users: BTreeMap<UserId, (UserOverrides, Option<UserSeen>)> =
-        overrides.into_iter().map(|(user, overrides)| (user, (overrides, None))).collect();
-    for (user, seen) in known {
-        users.entry(user).or_default().1 = seen;
-    }
-    let is_last = users.len() <= limit;
-    let entries = users.into_iter().map(|(user, (overrides, seen))| StoredUser { user, overrides, seen });
-    let items: Vec<_> = entries.take(limit).collect();
-    let next = items.last().filter(|_| !is_last).map(|entry| Cursor::after_user(&entry.user));
-    Page { items, next }
 }
 
 /// Builds one page of sessions, in the order of their users' ids and then of their own.

@@ -8,6 +8,7 @@ use session_core::ledger::{AdmissionPolicy, EndedSession, UserOverrides};
 use session_core::{NodeId, UserId};
 
 use super::notifier::{NotifierSlot, SessionNotifier};
+use super::user_slice::{UserRange, UserSlice};
 use crate::runtime::clock::Clock;
 use crate::runtime::process::Process;
 
@@ -103,20 +104,17 @@ impl SharedPolicy {
         self.0.read().unwrap_or_else(PoisonError::into_inner).overrides.len()
     }
 
-    /// The users with overrides whose ids come after this one, in no order.
-    pub(super) fn overrides_after(&self, after: Option<&UserId>) -> Vec<(UserId, UserOverrides)> {
+    /// The first users of a range who have overrides. Looks at all overrides: they are few, in a table of many users.
+    pub(super) fn overrides_in(&self, range: &UserRange) -> UserSlice<UserOverrides> {
         let all = &self.0.read().unwrap_or_else(PoisonError::into_inner).overrides;
-        let behind = all.iter().filter(|(user, _)| after.is_none_or(|after| *user > after));
-        behind.map(|(user, overrides)| (user.clone(), *overrides)).collect()
+        range.first_of(all.iter().map(|(user, overrides)| (user, *overrides)))
     }
 
-    pub(super) fn set_overrides(&self, user: &UserId, overrides: UserOverrides) {
+    /// Returns the overrides that were in force before.
+    pub(super) fn set_overrides(&self, user: &UserId, overrides: UserOverrides) -> UserOverrides {
         let all = &mut self.0.write().unwrap_or_else(PoisonError::into_inner).overrides;
-        if overrides.is_empty() {
-            all.remove(user);
-        } else {
-            all.insert(user.clone(), overrides);
-        }
+        let before = if overrides.is_empty() { all.remove(user) } else { all.insert(user.clone(), overrides) };
+        before.unwrap_or_default()
     }
 
     pub(super) fn for_user(&self, user: &UserId) -> AdmissionPolicy {

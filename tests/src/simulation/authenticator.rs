@@ -27,7 +27,7 @@ pub(super) fn expiry(token: &str) -> Option<UnixSeconds> {
 
 impl Authenticator for SimulatedAuthenticator {
     fn authenticate(&self, credential: &Credential) -> Result<Identity, InvalidCredential> {
-        let Credential::Token(token) = credential else { return OpenAuthenticator.authenticate(credential) };
+        let Credential::Token(token) = credential else { return OpenAuthenticator::default().authenticate(credential) };
         Ok(self.read(token)?)
     }
 

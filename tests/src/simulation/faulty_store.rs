@@ -15,7 +15,7 @@ use session_core::{NodeId, SessionId, Timestamp, UserId};
 use shell::runtime::process::Process;
 use shell::store::{
     Completion, HealthFuture, NodeContext, Page, PageRequest, Store, StoreFailure, StoreFuture, StoredSession,
-    StoredUser, UserUpdate,
+    StoredUser, UsageFuture, UserFilter, UserState, UserUpdate,
 };
 
 use crate::rule_oracle;
@@ -510,15 +510,23 @@ impl Store for NodeStore {
         }
     }
 
-    fn update_user(&self, _: UserId, _: UserUpdate, _: Completion<Result<(), StoreFailure>>) {
+    fn update_user(&self, _: UserId, _: UserUpdate, _: Completion<Result<UserState, StoreFailure>>) {
         unreachable!("the simulation has no operator");
     }
 
-    fn list_users(&self, _: PageRequest) -> StoreFuture<'_, Page<StoredUser>> {
+    fn find_user(&self, _: UserId) -> StoreFuture<'_, UserState> {
+        unreachable!("the simulation has no operator");
+    }
+
+    fn list_users(&self, _: UserFilter, _: PageRequest) -> StoreFuture<'_, Page<StoredUser>> {
         unreachable!("the simulation has no operator");
     }
 
     fn list_sessions(&self, _: Option<UserId>, _: PageRequest) -> StoreFuture<'_, Page<StoredSession>> {
+        unreachable!("the simulation has no operator");
+    }
+
+    fn usage(&self) -> UsageFuture<'_> {
         unreachable!("the simulation has no operator");
     }
 

@@ -200,7 +200,7 @@ fn memory_store_carries_out_every_admin_request() {
     let handle = |request| smol::block_on(socket::request(directory.path(), &ada(), &request)).map(Option::unwrap);
 
     let report = handle(AdminRequest::Explain).unwrap();
-    assert_eq!((report.limit, report.connections, report.next), (3, 3, NextOutcome::Denied));
+    assert_eq!((report.state.limit, report.connections, report.next), (3, 3, NextOutcome::Denied));
     let clients: Vec<_> =
         report.sessions.iter().map(|session| (session.from, session.client_prefix.as_deref())).collect();
     assert_eq!(
@@ -211,7 +211,7 @@ fn memory_store_carries_out_every_admin_request() {
 
     let limit = Some(Override::To(SlotCount::Number(2)));
     let report = handle(AdminRequest::Limit(UserPatch { limit, enforce: true, ..UserPatch::default() })).unwrap();
-    assert_eq!((report.limit, report.limit_source, report.connections), (2, LimitSource::User, 2));
+    assert_eq!((report.state.limit, report.state.limit_source, report.connections), (2, LimitSource::User, 2));
     assert_eq!(report.ended, [NODE.session(3).to_string()]);
     let report = handle(AdminRequest::End(Some(NODE.session(1)))).unwrap();
     assert_eq!((report.ended, report.connections), (vec![NODE.session(1).to_string()], 1));
@@ -220,5 +220,5 @@ fn memory_store_carries_out_every_admin_request() {
     assert_eq!(ended, [3, 1, 2].map(|number| (NODE.session(number), EndReason::ByOperator)));
 
     let report = handle(AdminRequest::Forget).unwrap();
-    assert_eq!((report.limit, report.limit_source), (3, LimitSource::Server));
+    assert_eq!((report.state.limit, report.state.limit_source), (3, LimitSource::Server));
 }

@@ -452,10 +452,10 @@ fn any_live_session_lists_and_ends_sessions() {
         actions,
         store(ledger::StoreCommand::EndSessions { user: user(), session: id(), target, reason, at: at(3) })
     );
-    let actions = harness.handle(Event::Stored(Outcome::Ended { sessions: [other].into(), slots: 1 }));
+    let actions = harness.handle(Event::Stored(Outcome::Ended { sessions: [other].into(), before: 2, slots: 1 }));
     assert_eq!(actions, reply(ServerMessage::EndSessionSuccess(user_summary(1))));
     drop(harness.handle(Event::Text(&end)));
-    let actions = harness.handle(Event::Stored(Outcome::Ended { sessions: [].into(), slots: 1 }));
+    let actions = harness.handle(Event::Stored(Outcome::Ended { sessions: [].into(), before: 1, slots: 1 }));
     assert_eq!(actions, error(RequestError::NoSuchSession));
     for (text, outcome, expected) in [
         (list, Outcome::Rejected(StoreError::Overloaded), RequestError::Store(StoreError::Overloaded)),

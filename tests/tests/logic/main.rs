@@ -6,6 +6,7 @@ mod record;
 mod store;
 mod store_client;
 mod admin;
+mod admin_outcome;
 mod release_tracker;
 mod leaving_tracker;
 mod session;

@@ -18,7 +18,8 @@ use session_core::ledger::{
     StoreError, UserOverrides, UserRecord, WhenFull,
 };
 use session_core::{DisplayName, NodeId, Timestamp, UserId};
-use shell::store::{Completion, LmdbConfig, LmdbStore, NodeStatus, PageRequest, StoreFailure, StoreHealth, UserUpdate};
+use shell::store::{Completion, LmdbConfig, LmdbStore, NodeStatus, PageRequest, StoreFailure, StoreHealth};
+use shell::store::{UserFilter, UserState, UserUpdate};
 use tests::test_server::NODE;
 use tests::waiting::{TIMEOUT, eventually};
 
@@ -36,7 +37,7 @@ macro_rules! suite {
             gives_a_lingering_slot_to_a_new_session, lists_and_ends_sessions_of_a_user,
             decides_about_renewals, lists_its_own_node_as_alive, notifies_only_sessions_of_its_own_node,
             applies_overrides_until_the_user_is_forgotten, applies_updates_of_a_user_in_order,
-            lists_users_in_pages, lists_sessions_in_pages, lists_items_once_while_others_change,
+            lists_users_in_pages, lists_users_by_prefix_and_sessions, lists_sessions_in_pages, lists_items_once_while_others_change,
             lists_no_void_sessions, is_ready_until_it_is_closed, goes_on_after_an_abandoned_question);
     };
     ($store:ident: $($test:ident),+) => {
@@ -359,23 +360,24 @@ fn lists_and_ends_sessions_of_a_user(open: fn(SlotLimit) -> Subject) {
         usage.sessions.iter().map(|entry| (entry.session, entry.since, entry.label().cloned())).collect();
     assert_eq!(seen, [1, 2, 3, 4].map(|number| (session(number), at(number), Some(label(number)))));
 
-    let ended_are = |numbers: &[u64], slots| Outcome::Ended {
+    let ended_are = |numbers: &[u64], before, slots| Outcome::Ended {
         sessions: numbers.iter().map(|&number| session(number)).collect(),
+        before,
         slots,
     };
     subject.send(end("ada", 1, EndTarget::One(session(3))));
     assert_eq!(subject.next(), Observed::Ended(vec![ended(3, EndReason::ByUser(Some(label(1))))]));
-    assert_eq!(subject.next(), Observed::Answer(ended_are(&[3], 3)));
+    assert_eq!(subject.next(), Observed::Answer(ended_are(&[3], 4, 3)));
     for gone in [3, 9] {
-        assert_eq!(subject.ask(end("ada", 1, EndTarget::One(session(gone)))), ended_are(&[], 3), "not ada's");
+        assert_eq!(subject.ask(end("ada", 1, EndTarget::One(session(gone)))), ended_are(&[], 3, 3), "not ada's");
     }
-    assert_eq!(subject.ask(end("ada", 3, EndTarget::All)), ended_are(&[], 3), "3 has lost its own slot");
+    assert_eq!(subject.ask(end("ada", 3, EndTarget::All)), ended_are(&[], 3, 3), "3 has lost its own slot");
     // Whatever limit is in force.
     let excess = |dry_run| EndTarget::Excess { limit: SlotLimit::new(2).unwrap(), dry_run };
-    assert_eq!(subject.ask(end("ada", 7, excess(true))), ended_are(&[], 3), "nobody asks");
-    assert_eq!(subject.ask(end("ada", 1, excess(true))), ended_are(&[4], 3));
+    assert_eq!(subject.ask(end("ada", 7, excess(true))), ended_are(&[], 3, 3), "nobody asks");
+    assert_eq!(subject.ask(end("ada", 1, excess(true))), ended_are(&[4], 3, 3));
     assert_eq!(subject.ended(), [], "that only says who it would be");
-    assert_eq!(subject.ask(end("ada", 1, EndTarget::All)), ended_are(&[2, 4], 1));
+    assert_eq!(subject.ask(end("ada", 1, EndTarget::All)), ended_are(&[2, 4], 3, 1));
     assert_eq!(subject.ended(), [2, 4].map(|number| ended(number, EndReason::ByUser(Some(label(1))))));
     assert_eq!(subject.ask(lookup("bob", 9)), Outcome::Counted { slots: 1 });
 }
@@ -430,11 +432,13 @@ fn applies_overrides_until_the_user_is_forgotten(open: fn(SlotLimit) -> Subject)
     let subject = open(SlotLimit::new(2).unwrap());
     assert_eq!(subject.overrides("ada"), UserOverrides::default());
     assert_eq!(subject.ask(acquire("ada", 1)), Outcome::granted(1));
-    assert_eq!(subject.update("ada", UserUpdate::Set(limited_to(1))), Ok(()));
+    let before = |update| subject.update("ada", update).unwrap();
+    let seen = before(UserUpdate::Set(limited_to(1))).seen;
+    assert!(seen.is_known());
     assert_eq!(subject.overrides("ada"), limited_to(1));
     assert_eq!(subject.ask(acquire("ada", 2)), Outcome::Denied(None));
     let evict = UserOverrides { when_full: Some(WhenFull::EvictOldest), ..limited_to(1) };
-    assert_eq!(subject.update("ada", UserUpdate::Set(evict)), Ok(()));
+    assert_eq!(before(UserUpdate::Set(evict)), UserState { overrides: limited_to(1), seen });
     assert_eq!(subject.ask(acquire("ada", 3)), Outcome::granted(1));
     assert_eq!(subject.ended(), [ended(1, EndReason::TakenOver(None))]);
     // Another policy for all leaves them, and they are nobody else's.
@@ -444,10 +448,11 @@ fn applies_overrides_until_the_user_is_forgotten(open: fn(SlotLimit) -> Subject)
     assert_eq!(subject.ask(acquire("bob", 11)), Outcome::granted(1));
     assert_eq!(subject.ask(acquire("bob", 12)), Outcome::granted(2));
 
-    assert_eq!(subject.update("ada", UserUpdate::Forget), Ok(()));
+    assert_eq!(before(UserUpdate::Forget).overrides, evict);
     assert_eq!(subject.overrides("ada"), UserOverrides::default());
     assert_eq!(subject.ask(acquire("ada", 4)), Outcome::granted(2), "slots stay when a user is forgotten");
-    assert_eq!(subject.update("nobody", UserUpdate::Forget), Ok(()), "a user who is not known is forgotten already");
+    assert_eq!(subject.update("nobody", UserUpdate::Forget), Ok(UserState::default()), "nothing is kept of them");
+    assert_eq!(smol::block_on(subject.store.find_user(user("nobody"))), Ok(UserState::default()));
 }
 
 fn applies_updates_of_a_user_in_order(open: fn(SlotLimit) -> Subject) {
@@ -462,8 +467,11 @@ fn applies_updates_of_a_user_in_order(open: fn(SlotLimit) -> Subject) {
             answer
         })
         .collect();
-    for answer in answers {
-        assert_eq!(smol::block_on(answer), Ok(()));
+    // Each finds what the one before it has left.
+    let before =
+        [UserOverrides::default()].into_iter().chain((0..50).map(limited_to)).chain([UserOverrides::default()]);
+    for (answer, before) in answers.into_iter().zip(before) {
+        assert_eq!(smol::block_on(answer).map(|state| state.overrides), Ok(before));
     }
     assert_eq!(subject.overrides("ada"), limited_to(7));
 }
@@ -481,7 +489,7 @@ fn is_ready_until_it_is_closed(open: fn(SlotLimit) -> Subject) {
     assert_eq!(subject.ask(acquire("bob", 2)), Outcome::Rejected(StoreError::Failed), "as its health says");
     let failed = StoreFailure::Rejected(StoreError::Failed);
     assert_eq!(subject.update("ada", UserUpdate::Set(limited_to(1))), Err(failed));
-    assert_eq!(smol::block_on(subject.store.list_users(PageRequest::first(1))), Err(failed));
+    assert_eq!(smol::block_on(subject.store.list_users(UserFilter::default(), PageRequest::first(1))), Err(failed));
     assert_eq!(smol::block_on(subject.store.list_sessions(None, PageRequest::first(1))), Err(failed));
     assert_eq!(smol::block_on(subject.store.list_sessions(Some(user("ada")), PageRequest::first(1))), Err(failed));
 }
@@ -490,7 +498,7 @@ fn is_ready_until_it_is_closed(open: fn(SlotLimit) -> Subject) {
 fn goes_on_after_an_abandoned_question(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
     for _ in 0..100 {
-        drop(subject.store.list_users(PageRequest::first(1)));
+        drop(subject.store.list_users(UserFilter::default(), PageRequest::first(1)));
         drop(subject.store.list_sessions(None, PageRequest::first(1)));
         drop((subject.store.health(), subject.store.nodes()));
         let (completion, answer) = Completion::channel();

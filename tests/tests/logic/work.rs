@@ -121,7 +121,7 @@ impl Server {
         let registry = Registry::new(NODE, clock.clone());
         let context = Arc::new(ConnectionContext {
             store_client: StoreClient::new(store, Arc::clone(&registry), clock.clone(), Duration::from_secs(5), 1000),
-            authenticator: Box::new(OpenAuthenticator),
+            authenticator: Box::new(OpenAuthenticator::default()),
             turns: FairTurns::new(NonZeroUsize::MIN),
             new_resume_token: Box::new(|| None),
             session_log: SessionLog::default(),

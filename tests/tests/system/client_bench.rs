@@ -142,7 +142,7 @@ fn impossible_run_fails_before_it_starts() {
         (
             few_files(&["--hold", "100"]),
             1,
-            "100 sessions at once do not fit: the limit of open files leaves room for 36",
+            "100 sessions at once do not fit: the limit of open files leaves room for 36; ask for fewer, or raise",
         ),
         (few_files(&["--concurrency", "37"]), 1, "37 sessions at once do not fit"),
     ] {

@@ -136,6 +136,7 @@ fn conflicts_and_bad_files_are_reported_with_lines() {
         "forwarded_header, trusted_proxies: forwarded_header has no effect",
         "sessions.toml:1:1: limit: invalid value '1025'",
         "sessions.toml:2:1: tls_cert, tls_key: a certificate needs its key",
+        "sessions.toml:2:1: tls_cert: cannot read x: No such file",
         "listen, auth, allow_open_auth: open authentication lets any client sign in",
         "jwt_secret_file, jwt_public_key_file, jwt_key_set_file: set only one of them",
     ] {
@@ -150,7 +151,12 @@ fn conflicts_and_bad_files_are_reported_with_lines() {
     );
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains("sessions.toml:1:1: tls_cert: cannot read x.pem: No such file"), "{err}");
+    assert!(err.contains("sessions.toml:2:1: tls_key: cannot read x.key: No such file"), "{err}");
     assert!(err.contains("sessions.toml:6:1: jwt_key_set_file: cannot read k: No such file"), "{err}");
+    // The server itself says the same before it starts.
+    let (code, out, started) = run(directory.path(), &["--config", "sessions.toml"], &[]);
+    assert_eq!((code, &*out), (Some(2), ""), "{started}");
+    assert_eq!(started, format!("error: the configuration is invalid\n{err}"));
     let (code, _, err) = check("auth = \"jwt\"\njwt_algorithm = [\"RS256\", \"HS256\"]\n");
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains("sessions.toml:2:1: jwt_algorithm: HS256, HS384 and HS512 need a secret"), "{err}");

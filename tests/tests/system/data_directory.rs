@@ -183,3 +183,23 @@ fn command_explains_a_missing_operator_socket() {
         assert!(message.contains(part), "{part:?} in {message}");
     }
 }
+
+/// The name of a Unix socket has at most 107 bytes.
+#[test]
+fn long_path_has_an_operator_socket() {
+    let parent = tempfile::tempdir().unwrap();
+    let data = parent.path().join("d".repeat(150)).join("e".repeat(150));
+    let mut process = TestProcess::start(SERVER, &data, &[]);
+    let _held = held(&process);
+    let explain = || {
+        let output = run_command(&data, &["explain", "eve", "--json"]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // Only the server knows where a client connects from.
+    assert!(explain().contains("127.0.0.1"), "{}", explain());
+    fs::remove_file(data.join("operator.sock")).unwrap();
+    assert!(explain().contains("127.0.0.1"), "it comes back");
+    process.kill();
+    assert!(!explain().contains("127.0.0.1"), "no server runs");
+}

@@ -25,7 +25,12 @@ fn server(policy: impl FnOnce(&mut AdmissionPolicy)) -> (TestServer, Arc<MemoryS
     policy(&mut initial);
     let store = Arc::new(MemoryStore::with_policy(NODE, initial));
     (
-        TestServer::with_authenticator(Arc::<MemoryStore>::clone(&store), Box::new(OpenAuthenticator), settings(), 2),
+        TestServer::with_authenticator(
+            Arc::<MemoryStore>::clone(&store),
+            Box::new(OpenAuthenticator::default()),
+            settings(),
+            2,
+        ),
         store,
     )
 }

@@ -15,7 +15,7 @@ use super::progress::{Phase, Progress};
 use super::{BenchError, Report, RunEnd, Settings};
 use crate::client::output::write_line;
 use crate::client::{Connection, Error, ExitReason, Options, Url};
-use crate::runtime::open_files;
+use crate::runtime::open_files::OpenFileLimit;
 use crate::runtime::supervisor::Supervisor;
 use crate::runtime::threads::on_threads;
 
@@ -36,10 +36,12 @@ pub fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<ExitReason, BenchError> {
-    let room = open_files::raise_limit().saturating_sub(OTHER_DESCRIPTORS);
+    let limit = OpenFileLimit::raise();
+    let room = limit.now.saturating_sub(OTHER_DESCRIPTORS);
     let asked = settings.hold.map_or_else(|| settings.concurrency.map_or(0, u64::from), u64::from);
     if asked > room {
-        return Err(BenchError::TooManySessions { asked, room });
+        let advice = limit.advice(asked.saturating_add(OTHER_DESCRIPTORS));
+        return Err(BenchError::TooManySessions { asked, room, advice });
     }
     let executor = Arc::new(Executor::new());
     let measured = {

@@ -22,7 +22,7 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
     }
     if *not_begun > 0 {
         let advice = if report.max_concurrent < MAX_CONCURRENT {
-            "\nThe limit of open files leaves no room for more: raise it with ulimit -n."
+            "\nThe limit of open files leaves no room for more: raise its hard limit\n(ulimit -Hn), which may need root."
         } else {
             ""
         };
@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(warnings_of(&report), [kept]);
         assert_eq!(report.exit_reason(), ExitReason::Lost);
         report.max_concurrent = 100;
-        assert!(warnings_of(&report)[0].ends_with("raise it with ulimit -n."));
+        assert!(warnings_of(&report)[0].ends_with("which may need root."));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Instant;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
 use session_core::ledger::Evict;
-use session_core::protocol::{ServerMessage, SessionSummary};
+use session_core::protocol::{CloseReason, ServerMessage, SessionSummary};
 use session_core::{ResumeToken, SessionId};
 use smol::Timer;
 use smol::channel::{self, Receiver, Sender};
@@ -332,7 +332,10 @@ impl SessionEnd {
     fn from_error(error: &Error) -> Self {
         let exit_reason = match error {
             Error::Denied { .. } => ExitReason::Denied,
-            Error::Evicted(_) | Error::Closed { code: 4409 | 4410, .. } => ExitReason::Evicted,
+            Error::Evicted(_) => ExitReason::Evicted,
+            Error::Closed { code, .. } if CloseReason::with_code(*code).any(CloseReason::is_slot_lost) => {
+                ExitReason::Evicted
+            }
             Error::BadUrl(_)
             | Error::Unreachable { .. }
             | Error::Handshake { .. }

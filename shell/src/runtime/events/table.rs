@@ -82,10 +82,10 @@ events! {
     keys_invalid: ERROR, server, Each, "the keys of tokens have changed but cannot be used, the old ones stay in force", [error];
     /// A key of a set that the server does not use, and why.
     key_skipped: WARN, server, Each, "skipped a key of the set", [key_id, reason];
-    /// How many files the process may open, and how many connections that leaves room for.
-    open_files_limit: INFO, server, Each, "the limit of open files", [descriptors, max_connections];
-    /// `max_connections` allows more.
-    few_connections: WARN, server, Each, "the limit of open files leaves room for few connections: raise it (ulimit -n)", [max_connections];
+    /// How many files the process may open, how many connections that leaves room for, and whether the limit was raised.
+    open_files_limit: INFO, server, Each, "the limit of open files", [descriptors, hard_limit, max_connections, reason];
+    /// The reason says what to do.
+    few_connections: WARN, server, Each, "the limit of open files leaves room for few connections", [max_connections, reason];
 
     /// The connection was beyond `bound`. For a full address: how many connections it has, how many of them are authenticated
     /// and, with tokens, of how many users.
@@ -212,6 +212,8 @@ events! {
     users_forgotten: INFO, server, Each, "forgot users who were not seen for long", [forgotten, known_users];
     /// The operator's command says so, too.
     updates_not_written: ERROR, server, Each, "updates of users are not written", [updates, reason];
+    /// The operator's change of them is refused.
+    overrides_unreadable: ERROR, server, Each, "a user's overrides cannot be read, and are left alone", [error];
     /// What LMDB says of a failed change.
     users_not_written: ERROR, server, Each, "the known users cannot be written to", [error];
 }

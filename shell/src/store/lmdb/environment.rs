@@ -13,6 +13,7 @@ use super::directory_watch::{Mismatch, OpenFile};
 use super::integrity;
 use crate::runtime::events::log_limited;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
+use crate::store::usage::EnvironmentUsage;
 
 pub(super) const DATA_FILE: &str = "data.mdb";
 
@@ -154,6 +155,15 @@ impl Environment {
     /// How many pages the map has.
     pub(super) const fn map_pages(&self) -> usize {
         self.map_pages
+    }
+
+    /// How much of the map is used.
+    pub(super) fn usage(&self) -> heed::Result<EnvironmentUsage> {
+        let page_bytes = u64::from(self.env.unnamed_database_stat().page_size);
+        let bytes = |pages: usize| u64::try_from(pages).unwrap_or(u64::MAX).saturating_mul(page_bytes);
+        let used = self.used_pages(&self.write()?)?;
+        let [map_bytes, used_bytes, file_bytes] = [self.map_pages(), used, self.file_pages()].map(bytes);
+        Ok(EnvironmentUsage { map_bytes, used_bytes, file_bytes })
     }
 
     /// How many pages hold records.
@@ -323,6 +333,9 @@ mod tests {
         environment.commit(txn).unwrap();
         let bytes = fs::metadata(directory.path().join(DATA_FILE)).unwrap().len();
         let pages = environment.file_pages();
+        let usage = environment.usage().unwrap();
+        assert_eq!((usage.map_bytes, usage.file_bytes), (4 << 20, bytes));
+        assert!(usage.used_bytes > large as u64 * 4096 && usage.used_bytes < bytes, "{usage:?}");
         assert_eq!(bytes, pages as u64 * u64::from(environment.env.unnamed_database_stat().page_size));
         assert!((100..pages - large).contains(&small), "{small} of {pages}");
     }

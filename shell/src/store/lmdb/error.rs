@@ -7,7 +7,9 @@ use session_core::ledger::StoreError;
 use thiserror::Error;
 
 use super::ballast_file::BallastFile;
+use super::environment::EnvironmentError;
 use super::lock::{LockError, LockHolder};
+use crate::runtime::access::{self, Right};
 
 /// Why an [`LmdbStore`](super::LmdbStore) does not open.
 #[derive(Debug, Error)]
@@ -23,7 +25,7 @@ pub enum OpenError {
     QueueCapacity,
     /// The directory cannot be created, read or written.
     #[error(
-        "the data directory {directory} cannot be used; it must be a directory that this user can write to, on a disk with room"
+        "the data directory {directory} cannot be used{}", directory_advice(.source)
     )]
     Directory {
         /// Which directory, or which directory in it.
@@ -81,8 +83,36 @@ impl OpenError {
         let directory = directory.into();
         match error {
             LockError::InUse(holder) => Self::InUse { directory, holder },
-            LockError::Io(source) => Self::Directory { directory, source },
+            LockError::Io(source) => Self::directory(directory, source),
         }
+    }
+
+    /// The directory cannot be used. If a permission is missing, the error says which.
+    pub(super) fn directory(directory: PathBuf, source: io::Error) -> Self {
+        let source = access::explained(source, &directory, Right::Tree);
+        Self::Directory { directory, source }
+    }
+}
+
+/// What LMDB says of this directory. If a permission is missing, also which.
+pub(super) fn explained(directory: &Path, error: EnvironmentError) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
+        EnvironmentError::Io(error) | EnvironmentError::Lmdb(heed::Error::Io(error)) => {
+            access::explained(error, directory, Right::Tree).into()
+        }
+        EnvironmentError::Damaged(_) | EnvironmentError::NotThere(_) | EnvironmentError::Lmdb(_) => error.into(),
+    }
+}
+
+fn directory_advice(error: &io::Error) -> &'static str {
+    let kind = error.kind();
+    if kind == ErrorKind::PermissionDenied {
+        // The error itself says what to do.
+        ""
+    } else if matches!(kind, ErrorKind::AlreadyExists | ErrorKind::NotADirectory) {
+        "; a file is in its place, or above it"
+    } else {
+        "; it must be a directory that this user can write to, on a disk with room"
     }
 }
 

@@ -1,4 +1,4 @@
-//! How the store is doing, put together from what its two threads say.
+//! How the store is doing and how much it holds, put together from what its two threads say.
 
 use std::time::Duration;
 
@@ -8,10 +8,11 @@ use smol::future::or;
 
 use super::live_query::{LiveHealth, LiveQuery};
 use super::queue::Queue;
-use super::users::{UpdateSender, UserQuery, UsersHealth};
+use super::users::{UpdateSender, UserQuery, UsersHealth, UsersUsage};
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
 use crate::store::health::StoreHealth;
+use crate::store::usage::StoreUsage;
 
 /// How long a thread may take to say how it is doing.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -25,6 +26,23 @@ pub(super) async fn check(queue: &Queue, users: &UpdateSender) -> StoreHealth {
     let live = within_timeout(live).await;
     let of_users = within_timeout(of_users).await;
     summarise(live, of_users, queue.is_full())
+}
+
+/// How much both environments hold.
+pub(super) async fn usage(queue: &Queue, users: &UpdateSender, users_with_overrides: usize) -> StoreUsage {
+    let (completion, live) = Completion::channel();
+    queue.ask(LiveQuery::Usage(completion));
+    let (completion, of_users) = Completion::channel();
+    users.ask(UserQuery::Usage(completion));
+    let live = within_timeout(live).await.ok();
+    let of_users: Option<UsersUsage> = within_timeout(of_users).await.ok();
+    StoreUsage {
+        known_users: of_users.map(|usage| usage.known_users),
+        max_known_users: of_users.map(|usage| usage.max_known_users),
+        users_with_overrides: Some(users_with_overrides),
+        live,
+        users: of_users.map(|usage| usage.environment),
+    }
 }
 
 async fn within_timeout<T>(answer: impl Future<Output = Result<T, StoreFailure>>) -> Result<T, StoreFailure> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use super::environment::{DATA_FILE, Durability, ReopeningEnv};
-use super::error::OpenError;
+use super::error::{OpenError, explained};
 
 /// Has the id of the boot in which the environment was created.
 const BOOT_FILE: &str = "boot";
@@ -29,7 +29,7 @@ pub(super) fn open(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Re
 }
 
 fn recreate(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Result<ReopeningEnv, OpenError> {
-    let unusable = |source: io::Error| OpenError::Directory { directory: directory.into(), source };
+    let unusable = |source: io::Error| OpenError::directory(directory.into(), source);
     for file in [BOOT_FILE, DATA_FILE, "lock.mdb"] {
         match fs::remove_file(directory.join(file)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
@@ -37,7 +37,7 @@ fn recreate(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Result<Re
         }
     }
     let env = ReopeningEnv::open(directory, map_bytes, Durability::Unsynced)
-        .map_err(|error| OpenError::Live { directory: directory.into(), source: error.into() })?;
+        .map_err(|error| OpenError::Live { directory: directory.into(), source: explained(directory, error) })?;
     if let Some(boot) = boot {
         fs::write(directory.join(BOOT_FILE), boot).map_err(unusable)?;
     }

@@ -11,6 +11,7 @@ mod records;
 mod apply_context;
 mod sweep;
 mod live_query;
+mod user_list;
 mod health;
 mod live;
 mod users;

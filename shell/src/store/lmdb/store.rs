@@ -29,15 +29,17 @@ use super::live;
 use super::live_query::LiveQuery;
 use super::lock::DirectoryLock;
 use super::queue::Queue;
-use super::users::{self, Retention, SlotQuery, UpdateSender, UserQuery};
+use super::user_list;
+use super::users::{self, Retention, SlotQuery, UpdateSender};
 use super::writer::Writer;
 use crate::runtime::process::Process;
 use crate::runtime::supervisor::{Part, PartGuard};
-use crate::store::api::{HealthFuture, Store, StoreFuture, UserUpdate};
+use crate::store::api::{HealthFuture, Store, StoreFuture, UsageFuture, UserUpdate};
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
-use crate::store::pages::{Page, PageRequest, StoredSession, StoredUser};
+use crate::store::pages::{Page, PageRequest, StoredSession, StoredUser, UserFilter};
 use crate::store::shared::{NodeContext, SharedPolicy};
+use crate::store::user_state::UserState;
 
 /// Keeps slots and users in LMDB, in two environments of one data directory: `live/` and `users/`.
 pub struct LmdbStore {
@@ -147,7 +149,7 @@ impl LmdbStore {
         }
         let make = |directory: PathBuf| match fs::create_dir_all(&directory) {
             Ok(()) => Ok(directory),
-            Err(source) => Err(OpenError::Directory { directory, source }),
+            Err(source) => Err(OpenError::directory(directory, source)),
         };
         make(directory.clone())?;
         let lock = DirectoryLock::acquire(directory).map_err(|error| OpenError::from_lock(directory, error))?;
@@ -201,20 +203,26 @@ impl Store for LmdbStore {
         self.queue.push(command, completion);
     }
 
-    fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<(), StoreFailure>>) {
+    fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<UserState, StoreFailure>>) {
         self.updates.submit(user, update, completion);
     }
 
-    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<StoredUser>> {
-        let (completion, answer) = Completion::channel();
-        self.updates.ask(UserQuery::List(page, completion));
-        Box::pin(answer)
+    fn find_user(&self, user: UserId) -> StoreFuture<'_, UserState> {
+        Box::pin(user_list::find(&self.updates, user))
+    }
+
+    fn list_users(&self, filter: UserFilter, page: PageRequest) -> StoreFuture<'_, Page<StoredUser>> {
+        Box::pin(async move { user_list::list(&self.queue, &self.updates, &filter, &page).await })
     }
 
     fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<StoredSession>> {
         let (completion, answer) = Completion::channel();
         self.queue.ask(LiveQuery::ListSessions(user, page, completion));
         Box::pin(answer)
+    }
+
+    fn usage(&self) -> UsageFuture<'_> {
+        Box::pin(health::usage(&self.queue, &self.updates, self.context.policy().users_with_overrides()))
     }
 
     fn health(&self) -> HealthFuture<'_> {

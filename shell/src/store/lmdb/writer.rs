@@ -174,6 +174,14 @@ impl Writer {
     fn answer(&mut self, queries: impl IntoIterator<Item = LiveQuery>) {
         for query in queries {
             match query {
+                LiveQuery::ListHolders(range, completion) => {
+                    let policy = self.context.policy().clone();
+                    let context = self.apply_context(&policy);
+                    completion.answer(match self.live.environment() {
+                        Some(live) => live_query::list_holders(live, context, &range),
+                        None => Err(StoreFailure::Rejected(StoreError::Failed)),
+                    });
+                }
                 LiveQuery::ListSessions(user, page, completion) => {
                     let policy = self.context.policy().clone();
                     let context = self.apply_context(&policy);
@@ -184,6 +192,10 @@ impl Writer {
                     completion.answer(page);
                 }
                 LiveQuery::Health(completion) => completion.answer(Ok(self.health())),
+                LiveQuery::Usage(completion) => {
+                    let usage = self.live.environment().and_then(|live| live.usage().ok());
+                    completion.answer(usage.ok_or(StoreFailure::Rejected(StoreError::Failed)));
+                }
             }
         }
     }

@@ -149,12 +149,13 @@ impl UserHarness {
 
     pub(super) fn end(&mut self, policy: &AdmissionPolicy, asker: u64, which: EndTarget, by: EndReason) -> Vec<u64> {
         let at = at(self.second);
+        let held = self.clone().count(policy);
         let outcome = self.apply(
             policy,
             &StoreCommand::EndSessions { user: user(), session: id(asker), target: which, reason: by, at },
         );
-        let Outcome::Ended { sessions, slots } = outcome else { panic!("{outcome:?}") };
-        assert_eq!(slots, self.clone().count(policy));
+        let Outcome::Ended { sessions, before, slots } = outcome else { panic!("{outcome:?}") };
+        assert_eq!((u32::from(before), slots), (held, self.clone().count(policy)));
         sessions.iter().map(|session| session.number()).collect()
     }
 

@@ -179,8 +179,9 @@ pub(super) fn credential_error_after(error: Option<CredentialError>) -> Option<C
             Some(CredentialError::UserId(UserIdError::ControlCharacter))
         }
         Some(CredentialError::UserId(UserIdError::ControlCharacter)) => {
-            token_error_after(None).map(CredentialError::Token)
+            Some(CredentialError::UserId(UserIdError::NotUsername))
         }
+        Some(CredentialError::UserId(UserIdError::NotUsername)) => token_error_after(None).map(CredentialError::Token),
         Some(CredentialError::Token(error)) => token_error_after(Some(error)).map(CredentialError::Token),
     }
 }

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::iter::successors;
 
 use session_core::ledger::{Evict, StoreError};
-use session_core::protocol::{AuthenticateOptions, ClientMessage, CloseReason, Credential, ServerMessage};
+use session_core::protocol::{AuthenticateOptions, ClientMessage, CloseReason, Credential, Reconnect, ServerMessage};
 use session_core::{DisplayName, NodeId, ResumeToken};
 
 use super::all_values::*;
@@ -95,6 +95,51 @@ fn every_close_reason() {
         assert!(matches!(reason.code(), 1000..=1003 | 1007..=1014 | 4000..=4999), "{reason}");
         assert_eq!(reason.to_string(), format!("{} {}", reason.code(), reason.message()));
     }
+}
+
+/// The table of close codes as the documentation has it.
+fn close_code_table() -> String {
+    let mut table = String::from("| code | because | reconnect? |\n|---|---|---|\n");
+    let codes: BTreeSet<_> = CloseReason::ALL.iter().map(|reason| reason.code()).collect();
+    for code in codes {
+        let meanings: Vec<_> = CloseReason::with_code(code).map(CloseReason::meaning).collect();
+        writeln!(table, "| {code} | {} | {} |", meanings.join(". Or "), Reconnect::after_code(code)).unwrap();
+    }
+    table
+}
+
+#[test]
+fn documented_close_codes_are_those_of_the_table() {
+    let table = close_code_table();
+    assert_eq!(include_str!("../../../../core/src/protocol/close_codes.md"), table);
+    let readme = include_str!("../../../../README.md");
+    assert!(readme.contains(&format!("\n{table}\n")), "README must have this table:\n{table}");
+    let kept = CloseReason::ALL.into_iter().filter(|reason| reason.keeps_slot());
+    let kept: Vec<_> = kept.map(|reason| reason.code().to_string()).collect();
+    assert!(readme.contains(&format!("After {} or a lost socket the slot lingers", kept.join(", "))), "{kept:?}");
+}
+
+#[test]
+fn advice_after_a_close_says_what_reconnecting_does() {
+    for reason in CloseReason::ALL {
+        let of_code: BTreeSet<_> =
+            CloseReason::with_code(reason.code()).map(|reason| reason.reconnect().to_string()).collect();
+        assert_eq!(of_code.len(), 1, "a client sees only the code: {reason}");
+        let says_again = reason.advice().contains("again");
+        match reason.reconnect() {
+            // It may say "again" only to warn of it.
+            Reconnect::Never => assert!(!says_again || reason.advice().contains("by itself"), "{reason}"),
+            Reconnect::Immediately | Reconnect::WithBackoff | Reconnect::WithFreshToken => {
+                assert!(says_again, "{reason}");
+            }
+        }
+        if reason.is_slot_lost() {
+            assert_eq!(reason.reconnect(), Reconnect::Never, "it would evict another session, and so on: {reason}");
+            assert!(!reason.keeps_slot(), "{reason}");
+        }
+    }
+    assert_eq!(Reconnect::after_code(4999), Reconnect::Never);
+    assert_eq!(CloseReason::with_code(1005).count(), 0);
 }
 
 /// The error for each kind of invalid message.

@@ -5,7 +5,7 @@ use session_core::ledger::{AdmissionPolicy, EndReason, EndedSession, Outcome, Sl
 use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp, UserId};
 use shell::store::{
     Completion, LmdbConfig, LmdbStore, MemoryStore, Page, PageRequest, SessionNotifier, Store, StoreFailure,
-    StoredSession, StoredUser, UserUpdate,
+    StoredSession, StoredUser, UserFilter, UserState, UserUpdate,
 };
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -69,7 +69,7 @@ impl Subject {
         submit(&*self.store, command)
     }
 
-    pub(super) fn update(&self, name: &str, update: UserUpdate) -> Result<(), StoreFailure> {
+    pub(super) fn update(&self, name: &str, update: UserUpdate) -> Result<UserState, StoreFailure> {
         let (completion, answer) = Completion::channel();
         self.store.update_user(user(name), update, completion);
         smol::block_on(answer)
@@ -81,10 +81,13 @@ impl Subject {
 
     /// All users, in pages of this size.
     pub(super) fn users(&self, limit: usize) -> Vec<StoredUser> {
-        // A store may note users after their grants. What it has noted is written with the next update.
-        self.ask(lookup("somebody else", 0));
-        self.update("somebody else", UserUpdate::Forget).unwrap();
-        read_all(limit, |page| smol::block_on(self.store.list_users(page)))
+        self.users_like("", false, limit)
+    }
+
+    /// The users whose ids begin like this, or those of them who have sessions.
+    pub(super) fn users_like(&self, prefix: &str, with_sessions: bool, limit: usize) -> Vec<StoredUser> {
+        let filter = UserFilter { prefix: prefix.into(), with_sessions };
+        read_all(limit, |page| smol::block_on(self.store.list_users(filter.clone(), page)))
     }
 
     /// All sessions, in pages of this size.

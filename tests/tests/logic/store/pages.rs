@@ -3,7 +3,9 @@
 use session_core::ledger::{KnownToken, StoreCommand};
 use session_core::ledger::{Outcome, SessionStatus, SlotLimit, UserOverrides};
 use session_core::{Timestamp, UserId};
-use shell::store::{PageRequest, StoredSession, StoredUser, UserUpdate};
+use shell::store::{
+    PageRequest, SeenState, SessionCounts, StoredSession, StoredUser, UserFilter, UserState, UserUpdate,
+};
 
 use super::harness::*;
 
@@ -14,17 +16,17 @@ pub(super) fn lists_users_in_pages(open: fn(SlotLimit) -> Subject) {
         subject.ask(acquire_with(&format!("user {number}"), number, number, options(number)));
     }
     for number in (15..25_u32).rev() {
-        assert_eq!(subject.update(&format!("user {number}"), UserUpdate::Set(limited_to(number))), Ok(()));
+        subject.update(&format!("user {number}"), UserUpdate::Set(limited_to(number))).unwrap();
     }
     let users = subject.users(PageRequest::MAX);
     assert_eq!(users.len(), 25);
     for number in 0..25 {
         let of_user: Vec<_> = users.iter().filter(|entry| entry.user == user(&format!("user {number}"))).collect();
-        let [StoredUser { overrides, seen, .. }] = of_user[..] else { panic!("user {number} is listed: {of_user:?}") };
-        let expected = if number < 15 { UserOverrides::default() } else { limited_to(u32::try_from(number).unwrap()) };
-        assert_eq!(*overrides, expected, "user {number}");
-        let seen = seen.map(|seen| (seen.first, seen.last));
-        assert_eq!(seen, (number < 20).then(|| (at(number), at(number))), "user {number}");
+        let [StoredUser { state, sessions, .. }] = of_user[..] else { panic!("user {number} is listed: {of_user:?}") };
+        let overrides = if number < 15 { UserOverrides::default() } else { limited_to(u32::try_from(number).unwrap()) };
+        let seen = SeenState::Never.with_grants((number < 20).then(|| at(number)));
+        assert_eq!(*state, UserState { overrides, seen }, "user {number}");
+        assert_eq!(sessions.live, u32::from(number < 20), "user {number}");
     }
     for limit in [1, 2, 7, 24, 25] {
         assert_eq!(subject.users(limit), users, "in pages of {limit}");
@@ -32,11 +34,54 @@ pub(super) fn lists_users_in_pages(open: fn(SlotLimit) -> Subject) {
     // No slot and no override: nothing is left to know.
     assert_eq!(subject.ask(release("user 3", 3)), Outcome::Released);
     for number in [3, 24] {
-        assert_eq!(subject.update(&format!("user {number}"), UserUpdate::Forget), Ok(()));
+        subject.update(&format!("user {number}"), UserUpdate::Forget).unwrap();
     }
     let left: Vec<_> =
         users.into_iter().filter(|entry| ![user("user 3"), user("user 24")].contains(&entry.user)).collect();
     assert_eq!(subject.users(7), left);
+}
+
+pub(super) fn lists_users_by_prefix_and_sessions(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(5).unwrap());
+    subject.store.set_policy(policy(5));
+    for number in 0..60 {
+        let name = match number % 3 {
+            0 => "ada",
+            1 => "bob",
+            _ => "boba",
+        };
+        subject.ask(acquire_with(&format!("{name} {}", number / 6), number, 0, options(number)));
+    }
+    subject.ask(lose("bob 0", 1, 1));
+    // Who has no session any more is kept by some stores, by none as one with sessions.
+    for number in [0, 3] {
+        subject.ask(release("ada 0", number));
+    }
+    subject.update("bob 9x", UserUpdate::Set(limited_to(1))).unwrap();
+    subject.update("bob 0", UserUpdate::Set(limited_to(2))).unwrap();
+    let ids = |users: &[StoredUser]| users.iter().map(|entry| entry.user.to_string()).collect::<Vec<_>>();
+    let all = subject.users_like("bob ", false, PageRequest::MAX);
+    assert_eq!(
+        ids(&all),
+        ["bob 0", "bob 1", "bob 2", "bob 3", "bob 4", "bob 5", "bob 6", "bob 7", "bob 8", "bob 9", "bob 9x"]
+    );
+    assert_eq!(
+        (all[0].sessions, all[1].sessions, all[10].sessions),
+        (SessionCounts { live: 1, lingering: 1 }, SessionCounts { live: 2, lingering: 0 }, SessionCounts::default(),)
+    );
+    assert_eq!((all[0].state.overrides, all[10].state.seen), (limited_to(2), SeenState::Never));
+    let holders = subject.users_like("", true, PageRequest::MAX);
+    assert_eq!(holders.len(), 29, "not ada 0, and not bob 9x");
+    assert!(holders.iter().all(|entry| entry.sessions.is_any() && entry.state.seen.is_known()));
+    let bobs = subject.users_like("bob ", true, PageRequest::MAX);
+    assert_eq!(bobs, all[..10]);
+    for limit in [1, 2, 9, 10, 11] {
+        assert_eq!(subject.users_like("bob ", false, limit), all, "in pages of {limit}");
+        assert_eq!(subject.users_like("bob ", true, limit), bobs, "in pages of {limit}");
+    }
+    for nobody in ["bobb", "c", "\0", "\u{1}", "zzz", &"b".repeat(1000)] {
+        assert_eq!(subject.users_like(nobody, false, 10), [], "{nobody:?}");
+    }
 }
 
 pub(super) fn lists_sessions_in_pages(open: fn(SlotLimit) -> Subject) {
@@ -79,7 +124,7 @@ pub(super) fn lists_items_once_while_others_change(open: fn(SlotLimit) -> Subjec
     let users = subject.users(PageRequest::MAX);
     let sessions = subject.sessions(None, PageRequest::MAX);
     let number_of = |user: &UserId| user.as_str()["user ".len()..].parse().unwrap();
-    let mut of_users = smol::block_on(subject.store.list_users(PageRequest::first(3))).unwrap();
+    let mut of_users = smol::block_on(subject.store.list_users(UserFilter::default(), PageRequest::first(3))).unwrap();
     let mut of_sessions = smol::block_on(subject.store.list_sessions(None, PageRequest::first(3))).unwrap();
     let (mut listed_users, mut listed_sessions) = (of_users.items.clone(), of_sessions.items.clone());
     while let Some(after) = of_sessions.next.take() {
@@ -91,7 +136,8 @@ pub(super) fn lists_items_once_while_others_change(open: fn(SlotLimit) -> Subjec
             smol::block_on(subject.store.list_sessions(None, PageRequest { after: Some(after), limit: 3 })).unwrap();
         listed_sessions.extend(of_sessions.items.iter().cloned());
         if let Some(after) = of_users.next.take() {
-            of_users = smol::block_on(subject.store.list_users(PageRequest { after: Some(after), limit: 3 })).unwrap();
+            let page = PageRequest { after: Some(after), limit: 3 };
+            of_users = smol::block_on(subject.store.list_users(UserFilter::default(), page)).unwrap();
             listed_users.extend(of_users.items.iter().cloned());
         }
     }

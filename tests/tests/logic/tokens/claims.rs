@@ -13,6 +13,7 @@ use session_core::{Timestamp, UnixSeconds, UserId, UserIdError};
 use shell::auth::Authenticator as _;
 use shell::auth::{JwtAuthenticator, TokenValidation, Verifier};
 use shell::runtime::clock::{Clock, ManualClock};
+use shell::runtime::user_id_form::UserIdForm;
 
 use super::fixtures::*;
 
@@ -114,6 +115,7 @@ fn every_invalid_claim_has_its_own_error() {
 #[test]
 fn audience_issuer_and_claim_names_are_configurable() {
     let rules = TokenValidation {
+        user_id_form: UserIdForm::Exact,
         user_claim: "uid".parse().unwrap(),
         limit_claim: "seats".parse().unwrap(),
         device_claim: None,

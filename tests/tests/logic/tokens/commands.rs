@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
+use session_core::UserId;
 use session_core::ledger::SlotLimit;
 use shell::auth::{Algorithm, KeySource, MintError, Secret, TokenRequest, TokenValidation, Verifier, explain, mint};
+use shell::runtime::user_id_form::UserIdForm;
 
 use super::fixtures::*;
 
@@ -15,6 +17,7 @@ use super::fixtures::*;
 fn minted_token_satisfies_the_validation_rules() {
     let rules = TokenValidation {
         user_claim: "uid".parse().unwrap(),
+        user_id_form: UserIdForm::Precis,
         limit_claim: "seats".parse().unwrap(),
         device_claim: None,
         audiences: vec!["go".into(), "chess".into()],
@@ -22,7 +25,9 @@ fn minted_token_satisfies_the_validation_rules() {
         leeway: Duration::ZERO,
     };
     let source = KeySource::Secret(Secret::new(SECRET));
-    let limited = TokenRequest { limit: SlotLimit::new(2).ok(), ..token_request() };
+    // The verifier maps the user, not the one who makes the token.
+    let user = UserId::parse("ADA").unwrap();
+    let limited = TokenRequest { user, limit: SlotLimit::new(2).ok(), ..token_request() };
     let token = mint(&["HS256".parse().unwrap()], &source, &rules, &limited, at(NOW)).unwrap();
     let verifier = Verifier { rules, ..verifier("HS256") };
     let identity = verifier.verdict(&token, at(NOW)).unwrap();

@@ -52,7 +52,7 @@ impl Drop for Storm<'_> {
 
 fn storm_of_evictions_keeps_the_limit(store: Arc<dyn Store>) {
     let recording = Recording::start(LIMIT as usize);
-    let server = TestServer::with_authenticator(store, Box::new(OpenAuthenticator), settings(), 2);
+    let server = TestServer::with_authenticator(store, Box::new(OpenAuthenticator::default()), settings(), 2);
     let (address, is_over, ended) = (server.address, AtomicBool::new(false), AtomicUsize::new(0));
     let told = thread::scope(|scope| {
         let storm = Storm { is_over: &is_over, _server: server };

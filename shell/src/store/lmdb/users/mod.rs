@@ -18,5 +18,5 @@ pub(super) use overrides::read_all;
 pub(super) use queue::{SeenSender, UpdateSender};
 pub use retention::Retention;
 pub(super) use slot_query::SlotQuery;
-pub(super) use user_query::{UserQuery, UsersHealth};
+pub(super) use user_query::{UserQuery, UsersHealth, UsersUsage};
 pub(super) use writer::user_writer;

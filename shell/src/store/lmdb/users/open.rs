@@ -5,7 +5,7 @@ use std::{fs, io};
 
 use crate::runtime::events::log_event;
 use crate::store::lmdb::environment::{DATA_FILE, Durability, EnvironmentError, ReopeningEnv};
-use crate::store::lmdb::error::OpenError;
+use crate::store::lmdb::error::{OpenError, explained};
 
 /// Opens `users/`, or creates it.
 pub(in crate::store::lmdb) fn open(directory: &Path, map_bytes: usize) -> Result<ReopeningEnv, OpenError> {
@@ -18,14 +18,14 @@ pub(in crate::store::lmdb) fn open(directory: &Path, map_bytes: usize) -> Result
             heed::MdbError::Invalid | heed::MdbError::Corrupted | heed::MdbError::PageNotFound,
         )) => OpenError::UsersDamaged { directory: directory.into(), source: error.into() },
         EnvironmentError::NotThere(_) | EnvironmentError::Io(_) | EnvironmentError::Lmdb(_) => {
-            OpenError::Users { directory: directory.into(), source: error.into() }
+            OpenError::Users { directory: directory.into(), source: explained(directory, error) }
         }
     })?;
     // A synced file survives a power cut only if its directory entry is synced, too.
     let sync = |path: &Path| fs::File::open(path).and_then(|directory| directory.sync_all());
     sync(directory)
         .and_then(|()| directory.parent().map_or(Ok(()), sync))
-        .map_err(|source: io::Error| OpenError::Directory { directory: directory.into(), source })?;
+        .map_err(|source: io::Error| OpenError::directory(directory.into(), source))?;
     Ok(env)
 }
 

@@ -96,6 +96,16 @@ pub(in crate::store::lmdb) fn read_all(
     Ok(all)
 }
 
+/// A user's overrides, empty if there are none.
+pub(super) fn get(
+    environment: &Environment,
+    txn: &RwTxn<'_>,
+    user: &UserId,
+) -> heed::Result<Result<UserOverrides, OverridesError>> {
+    let bytes = environment.records.get(txn, &key(user))?;
+    Ok(bytes.map_or_else(|| Ok(UserOverrides::default()), decode))
+}
+
 /// Writes a user's overrides, or removes them if they are empty.
 pub(super) fn put(
     environment: &Environment,

@@ -14,9 +14,11 @@ use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::store::api::UserUpdate;
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
+use crate::store::user_slice::{UserRange, UserSlice};
+use crate::store::user_state::UserState;
 
-/// Answers an update.
-pub(in crate::store::lmdb) type UpdateCompletion = Completion<Result<(), StoreFailure>>;
+/// Answers an update with what was kept before.
+pub(in crate::store::lmdb) type UpdateCompletion = Completion<Result<UserState, StoreFailure>>;
 
 /// An update of a user, and its completion.
 pub(super) type UserUpdateRequest = (UserId, UserUpdate, UpdateCompletion);
@@ -134,6 +136,17 @@ impl UserQueue {
     pub(super) fn lock(&self) -> MutexGuard<'_, Pending> {
         // Every change is a single operation of the map, so a poisoned one is still whole.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first users of a range that are pending as seen.
+    pub(super) fn seen_in(&self, range: &UserRange) -> UserSlice<Timestamp> {
+        range.first_of(self.lock().seen.iter().map(|(user, at)| (user, *at)))
+    }
+
+    /// When each of these users was seen, if that is pending.
+    pub(super) fn seen_at(&self, users: &[UserId]) -> Vec<Option<Timestamp>> {
+        let pending = self.lock();
+        users.iter().map(|user| pending.seen.get(user).copied()).collect()
     }
 
     /// Whether this user is pending as seen.

@@ -8,11 +8,11 @@ use session_core::ledger::StoreError;
 use session_core::{Timestamp, UserId};
 
 use super::known_user::KnownUser;
-use super::overrides;
+use super::overrides::{self, OverridesError};
 use super::queue::{CloseOnDrop, SeenSender, TakenUpdates, UpdateSender, UserQueue, UserUpdateRequest};
 use super::retention::{Retention, RetentionBatch, RetentionScan};
 use super::slot_query::SlotQuery;
-use super::user_query::{self, UserQuery, UsersHealth};
+use super::user_query::{self, UserQuery, UsersHealth, UsersUsage};
 use crate::runtime::clock::Clock;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::runtime::events::{log_event, log_limited};
@@ -23,6 +23,7 @@ use crate::store::lmdb::directory_watch::DirectoryState;
 use crate::store::lmdb::environment::{Environment, ReopeningEnv, Uncommitted};
 use crate::store::lmdb::error::store_error;
 use crate::store::shared::SharedPolicy;
+use crate::store::user_state::UserState;
 use heed::RwTxn;
 
 /// The shortest time between two commits of seen users. Each commit waits for the disk, and copies every page that changes.
@@ -100,13 +101,31 @@ impl UserWriter {
     fn answer_queries(&mut self, queries: Vec<UserQuery>) {
         for query in queries {
             match query {
-                UserQuery::List(page, completion) => completion.answer(match self.env.environment() {
-                    Some(environment) => user_query::list_users(environment, &self.policy, &page),
+                UserQuery::List(range, completion) => completion.answer(match self.env.environment() {
+                    Some(environment) => {
+                        user_query::list_users(environment, &self.policy, &range, self.queue.seen_in(&range))
+                    }
+                    None => Err(StoreFailure::Rejected(StoreError::Failed)),
+                }),
+                UserQuery::Find(users, completion) => completion.answer(match self.env.environment() {
+                    Some(environment) => {
+                        user_query::find_users(environment, &self.policy, &users, &self.queue.seen_at(&users))
+                    }
                     None => Err(StoreFailure::Rejected(StoreError::Failed)),
                 }),
                 UserQuery::Health(completion) => completion.answer(Ok(self.health())),
+                UserQuery::Usage(completion) => {
+                    completion.answer(self.usage().ok_or(StoreFailure::Rejected(StoreError::Failed)));
+                }
             }
         }
+    }
+
+    fn usage(&mut self) -> Option<UsersUsage> {
+        let max_known_users = self.max_users;
+        let environment = self.env.environment()?;
+        let known_users = environment.entries().saturating_sub(self.policy.users_with_overrides());
+        Some(UsersUsage { environment: environment.usage().ok()?, known_users, max_known_users })
     }
 
     fn health(&mut self) -> UsersHealth {
@@ -131,15 +150,19 @@ impl UserWriter {
             Some(environment) if !self.directory.is_lost() => write_updates(environment, &updates),
             Some(_) | None => Err(StoreFailure::Rejected(StoreError::Failed)),
         };
-        if let Err(failure) = result {
+        if let Err(failure) = &result {
             log_event!(updates_not_written { updates: updates.len(), reason: display(failure) });
             self.env.check();
         }
-        for (user, update, completion) in updates {
-            if result.is_ok() {
+        let answers = match result {
+            Ok(before) => before.into_iter().map(Ok).collect(),
+            Err(failure) => vec![Err(failure); updates.len()],
+        };
+        for ((user, update, completion), answer) in updates.into_iter().zip(answers) {
+            if answer.is_ok() {
                 self.policy.set_overrides(&user, update.overrides());
             }
-            completion.answer(result);
+            completion.answer(answer);
         }
     }
 
@@ -195,23 +218,44 @@ impl UserWriter {
     }
 }
 
-fn write_updates(environment: &Environment, updates: &[UserUpdateRequest]) -> Result<(), StoreFailure> {
-    let written = || -> Result<(), Uncommitted> {
+/// Makes the updates in one transaction. Returns what was kept before each.
+fn write_updates(environment: &Environment, updates: &[UserUpdateRequest]) -> Result<Vec<UserState>, StoreFailure> {
+    let written = || -> Result<Result<Vec<UserState>, OverridesError>, Uncommitted> {
         let mut txn = environment.write()?;
+        let mut before = Vec::new();
+        let mut is_changed = false;
         for (user, update, _) in updates {
-            overrides::put(environment, &mut txn, user, update.overrides())?;
-            if *update == UserUpdate::Forget {
-                environment.records.delete(&mut txn, user.as_str().as_bytes())?;
+            let known = environment.records.get(&txn, user.as_str().as_bytes())?;
+            let seen = known.map(user_query::seen_state).unwrap_or_default();
+            let state = match overrides::get(environment, &txn, user)? {
+                Ok(overrides) => UserState { overrides, seen },
+                Err(error) => return Ok(Err(error)),
+            };
+            before.push(state);
+            if update.changes(state) {
+                is_changed = true;
+                overrides::put(environment, &mut txn, user, update.overrides())?;
+                if *update == UserUpdate::Forget {
+                    environment.records.delete(&mut txn, user.as_str().as_bytes())?;
+                }
             }
         }
-        environment.commit(txn)
+        // What changes nothing need not wait for the disk.
+        if is_changed {
+            environment.commit(txn)?;
+        }
+        Ok(Ok(before))
     };
-    written().map_err(|failure| {
+    let written = written().map_err(|failure| {
         let in_doubt = matches!(failure, Uncommitted::InDoubt(_));
         let error = heed::Error::from(failure);
         log_event!(users_not_written { error: display(&error) });
         let rejected = || StoreFailure::Rejected(store_error(&error, environment.directory()));
         if in_doubt { StoreFailure::InDoubt } else { rejected() }
+    })?;
+    written.map_err(|error| {
+        log_event!(overrides_unreadable { error: display(&error) });
+        StoreFailure::Rejected(StoreError::Failed)
     })
 }
 
@@ -264,3 +308,5 @@ fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>) -> heed::Result<bo
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod update_tests;

@@ -1,5 +1,7 @@
 //! The writer on the test's own thread.
 
+mod failures;
+
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::mpsc::Receiver;
@@ -132,28 +134,6 @@ fn unchanged_batch_writes_nothing() {
     assert!(faults::next().is_some(), "there was no commit");
 }
 
-#[test]
-fn after_a_failed_commit_what_was_to_be_written_is_unknown() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut writer = writer(directory.path(), NODE);
-    serve(&mut writer, [acquire("ada", 1), acquire("bob", 2)]);
-    put(&mut writer, "eve", &[9]);
-    fail_next_commit();
-    let outcomes = serve(
-        &mut writer,
-        [
-            acquire("ada", 3),
-            acquire("ada", 4),
-            lookup("bob", 2),
-            release("bob", 9),
-            acquire("eve", 5),
-            acquire("joe", 6),
-        ],
-    );
-    assert_eq!(outcomes, [UNKNOWN, UNKNOWN, found(1), Outcome::Released, FAILED, UNKNOWN]);
-    assert_eq!(serve(&mut writer, [lookup("ada", 1), acquire("ada", 3)]), [found(1), granted(2)]);
-}
-
 /// A writer with `evict-oldest` and a linger of this many seconds, and the sessions that it notifies.
 fn evicting_writer(directory: &Path, node: NodeId, linger: u64) -> (Writer, Receiver<Vec<EndedSession>>) {
     let writer = writer(directory, node);
@@ -166,48 +146,6 @@ fn evicting_writer(directory: &Path, node: NodeId, linger: u64) -> (Writer, Rece
 
 fn taken_over(number: u64) -> EndedSession {
     EndedSession { session: NODE.session(number), reason: EndReason::TakenOver(None) }
-}
-
-#[test]
-fn commit_in_doubt_notifies_evicted_sessions() {
-    let directory = tempfile::tempdir().unwrap();
-    let (mut writer, ended_sessions) = evicting_writer(directory.path(), NODE, 0);
-    serve(&mut writer, [acquire("ada", 1), acquire("ada", 2)]);
-    fail_next_commit();
-    assert_eq!(serve(&mut writer, [acquire("ada", 3), acquire("bob", 4)]), [UNKNOWN, UNKNOWN]);
-    assert_eq!(ended_sessions.try_iter().collect::<Vec<_>>(), [[taken_over(1)]]);
-    // In fact it was not applied. The next acquire evicts the oldest again.
-    assert_eq!(serve(&mut writer, [acquire("ada", 3)]), [granted(2)]);
-    assert_eq!(ended_sessions.try_iter().collect::<Vec<_>>(), [[taken_over(1)]]);
-}
-
-#[test]
-fn unapplied_eviction_notifies_no_session() {
-    let directory = tempfile::tempdir().unwrap();
-    let (mut writer, ended_sessions) = evicting_writer(directory.path(), NODE, 0);
-    serve(&mut writer, [acquire("ada", 1), acquire("ada", 2)]);
-    let full = || Uncommitted::NotApplied(heed::MdbError::MapFull.into());
-    let end = |asker| StoreCommand::EndSessions {
-        user: user("ada"),
-        session: NODE.session(asker),
-        target: EndTarget::All,
-        reason: EndReason::ByOperator,
-        at: Timestamp::default(),
-    };
-    faults::fail([full()]);
-    assert_eq!(serve(&mut writer, [acquire("ada", 3), release("bob", 4)]), [FULL, RELEASED]);
-    assert_eq!(ended_sessions.try_iter().count(), 0);
-    // The retry leaves out the acquire and applies the end, once.
-    faults::fail([full()]);
-    let ended = Outcome::Ended { sessions: [NODE.session(1)].into(), slots: 1 };
-    assert_eq!(serve(&mut writer, [end(2), acquire("ada", 3)]), [ended, FULL]);
-    let by_operator = EndedSession { session: NODE.session(1), reason: EndReason::ByOperator };
-    assert_eq!(ended_sessions.try_iter().collect::<Vec<_>>(), [[by_operator]]);
-    // An end that cannot be applied at all ends no session.
-    faults::fail([full(), full()]);
-    assert_eq!(serve(&mut writer, [end(9)]), [FULL]);
-    assert_eq!(ended_sessions.try_iter().count(), 0);
-    assert_eq!(serve(&mut writer, [lookup("ada", 2)]), [found(1)]);
 }
 
 /// A writer after another node, which held slots of these users.
@@ -292,67 +230,6 @@ fn killed_nodes_slot_lingers_from_its_successors_start() {
     assert_eq!(record.sessions()[0].status, SessionStatus::Lingering { until: at(1100) });
     assert_eq!(serve(&mut writer, [look("ada", 1_100_000)]), [found(0)]);
     assert_eq!(bytes(&mut writer, "ada"), None);
-}
-
-#[test]
-fn batch_that_does_not_fit_loses_its_acquires() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut writer = small_writer(directory.path(), NODE);
-    serve(&mut writer, [acquire("ada", 1), acquire("bob", 2)]);
-    let many = (0..5000).map(|number| acquire(&format!("{number:0>250}"), number));
-    let mut outcomes = serve(&mut writer, many.chain([release("ada", 1), lookup("bob", 2)]));
-    assert_eq!(outcomes.split_off(5000), [RELEASED, found(1)]);
-    assert_eq!(outcomes, vec![FULL; 5000]);
-    assert_eq!(bytes(&mut writer, "ada"), None);
-
-    // The same if only the commit finds that it does not fit.
-    let full_map = heed::Error::Mdb(heed::MdbError::MapFull);
-    faults::fail([Uncommitted::NotApplied(full_map)]);
-    assert_eq!(serve(&mut writer, [acquire("ada", 3), release("bob", 2)]), [FULL, RELEASED]);
-    assert_eq!(bytes(&mut writer, "bob"), None);
-}
-
-#[test]
-fn full_disk_applies_releases_by_halves() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut writer = writer(directory.path(), NODE);
-    let users = ["ada", "bob", "eve", "joe"];
-    serve(&mut writer, users.map(|user| acquire(user, 1)));
-    serve(&mut writer, [acquire("zoe", 1)]);
-    // These fail: all, all without acquires, the first half. These fit: the second half, and each of the first alone.
-    let full = || Uncommitted::NotApplied(heed::Error::Io(ErrorKind::StorageFull.into()));
-    faults::fail([full(), full(), full()]);
-    let asked = [release("ada", 1), acquire("new", 2), release("bob", 1), release("eve", 1), release("joe", 1)];
-    assert_eq!(serve(&mut writer, asked), [RELEASED, FULL, RELEASED, RELEASED, RELEASED]);
-    assert_eq!(users.map(|user| bytes(&mut writer, user)), [const { None }; 4]);
-    assert!(!writer.ballast_file.exists());
-    // A release that does not fit alone is retried by its session.
-    faults::fail([full(), full()]);
-    assert_eq!(serve(&mut writer, [release("zoe", 1)]), [FULL]);
-    assert_eq!(serve(&mut writer, [release("zoe", 1)]), [RELEASED]);
-}
-
-#[test]
-fn broken_environment_is_opened_again() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut writer = writer(directory.path(), NODE);
-    serve(&mut writer, [acquire("ada", 1)]);
-    writer.live.break_down();
-    assert_eq!(serve(&mut writer, [acquire("ada", 2), acquire("ada", 3)]), [granted(2), Outcome::Denied(None)]);
-}
-
-#[test]
-fn closed_environment_rejects_everything() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut writer = writer(directory.path(), NODE);
-    serve(&mut writer, [acquire("ada", 1)]);
-    writer.live.break_down();
-    let (data, aside) = (directory.path().join("live").join(DATA_FILE), directory.path().join("aside"));
-    std::fs::rename(&data, &aside).unwrap();
-    assert_eq!(serve(&mut writer, [acquire("ada", 2), release("ada", 1), lookup("ada", 1)]), vec![FAILED; 3]);
-    std::fs::rename(&aside, &data).unwrap();
-    writer.live.break_down();
-    assert_eq!(serve(&mut writer, [lookup("ada", 1)]), [found(1)]);
 }
 
 #[test]
@@ -532,28 +409,4 @@ fn ballast_lies_beside_the_slots() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = writer(directory.path(), NODE);
     assert!(writer.ballast_file.exists() && directory.path().join("live").join("ballast").exists());
-}
-
-#[test]
-fn panicking_writer_answers_pending_commands() {
-    let directory = tempfile::tempdir().unwrap();
-    let writer = writer(directory.path(), NODE);
-    let queue = Arc::clone(&writer.queue);
-    let answers = OutcomeChannel::default();
-    queue.push(acquire("ada", 1), Completion::new(|_| panic!("an answer that panics, on purpose")));
-    queue.push(acquire("ada", 2), answers.completion());
-    assert!(thread::spawn(move || writer.run(&unwatched())).join().is_err());
-    assert_eq!(answers.next(), Outcome::Unknown);
-    queue.push(acquire("ada", 3), answers.completion());
-    assert_eq!(answers.next(), Outcome::Rejected(StoreError::Failed));
-}
-
-#[test]
-fn failures_are_logged() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut writer = writer(directory.path(), NODE);
-    assert_eq!(logged(|| drop(serve(&mut writer, [acquire("ada", 1)]))), "");
-    fail_next_commit();
-    let lines = logged(|| drop(serve(&mut writer, [acquire("ada", 2)])));
-    assert!(lines.contains("ERROR") && lines.contains("a commit failed"), "{lines}");
 }

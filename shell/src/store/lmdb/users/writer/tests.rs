@@ -10,7 +10,8 @@ use super::*;
 use crate::store::completion::Completion;
 use crate::store::lmdb::environment::faults;
 use crate::store::lmdb::testing::{TIMEOUT, logged, policy, unwatched};
-use crate::store::pages::PageRequest;
+use crate::store::pages::{PageRequest, UserFilter};
+use crate::store::user_slice::UserRange;
 
 const MAP: usize = 4 << 20;
 
@@ -97,7 +98,7 @@ fn update(writer: &mut UserWriter, updates: &[(&str, UserUpdate)]) -> Vec<Result
     let (answer, answered) = std::sync::mpsc::channel();
     let completion = || {
         let answer = answer.clone();
-        Completion::new(move |result| answer.send(result).unwrap())
+        Completion::new(move |result: Result<UserState, _>| answer.send(result.map(drop)).unwrap())
     };
     writer.apply_updates(updates.iter().map(|&(id, update)| (user(id), update, completion())).collect());
     answered.try_iter().collect()
@@ -166,7 +167,7 @@ fn update_does_not_wait_and_is_always_answered() {
     let (answer, answered) = std::sync::mpsc::channel();
     let submit = |overrides| {
         let answer = answer.clone();
-        let completion = Completion::new(move |result| answer.send(result).unwrap());
+        let completion = Completion::new(move |result: Result<UserState, _>| answer.send(result.map(drop)).unwrap());
         updates.submit(user("ada"), UserUpdate::Set(overrides), completion);
     };
     let start = Instant::now();
@@ -226,23 +227,25 @@ fn query_is_answered_between_commits_and_rejected_after_the_end() {
     let directory = tempfile::tempdir().unwrap();
     let (mut seen_sender, writer) =
         user_writer(open(directory.path(), MAP).unwrap(), policy(), Clock::start(), DirectoryState::default());
-    let updates = writer.update_sender();
+    let (updates, queue) = (writer.update_sender(), Arc::clone(&seen_sender.queue));
     let list = || {
-        let (completion, page) = Completion::channel();
-        updates.ask(UserQuery::List(PageRequest::first(10), completion));
-        smol::block_on(page).map(|page| page.items.into_iter().map(|entry| entry.user).collect::<Vec<_>>())
+        let (completion, slice) = Completion::channel();
+        let range = UserRange::new(&UserFilter::default(), &PageRequest::first(10)).unwrap();
+        updates.ask(UserQuery::List(range, completion));
+        smol::block_on(slice).map(|slice| slice.items.into_iter().map(|(user, _)| user).collect::<Vec<_>>())
     };
     let recording = thread::spawn(move || writer.run(&unwatched()));
     let start = Instant::now();
     seen_sender.send([(user("ada"), at(1))]);
-    while list() != Ok(vec![user("ada")]) {
+    while queue.has(&user("ada")) {
         assert!(start.elapsed() < TIMEOUT);
     }
-    // From here on the writer pauses. A query neither waits for the end of the pause nor ends it.
+    // From here on the writer pauses. A query neither waits for the end of the pause nor ends it, and finds who is pending.
     seen_sender.send([(user("bob"), at(1))]);
     for _ in 0..100 {
-        assert_eq!(list(), Ok(vec![user("ada")]));
+        assert_eq!(list(), Ok(vec![user("ada"), user("bob")]));
     }
+    assert!(queue.has(&user("bob")));
     assert!(start.elapsed() < COMMIT_INTERVAL, "{:?}", start.elapsed());
     drop(seen_sender);
     recording.join().unwrap();

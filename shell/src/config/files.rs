@@ -1,0 +1,186 @@
+//! Errors of the files that a configuration names: certificate, key, secret and key set.
+
+use super::conflicts::Conflict;
+use super::table::{Authentication, Config};
+use crate::auth::{KeyError, KeySource, Keys, Secret};
+use crate::config::VerifierError;
+use crate::config::environment::SECRET;
+use crate::config::error::ConfigSource;
+use crate::net::tls::{TlsError, check_files};
+
+/// What is known of the secret that the server's environment may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum EnvironmentSecret<'a> {
+    /// Nothing: another process will be the server. So a missing secret is no error.
+    Unknown,
+    /// This is the server's environment, with this secret or without one.
+    Known(Option<&'a Secret>),
+}
+
+/// Every error of every file.
+pub(super) fn check(config: &Config, secret: EnvironmentSecret<'_>) -> Vec<Conflict> {
+    let mut errors = certificate_errors(config);
+    match config.auth {
+        // They are not used.
+        Authentication::Open => {}
+        Authentication::Jwt => errors.extend(key_errors(config, secret)),
+    }
+    errors
+}
+
+fn certificate_errors(config: &Config) -> Vec<Conflict> {
+    let conflict = |error: TlsError| {
+        let keys: &[&str] = match error {
+            TlsError::Certificate { .. } | TlsError::NoCertificate { .. } => &["tls_cert"],
+            TlsError::Key { .. } => &["tls_key"],
+            TlsError::Unusable { .. } => &["tls_key", "tls_cert"],
+        };
+        Conflict::new(keys, error.to_string())
+    };
+    check_files(config.tls_cert.as_deref(), config.tls_key.as_deref()).into_iter().map(conflict).collect()
+}
+
+fn key_errors(config: &Config, secret: EnvironmentSecret<'_>) -> Vec<Conflict> {
+    let is_symmetric = config.jwt_algorithm.iter().map(|algorithm| algorithm.is_symmetric());
+    // That is an error by itself, and no key fits such algorithms.
+    let is_mixed = is_symmetric.clone().any(|is| is) && !is_symmetric.clone().all(|is| is);
+    let files: [(&[&str], _); 3] = [
+        (&["jwt_secret_file", "jwt_algorithm"], config.jwt_secret_file.clone().map(KeySource::SecretFile)),
+        (&["jwt_public_key_file", "jwt_algorithm"], config.jwt_public_key_file.clone().map(KeySource::PublicKeyFile)),
+        (&["jwt_key_set_file", "jwt_algorithm"], config.jwt_key_set_file.clone().map(KeySource::KeySetFile)),
+    ];
+    let mut errors = Vec::new();
+    for (keys, source) in files {
+        let Some(source) = source else { continue };
+        match Keys::load(&config.jwt_algorithm, &source) {
+            Ok(_) => {}
+            Err(KeyError::Unusable { .. }) if is_mixed => {}
+            // The algorithm is named too: it may be the one that is wrong.
+            Err(error @ KeyError::Unusable { .. }) => errors.push(Conflict::new(keys, error.to_string())),
+            Err(error @ KeyError::Unreadable { .. }) => errors.push(Conflict::new(&keys[..1], error.to_string())),
+        }
+    }
+    let needs_secret = is_symmetric.clone().all(|is| is);
+    match secret {
+        EnvironmentSecret::Known(secret) if needs_secret => match config.key_source(secret.cloned()) {
+            Err(error @ VerifierError::NoSecret) => {
+                errors.push(Conflict::new(&["auth", "jwt_secret_file"], error.to_string()));
+            }
+            Err(error) => errors.push(Conflict::new(&["jwt_secret_file"], error.to_string())),
+            Ok(source @ KeySource::Secret(_)) => {
+                errors.extend(Keys::load(&config.jwt_algorithm, &source).err().map(|error| Conflict {
+                    source: Some(ConfigSource::Variable(SECRET.into())),
+                    ..Conflict::new(&["auth"], error.to_string())
+                }))
+            }
+            Ok(KeySource::SecretFile(_) | KeySource::PublicKeyFile(_) | KeySource::KeySetFile(_)) => {}
+        },
+        EnvironmentSecret::Known(_) | EnvironmentSecret::Unknown => {}
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use crate::config::{ConfigErrors, ConfigLoader, Flags};
+
+    fn messages(errors: &ConfigErrors) -> Vec<String> {
+        errors.0.iter().map(ToString::to_string).collect()
+    }
+
+    /// The errors of a file with this text, whose paths begin with `DIR`.
+    fn errors_of(directory: &Path, text: &str) -> Vec<String> {
+        let path = directory.join("sessions.toml");
+        fs::write(&path, text.replace("DIR", directory.to_str().unwrap())).unwrap();
+        let errors =
+            ConfigLoader::from_file(path).load_for_other_server().err().as_ref().map(messages).unwrap_or_default();
+        errors.iter().map(|error| error.replace(directory.to_str().unwrap(), "DIR")).collect()
+    }
+
+    fn assert_errors(errors: &[String], expected: &[&str]) {
+        assert_eq!(errors.len(), expected.len(), "{errors:#?}");
+        for (error, start) in errors.iter().zip(expected) {
+            assert!(error.starts_with(start), "{error}\n{start}");
+        }
+    }
+
+    #[test]
+    fn every_bad_file_is_reported_with_its_key() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("short"), "short").unwrap();
+        let errors = errors_of(
+            directory.path(),
+            "tls_cert = \"DIR/a\"\ntls_key = \"DIR/b\"\nauth = \"jwt\"\njwt_secret_file = \"DIR/short\"\nlimit = 2000\n",
+        );
+        assert_errors(
+            &errors,
+            &[
+                "DIR/sessions.toml:1:1: tls_cert: cannot read DIR/a: No such file",
+                "DIR/sessions.toml:2:1: tls_key: cannot read DIR/b: No such file",
+                "DIR/sessions.toml:4:1: jwt_secret_file, jwt_algorithm: DIR/short cannot be used for HS256: it has 5 bytes",
+                "DIR/sessions.toml:5:1: limit: invalid value '2000'",
+            ],
+        );
+        let errors = errors_of(
+            directory.path(),
+            "auth = \"jwt\"\njwt_algorithm = \"ES256\"\njwt_public_key_file = \"DIR/a\"\njwt_key_set_file = \"DIR/short\"\ntls_cert = \"DIR/c\"",
+        );
+        assert_errors(
+            &errors,
+            &[
+                "DIR/sessions.toml:3:1: jwt_public_key_file: cannot read DIR/a: ",
+                "DIR/sessions.toml:4:1: jwt_secret_file, jwt_public_key_file, jwt_key_set_file: set only one of them",
+                "DIR/sessions.toml:4:1: jwt_key_set_file, jwt_algorithm: DIR/short cannot be used for ES256: ",
+                "DIR/sessions.toml:5:1: tls_cert, tls_key: a certificate needs its key",
+                "DIR/sessions.toml:5:1: tls_cert: cannot read DIR/c: ",
+            ],
+        );
+    }
+
+    #[test]
+    fn error_that_follows_from_another_is_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("short"), "short").unwrap();
+        let errors =
+            errors_of(directory.path(), "auth = \"jwt\"\njwt_algorithm = \"XS1\"\njwt_secret_file = \"DIR/short\"");
+        assert_errors(&errors, &["DIR/sessions.toml:2:1: jwt_algorithm: invalid value 'XS1'"]);
+        let errors = errors_of(
+            directory.path(),
+            "auth = \"jwt\"\njwt_algorithm = \"RS256,HS256\"\njwt_key_set_file = \"DIR/short\"",
+        );
+        assert_errors(&errors, &["DIR/sessions.toml:2:1: jwt_algorithm: HS256, HS384 and HS512 need a secret"]);
+        // Nothing uses the file.
+        assert_errors(&errors_of(directory.path(), "jwt_secret_file = \"DIR/missing\""), &[]);
+    }
+
+    #[test]
+    fn source_of_a_bad_file_may_be_a_variable() {
+        let load = |variables: &[(&str, &str)]| {
+            let variables = variables.iter().map(|&(name, value)| (name.into(), value.into()));
+            ConfigLoader::new(Flags::default(), variables)
+                .load_for_server()
+                .err()
+                .as_ref()
+                .map(messages)
+                .unwrap_or_default()
+        };
+        let missing = [("SESSIONS_TLS_CERT", "/missing/a"), ("SESSIONS_TLS_KEY", "/missing/b")];
+        assert_errors(
+            &load(&missing),
+            &["SESSIONS_TLS_CERT: cannot read /missing/a: ", "SESSIONS_TLS_KEY: cannot read /missing/b: "],
+        );
+        let jwt = ("SESSIONS_AUTH", "jwt");
+        assert_errors(&load(&[jwt]), &["SESSIONS_AUTH: auth, jwt_secret_file: the secret for tokens is missing"]);
+        let short = [jwt, ("SESSIONS_JWT_SECRET", "short")];
+        assert_errors(&load(&short), &["SESSIONS_JWT_SECRET: the secret in the environment cannot be used for HS256"]);
+        assert!(!load(&short)[0].contains("short"), "the secret is not printed");
+        let long = "a secret that is as long as its hash is";
+        assert_errors(&load(&[jwt, ("SESSIONS_JWT_SECRET", long)]), &[]);
+        let two = [jwt, ("SESSIONS_JWT_SECRET", long), ("SESSIONS_JWT_SECRET_FILE", "/dev/null")];
+        let errors = load(&two);
+        assert!(errors.iter().any(|error| error.contains("set only one secret")), "{errors:?}");
+    }
+}
