@@ -219,10 +219,10 @@ mod tests {
 
     use super::*;
     use crate::config::{ConfigLoader, Flags};
-    use crate::runtime::user_id_form::UserIdForm;
     use crate::net::forwarded::ForwardedHeader;
     use crate::net::origins::Origin;
     use crate::net::subprotocols::Selection;
+    use crate::runtime::user_id_form::UserIdForm;
 
     fn config(given: &[(&str, &str)]) -> Config {
         let environment = given.iter().map(|&(key, value)| (format!("SESSIONS_{key}").into(), value.into()));
