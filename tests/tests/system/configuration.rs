@@ -129,7 +129,7 @@ fn conflicts_and_bad_files_are_reported_with_lines() {
     let (code, _, err) = check(
         "limit = 1025\ntls_cert = \"x\"\nlisten = \"0.0.0.0:1,0.0.0.0:1\"\nproxy_protocol = true\nforwarded_header = \"forwarded\"\njwt_secret_file = \"a\"\njwt_key_set_file = \"b\"\nauth = \"open\"",
     );
-    assert_eq!((code, err.lines().count()), (Some(1), 7), "{err}");
+    assert_eq!((code, err.lines().count()), (Some(1), 8), "{err}");
     for message in [
         "listen: 0.0.0.0:1 is given twice",
         "proxy_protocol, trusted_proxies: proxy_protocol has no effect",

@@ -4,6 +4,7 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -112,7 +113,7 @@ impl Proxy {
         file.write(directory)
     }
 
-    fn start(self, directory: &Path, configuration: &Path) -> Child {
+    fn start(self, directory: &Path, configuration: &Path) -> RunningProxy {
         let mut command = Command::new(self.program());
         match self {
             Self::Nginx => command.args(["-e", "stderr", "-g", "daemon off;", "-p"]).arg(directory).arg("-c"),
@@ -125,7 +126,30 @@ impl Proxy {
                 "--config",
             ]),
         };
-        command.arg(configuration).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        command.arg(configuration).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        RunningProxy(command.spawn().unwrap())
+    }
+}
+
+/// The process of a proxy. Ends when this is dropped.
+struct RunningProxy(Child);
+
+impl RunningProxy {
+    fn expect_alive(&mut self) {
+        if let Some(status) = self.0.try_wait().unwrap() {
+            let mut errors = String::new();
+            self.0.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+            panic!("the proxy has ended, {status}: {errors}");
+        }
+    }
+}
+
+impl Drop for RunningProxy {
+    fn drop(&mut self) {
+        // With SIGKILL the workers of nginx would go on. The proxy may have ended by itself.
+        let id = rustix::process::Pid::from_child(&self.0);
+        let _ended = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+        drop(self.0.wait());
     }
 }
 
@@ -155,7 +179,7 @@ impl ConfigurationFile {
 
 /// A server behind a proxy. Both end when this is dropped.
 struct ProxiedServer {
-    proxy: Child,
+    _proxy: RunningProxy,
     address: SocketAddr,
     directory: tempfile::TempDir,
     ca: PathBuf,
@@ -182,13 +206,13 @@ impl ProxiedServer {
 
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let configuration = proxy.configure(directory.path(), port, server.address);
-        let mut child = proxy.start(directory.path(), &configuration);
+        let mut running = proxy.start(directory.path(), &configuration);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         eventually("the proxy serves", || {
-            assert!(child.try_wait().unwrap().is_none(), "{} ended: {}", proxy.program(), errors(&mut child));
+            running.expect_alive();
             TcpStream::connect(address).is_ok() && is_healthy(&ca.ca, address)
         });
-        Self { proxy: child, address, directory, ca: ca.ca, _server: server }
+        Self { _proxy: running, address, directory, ca: ca.ca, _server: server }
     }
 
     /// The status of a handshake with this origin, and the connection.
@@ -219,28 +243,11 @@ impl ProxiedServer {
     }
 }
 
-impl Drop for ProxiedServer {
-    fn drop(&mut self) {
-        // With SIGKILL the workers of nginx would go on.
-        let id = rustix::process::Pid::from_child(&self.proxy);
-        // It may have ended by itself.
-        let _ended = rustix::process::kill_process(id, rustix::process::Signal::TERM);
-        drop(self.proxy.wait());
-    }
-}
-
 /// Whether the server answers a health check through the proxy.
 fn is_healthy(ca: &Path, address: SocketAddr) -> bool {
     let mut client = RawClient::connect_tls(CLIENT, address, |stream| encrypt(ca, stream));
     client.write(format!("GET / HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", address.port()).as_bytes());
     client.try_head().starts_with("HTTP/1.1 200 ")
-}
-
-fn errors(child: &mut Child) -> String {
-    use std::io::Read as _;
-    let mut text = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-    text
 }
 
 fn encrypt(ca: &Path, stream: TcpStream) -> Box<dyn ByteStream> {
