@@ -182,25 +182,25 @@ fn log_tells_the_life_of_every_session() {
 fn log_names_users_as_configured() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
-    let life = |arguments: &[&str]| -> Vec<Value> {
+    let life = |arguments: &[&str], limit: &str| -> Vec<Value> {
         let mut server = JsonServer::start(&data, arguments);
         let (mut ada, _) = sign_in(&server, &json!("ada"));
         ada.send_bye();
         server.wait_for("slot_released");
-        run(&data, &["limit", "ada", "2"]);
+        run(&data, &["limit", "ada", limit]);
         let lines = server.stop();
         lines.into_iter().filter(|line| event_of(line).fields.contains(&"user")).collect()
     };
     let users = |lines: &[Value]| lines.iter().map(|line| line["user"].to_string()).collect::<BTreeSet<_>>();
-    assert_eq!(users(&life(&[])), BTreeSet::from(["\"ada\"".to_owned()]));
-    let hashed = users(&life(&["--log-users", "hash"]));
+    assert_eq!(users(&life(&[], "2")), BTreeSet::from(["\"ada\"".to_owned()]));
+    let hashed = users(&life(&["--log-users", "hash"], "3"));
     assert!(hashed.len() == 1 && hashed.iter().all(|hash| hash.len() == 18), "{hashed:?}");
-    assert_eq!(users(&life(&["--log-users", "hash"])), hashed, "the key is kept");
+    assert_eq!(users(&life(&["--log-users", "hash"], "4")), hashed, "the key is kept");
     let mut explain = Command::new(SERVER);
     explain.args(["explain", "ada", "--json", "--log-users", "hash", "--data"]).arg(&data);
     let explained: Value = serde_json::from_slice(&explain.output().unwrap().stdout).unwrap();
     assert_eq!(BTreeSet::from([explained["logged_as"].to_string()]), hashed, "explain says which hash is ada's");
-    assert_eq!(users(&life(&["--log-users", "off"])), BTreeSet::from(["null".to_owned()]));
+    assert_eq!(users(&life(&["--log-users", "off"], "5")), BTreeSet::from(["null".to_owned()]));
     fs::write(data.join("log-key"), "no key").unwrap();
     let output = without_connection_limits(SERVER)
         .args(["--listen", "127.0.0.1:0", "--log-users", "hash", "--data"])
