@@ -3,13 +3,14 @@
 //! The real code reads them from a stream that delivers them in chunks and then ends.
 
 use std::io::Result;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use session_core::connection_limiter::{ClientPrefix, ConnectionLimits};
 use shell::net::connection_limiter::SharedConnectionLimiter;
+use shell::net::peer::Peer;
 use shell::net::proxy_protocol;
 use shell::net::settings::ConnectionSettings;
 use shell::net::upgrade::{UpgradeOutcome, serve_request};
@@ -30,8 +31,10 @@ pub enum FeedResult {
 }
 
 /// A client without a proxy, and a trusted proxy.
-const DIRECT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
-const PROXY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3));
+const DIRECT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3));
+/// Where the server is.
+const LOCAL: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 3000));
 
 /// Feeds these bytes to a server. The first byte selects the sender and the chunk size.
 #[must_use]
@@ -49,10 +52,16 @@ fn feed_proxy_header(mut stream: ChunkedStream<'_>) -> FeedResult {
     if source.is_err() {
         return FeedResult::NoProxyHeader;
     }
-    let [.., high, low] = *whole.first_chunk::<16>().expect("a header has sixteen bytes and more");
-    let length = 16 + usize::from(u16::from_be_bytes([high, low]));
-    assert_eq!(whole.len() - stream.unread.len(), length, "more than the header was read");
-    assert!(whole.starts_with(b"\r\n\r\n\0\r\nQUIT\n"), "the bytes are no header");
+    let read = &whole[..whole.len() - stream.unread.len()];
+    if read.starts_with(b"PROXY ") {
+        let end = read.windows(2).position(|bytes| bytes == b"\r\n").expect("a header of version 1 has an end");
+        assert_eq!(read.len(), end + 2, "more than the header was read");
+        assert!(read.len() <= 107, "a longer header than there can be");
+    } else {
+        let [.., high, low] = *read.first_chunk::<16>().expect("a header of version 2 has sixteen bytes and more");
+        assert_eq!(read.len(), 16 + usize::from(u16::from_be_bytes([high, low])), "more than the header was read");
+        assert!(read.starts_with(b"\r\n\r\n\0\r\nQUIT\n"), "the bytes are no header");
+    }
     FeedResult::ProxyHeader
 }
 
@@ -63,7 +72,8 @@ fn feed_request(stream: ChunkedStream<'_>, peer: IpAddr) -> FeedResult {
         connection_limiter.acquire(Some(peer).filter(|&peer| peer == DIRECT)).expect("there are no bounds");
     let mut stream = stream;
     let never = std::future::pending();
-    let handshake = run_to_completion(serve_request(&mut stream, peer, &settings, &mut permit, never));
+    let from = Peer::of_socket(peer, LOCAL);
+    let handshake = run_to_completion(serve_request(&mut stream, from, &settings, &mut permit, never));
 
     let client = permit.client();
     if peer == DIRECT {

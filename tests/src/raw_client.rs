@@ -1,6 +1,6 @@
 //! A client that sends any bytes, and reads WebSocket frames as they come.
 
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -33,7 +33,14 @@ pub fn connect_from(from: IpAddr, address: SocketAddr) -> io::Result<TcpStream> 
 /// A TCP connection on which a test sends any bytes.
 pub struct RawClient {
     stream: TcpStream,
+    /// What encrypts the bytes, if anything does.
+    tls: Option<Box<dyn ByteStream>>,
 }
+
+/// A stream that can be read and written.
+pub trait ByteStream: io::Read + io::Write + Send {}
+
+impl<S: io::Read + io::Write + Send> ByteStream for S {}
 
 /// A WebSocket frame from the server (RFC 6455 §5.2), or the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +76,29 @@ impl RawClient {
         stream.set_read_timeout(Some(TIMEOUT)).expect("a socket option");
         stream.set_write_timeout(Some(TIMEOUT)).expect("a socket option");
         stream.set_nodelay(true).expect("a socket option");
-        Self { stream }
+        Self { stream, tls: None }
+    }
+
+    /// Connects from this address of this machine, over TLS that `encrypt` adds.
+    ///
+    /// # Panics
+    /// If nobody listens.
+    #[must_use]
+    pub fn connect_tls(
+        from: IpAddr,
+        address: SocketAddr,
+        encrypt: impl FnOnce(TcpStream) -> Box<dyn ByteStream>,
+    ) -> Self {
+        let client = Self::from_stream(connect_from(from, address).expect("the server accepts"));
+        let tls = encrypt(client.stream.try_clone().expect("a socket can be shared"));
+        Self { tls: Some(tls), ..client }
+    }
+
+    fn io(&mut self) -> &mut dyn ByteStream {
+        match &mut self.tls {
+            Some(tls) => &mut **tls,
+            None => &mut self.stream,
+        }
     }
 
     /// Connects, upgrades to WebSocket and reads HELLO.
@@ -94,7 +123,7 @@ impl RawClient {
     /// Reads the head of a response, up to the end of the stream at most.
     pub fn try_head(&mut self) -> String {
         let (mut head, mut byte) = (Vec::new(), [0]);
-        while !head.ends_with(b"\r\n\r\n") && self.stream.read_exact(&mut byte).is_ok() {
+        while !head.ends_with(b"\r\n\r\n") && self.io().read_exact(&mut byte).is_ok() {
             head.push(byte[0]);
         }
         String::from_utf8_lossy(&head).into()
@@ -103,7 +132,7 @@ impl RawClient {
     /// Whether the server sends nothing for this duration, and does not close.
     pub fn is_silent_for(&mut self, duration: Duration) -> bool {
         self.stream.set_read_timeout(Some(duration)).expect("a socket option");
-        let received = self.stream.read(&mut [0]).map_err(|error| error.kind());
+        let received = self.io().read(&mut [0]).map_err(|error| error.kind());
         self.stream.set_read_timeout(Some(TIMEOUT)).expect("a socket option");
         matches!(received, Err(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
     }
@@ -137,7 +166,7 @@ impl RawClient {
 
     /// Sends bytes. Returns false if the server has closed: what it sent before can still be read.
     pub fn write(&mut self, bytes: &[u8]) -> bool {
-        self.stream.write_all(bytes).is_ok()
+        self.io().write_all(bytes).is_ok()
     }
 
     /// Sends a text message.
@@ -211,14 +240,16 @@ impl RawClient {
     /// Everything until the server closes.
     pub fn read_to_end(&mut self) -> String {
         let mut bytes = Vec::new();
-        self.stream.read_to_end(&mut bytes).expect("the server closes, and does not reset");
+        self.io().read_to_end(&mut bytes).expect("the server closes, and does not reset");
         String::from_utf8(bytes).expect("the server speaks UTF-8")
     }
 
     /// Reads until the server closes, or resets the connection.
     pub fn wait_for_end(&mut self) {
-        let end = self.stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
-        assert!(matches!(end, Ok(_) | Err(io::ErrorKind::ConnectionReset)), "{end:?}");
+        let end = self.io().read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+        // TLS may end without a farewell.
+        let is_end = matches!(end, Ok(_) | Err(io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof));
+        assert!(is_end, "{end:?}");
     }
 
     /// Shuts down the sending side.
@@ -228,17 +259,17 @@ impl RawClient {
 
     fn try_read(&mut self) -> io::Result<Received> {
         let mut head = [0; 2];
-        self.stream.read_exact(&mut head)?;
+        self.io().read_exact(&mut head)?;
         let length = match head[1] {
             126 => {
                 let mut length = [0; 2];
-                self.stream.read_exact(&mut length)?;
+                self.io().read_exact(&mut length)?;
                 usize::from(u16::from_be_bytes(length))
             }
             length => usize::from(length),
         };
         let mut payload = vec![0; length];
-        self.stream.read_exact(&mut payload)?;
+        self.io().read_exact(&mut payload)?;
         Ok(match (head[0], &*payload) {
             (0x81, text) => Received::Text(String::from_utf8_lossy(text).into()),
             (0x88, [high, low, message @ ..]) => {

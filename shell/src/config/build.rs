@@ -80,9 +80,12 @@ impl Config {
             max_unauthenticated_message_bytes: Some(bytes(self.max_authenticate_bytes())),
             header_timeout: self.header_timeout.unwrap_or(self.auth_timeout).min(self.auth_timeout),
             max_header_bytes: bytes(self.max_header_bytes),
+            paths: self.path.iter().cloned().collect(),
+            subprotocols: self.subprotocols.iter().cloned().collect(),
             origins: self.allowed_origins.iter().cloned().collect(),
             hosts: self.allowed_hosts.iter().cloned().collect(),
             trusted_proxies: self.trusted_proxies.iter().copied().collect(),
+            forwarded_header: self.forwarded_header,
             proxy_protocol: self.proxy_protocol,
             tls,
             ..ConnectionSettings::default()
@@ -216,6 +219,9 @@ mod tests {
 
     use super::*;
     use crate::config::{ConfigLoader, Flags};
+    use crate::net::forwarded::ForwardedHeader;
+    use crate::net::origins::Origin;
+    use crate::net::subprotocols::Selection;
     use crate::runtime::user_id_form::UserIdForm;
 
     fn config(given: &[(&str, &str)]) -> Config {
@@ -297,9 +303,20 @@ mod tests {
             ("ALLOWED_HOSTS", "b.example"),
             ("TRUSTED_PROXIES", "10.0.0.0/8"),
             ("PROXY_PROTOCOL", "true"),
+            ("FORWARDED_HEADER", "forwarded"),
+            ("PATH", "/chess,/go"),
+            ("SUBPROTOCOLS", "chess.v2,chess.v1"),
         ]);
         let policy = policy.connection_settings().unwrap();
-        assert!(policy.origins.allows(Some(b"null")) && !policy.origins.allows(Some(b"https://b.example")));
+        let origins = ["https://a.example", "null"].map(|origin| origin.parse::<Origin>().unwrap());
+        assert_eq!(policy.origins, origins.into_iter().collect());
+        assert_eq!(policy.forwarded_header, ForwardedHeader::Forwarded);
+        assert!(policy.paths.contains("/go") && !policy.paths.contains("/"));
+        assert_eq!(policy.subprotocols.select(&["chess.v1"]), Selection::Selected("chess.v1"));
+        let default = config(&[]).connection_settings().unwrap();
+        let expected = ConnectionSettings::default();
+        assert_eq!((default.paths, default.subprotocols), (expected.paths, expected.subprotocols));
+        assert_eq!(default.forwarded_header, expected.forwarded_header);
         assert!(policy.hosts.allows(Some(b"b.example")) && !policy.hosts.allows(Some(b"a.example")));
         assert!(policy.trusted_proxies.is_trusted([10, 0, 0, 1].into()) && policy.proxy_protocol);
     }

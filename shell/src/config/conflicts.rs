@@ -4,6 +4,7 @@ use super::error::ConfigSource;
 use super::table::{Authentication, Config};
 use super::value::Bound;
 use crate::auth::Algorithm;
+use crate::net::forwarded::ForwardedHeader;
 use crate::net::listen_address::ListenAddress;
 
 /// Keys whose values conflict, and the reason.
@@ -37,6 +38,9 @@ pub(crate) fn check_conflicts(config: &Config) -> Vec<Conflict> {
     }
     if config.proxy_protocol && config.trusted_proxies.is_empty() {
         add(&["proxy_protocol", "trusted_proxies"], "proxy_protocol has no effect without trusted_proxies");
+    }
+    if config.forwarded_header != ForwardedHeader::default() && config.trusted_proxies.is_empty() {
+        add(&["forwarded_header", "trusted_proxies"], "forwarded_header has no effect without trusted_proxies");
     }
     let keys = [&config.jwt_secret_file, &config.jwt_public_key_file, &config.jwt_key_set_file];
     if keys.into_iter().flatten().count() > 1 {

@@ -169,14 +169,15 @@ macro_rules! settings {
                 use $crate::config::value::ValueReader;
                 let (mut keys, mut texts) = (Self::keys().iter(), texts.iter());
                 let mut invalid_values = Vec::new();
-                $($(
+                // One expression: a key may have the name of a function that reads another.
+                let values = ($($({
                     let key = keys.next().expect("there is a key for each field");
                     let reader: ValueReader<$type> = $reader;
-                    let $field = reader
+                    reader
                         .read(texts.next().copied().unwrap_or_default())
-                        .map_err(|invalid| invalid_values.extend(invalid.into_iter().map(|invalid| (key, invalid))));
-                )+)+
-                match ($($($field,)+)+) {
+                        .map_err(|invalid| invalid_values.extend(invalid.into_iter().map(|invalid| (key, invalid))))
+                },)+)+);
+                match values {
                     ($($(Ok($field),)+)+) => Ok(Self { $($($field,)+)+ }),
                     _ => Err(invalid_values),
                 }

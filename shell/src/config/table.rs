@@ -19,9 +19,12 @@ use super::value::{
     switch, text,
 };
 use crate::auth::{Algorithm, ClaimName};
+use crate::net::forwarded::ForwardedHeader;
 use crate::net::hosts::Host;
 use crate::net::listen_address::ListenAddress;
 use crate::net::origins::Origin;
+use crate::net::paths::RequestPath;
+use crate::net::subprotocols::{SESSIONS_V1, Subprotocol};
 use crate::net::trusted_proxies::ProxyNetwork;
 use crate::runtime::duration::duration_within;
 use crate::runtime::events::LogUsers;
@@ -57,8 +60,8 @@ settings! {
         }
 
         /// The origins whose pages may connect from a browser, such as `https://app.example.com` or
-        /// `https://*.example.com`; `*` for any. A client that sends no Origin header is not a browser and may always
-        /// connect
+        /// `https://*.example.com`; `*` for any. A client without an Origin header is no browser and may connect, and so may
+        /// one with the server's own origin: an address that the server listens on, localhost, or one of `allowed_hosts`
         allowed_origins: Vec<Origin> {
             reader: list(one(Origin::from_str)),
             value: "ORIGIN", default: "", applies: AtOnce
@@ -70,15 +73,35 @@ settings! {
             value: "HOST", default: "", applies: AtOnce
         }
 
-        /// Proxies whose X-Forwarded-For or PROXY protocol header gives the client's address: addresses, or networks
+        /// The paths at which clients open a WebSocket, such as /sessions. `/` answers health checks in any case
+        path: Vec<RequestPath> {
+            reader: at_least_one(list(one(RequestPath::from_str))),
+            value: "PATH", default: "/", applies: AtOnce
+        }
+
+        /// The WebSocket subprotocols that the server may select, if a client offers them. If it offers only others, the
+        /// server selects none, and browsers then close the connection
+        subprotocols: Vec<Subprotocol> {
+            reader: list(one(Subprotocol::from_str)),
+            value: "NAME", default: SESSIONS_V1, applies: AtOnce
+        }
+
+        /// Proxies whose `forwarded_header` or PROXY protocol header gives the client's address: addresses, or networks
         /// such as 10.0.0.0/8. The server ignores these headers from others
         trusted_proxies: Vec<ProxyNetwork> {
             reader: list(one(ProxyNetwork::from_str)),
             value: "NETWORK", default: "", applies: AtOnce
         }
 
-        /// Require a PROXY protocol v2 header on connections from trusted proxies. On other connections the header is
-        /// read and ignored
+        /// The header in which trusted proxies name their clients. Only this one counts. Choose one that your proxy writes
+        /// by itself: any other comes from the client
+        forwarded_header: ForwardedHeader {
+            reader: choice(),
+            value: "NAME", default: "x-forwarded-for", applies: AtOnce
+        }
+
+        /// Require a header of the PROXY protocol, version 1 or 2, on connections from trusted proxies. It then counts, and
+        /// not `forwarded_header`. On other connections the header is read and ignored
         proxy_protocol: bool {
             reader: switch(),
             value: "BOOL", default: "false", applies: AtOnce

@@ -24,8 +24,12 @@ impl Hosts {
         if self.0.is_empty() {
             return true;
         }
-        let requested = header.and_then(|header| str::from_utf8(header).ok()?.parse::<Host>().ok());
-        requested.is_some_and(|requested| self.0.iter().any(|host| host.matches(&requested)))
+        header.and_then(Host::from_header).is_some_and(|requested| self.lists(&requested))
+    }
+
+    /// Whether this name is one of those that are written down. None is if every name is allowed.
+    pub(super) fn lists(&self, requested: &Host) -> bool {
+        self.0.iter().any(|host| host.matches(requested))
     }
 }
 
@@ -36,6 +40,21 @@ impl FromIterator<Host> for Hosts {
 }
 
 impl Host {
+    /// Reads the header `Host`.
+    pub(super) fn from_header(header: &[u8]) -> Option<Self> {
+        str::from_utf8(header).ok()?.parse().ok()
+    }
+
+    /// The name or the address, in lower case. An IPv6 address has its brackets.
+    pub(super) fn name(&self) -> &str {
+        &self.host
+    }
+
+    /// The port, if one is written.
+    pub(super) const fn port(&self) -> Option<u16> {
+        self.port
+    }
+
     /// A client omits the port if it is the default of the scheme. The scheme is unknown here, since a proxy may have ended
     /// TLS. So a request without a port matches both 80 and 443.
     fn matches(&self, requested: &Self) -> bool {

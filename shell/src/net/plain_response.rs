@@ -1,5 +1,6 @@
 //! Responses to a client that gets no WebSocket: a status, and a message in JSON.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -11,26 +12,26 @@ use session_core::connection_limiter::ConnectionLimitExceeded;
 /// A response that ends its connection. Hyper sends it where hyper has read the request; elsewhere it is sent as bytes.
 pub(crate) struct PlainResponse {
     status: StatusCode,
-    message: &'static str,
+    message: Cow<'static, str>,
     retry_after: Option<Duration>,
 }
 
 /// The body of every response.
 #[derive(serde::Serialize)]
-struct Body {
-    message: &'static str,
+struct Body<'a> {
+    message: &'a str,
 }
 
 impl PlainResponse {
     /// A response with this status and message.
-    pub(crate) const fn new(status: StatusCode, message: &'static str) -> Self {
-        Self { status, message, retry_after: None }
+    pub(crate) fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, message: message.into(), retry_after: None }
     }
 
     /// The response to a connection that exceeds a limit: 503, and when to retry.
     pub(crate) fn limit_exceeded(exceeded: ConnectionLimitExceeded) -> Self {
         let retry_after = Some(exceeded.retry_after());
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, message: exceeded.message(), retry_after }
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, message: exceeded.message().into(), retry_after }
     }
 
     /// The whole response as bytes.
@@ -60,7 +61,7 @@ impl PlainResponse {
     }
 
     fn body(&self) -> String {
-        serde_json::to_string(&Body { message: self.message }).expect("a string always serialises")
+        serde_json::to_string(&Body { message: &self.message }).expect("a string always serialises")
     }
 }
 

@@ -3,9 +3,9 @@
 //! Every other request gets a plain response. Hyper itself answers what is not HTTP (400) or too large (431), with a
 //! bare status.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::{Ready, poll_fn, ready};
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -21,15 +21,23 @@ use smol_hyper::rt::FuturesIo;
 
 use crate::net::close::close_after_response;
 use crate::net::connection_limiter::ConnectionPermit;
+use crate::net::forwarded::ForwardedClient;
+use crate::net::origins::{RequestTarget, Scheme};
+use crate::net::peer::Peer;
 use crate::net::plain_response::PlainResponse;
 use crate::net::settings::ConnectionSettings;
+use crate::net::subprotocols::Selection;
+use crate::net::transport::log_unexpected_proxy_header;
 use crate::runtime::events::log_limited;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
 
 /// The maximum number of header fields in a request. With more the response is 431.
 const MAX_HEADERS: usize = 64;
-/// The header in which a proxy names its client.
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// How much of a header's value is logged, and sent back. The client chooses how long the value is.
+const MAX_QUOTED_BYTES: usize = 100;
+
+/// Of requests that are not served as their clients wish.
+static LOG: LogRateLimiter = LogRateLimiter::new();
 
 /// How one HTTP request ended.
 #[derive(Debug)]
@@ -49,7 +57,7 @@ pub enum UpgradeOutcome<S> {
 /// response is 408. The caller may drop this future at any time.
 pub async fn serve_request<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    peer: IpAddr,
+    peer: Peer,
     settings: &ConnectionSettings,
     permit: &mut ConnectionPermit,
     timeout: impl Future<Output = ()>,
@@ -78,7 +86,17 @@ pub async fn serve_request<S: AsyncRead + AsyncWrite + Unpin>(
             // The read buffer is copied because hyper's is eight times larger than what the WebSocket keeps.
             return UpgradeOutcome::Upgraded { stream, read: parts.read_buf.to_vec() };
         }
-        Some(_) => close_after_response(&mut stream, b"").await,
+        Some(served) => {
+            let is_no_http = served.is_err_and(|error| error.is_parse() && !error.is_parse_too_large());
+            if is_no_http
+                && !settings.proxy_protocol
+                && settings.tls.is_none()
+                && settings.trusted_proxies.is_trusted(peer.socket)
+            {
+                log_unexpected_proxy_header(&peer);
+            }
+            close_after_response(&mut stream, b"").await;
+        }
         None => {
             let response = PlainResponse::new(StatusCode::REQUEST_TIMEOUT, "The request did not come in time");
             close_after_response(&mut stream, &response.to_bytes()).await;
@@ -89,7 +107,7 @@ pub async fn serve_request<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Serves the one request of a connection.
 struct UpgradeService<'a> {
-    peer: IpAddr,
+    peer: Peer,
     settings: &'a ConnectionSettings,
     request: Mutex<RequestState<'a>>,
 }
@@ -106,18 +124,17 @@ impl Service<Request<Incoming>> for UpgradeService<'_> {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut state = self.request.lock().unwrap_or_else(PoisonError::into_inner);
-        // A line that is not text counts as an entry that is no address. Skipping it would trust the entry before it.
-        let forwarded = request.headers().get_all(X_FORWARDED_FOR).iter();
-        let forwarded: Vec<_> = forwarded.map(|line| line.to_str().unwrap_or_default()).collect();
-        let client = self.settings.trusted_proxies.client_address(self.peer, &forwarded);
-        let mut response = match state.permit.identify(client) {
+        let headers = request.headers();
+        let client = self.settings.forwarded_header.client(&self.settings.trusted_proxies, &self.peer, headers);
+        let mut response = match state.permit.identify(client.address) {
             Ok(()) => {
-                let headers = request.headers();
                 let (method, path) = (request.method(), request.uri().path());
-                let response = response_for(self.settings, method, path, request.version(), headers);
+                let target = request_target(self.settings, &self.peer, &client, headers);
+                let response = response_for(self.settings, &target, method, path, request.version(), headers);
                 match response.status() {
                     StatusCode::FORBIDDEN => log_refused_header("Origin", single_header(headers, header::ORIGIN)),
-                    StatusCode::MISDIRECTED_REQUEST => log_refused_header("Host", single_header(headers, header::HOST)),
+                    StatusCode::MISDIRECTED_REQUEST => log_refused_header("Host", target.host),
+                    StatusCode::SWITCHING_PROTOCOLS => log_unselected_subprotocol(self.settings, &client, headers),
                     _ => {}
                 }
                 response
@@ -133,26 +150,60 @@ impl Service<Request<Incoming>> for UpgradeService<'_> {
     }
 }
 
-/// Logs a request that was refused because of this header, at most once a second in this process.
+/// Logs a request that was refused because of this header.
 fn log_refused_header(header: &'static str, value: Option<&[u8]>) {
-    /// The client chooses how long the value is.
-    const MAX_LOGGED_BYTES: usize = 100;
-    static LIMITER: LogRateLimiter = LogRateLimiter::new();
+    log_limited!(LOG, request_refused { header, value: value.map(quoted).as_deref() });
+}
 
-    let value = value.map(|value| String::from_utf8_lossy(&value[..value.len().min(MAX_LOGGED_BYTES)]));
-    log_limited!(LIMITER, request_refused { header, value: value.as_deref() });
+/// Logs a client that offers only subprotocols that the server may not select.
+fn log_unselected_subprotocol(settings: &ConnectionSettings, client: &ForwardedClient, headers: &HeaderMap) {
+    let offered = offered_subprotocols(headers);
+    if settings.subprotocols.select(&offered) == Selection::NoneMatches {
+        log_limited!(
+            LOG,
+            subprotocol_not_selected {
+                client_address: display(client.address),
+                offered: &*quoted(offered.join(", ").as_bytes()),
+            }
+        );
+    }
+}
+
+/// The beginning of a value that a client has chosen.
+fn quoted(value: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(&value[..value.len().min(MAX_QUOTED_BYTES)])
+}
+
+/// How the client reached the server.
+fn request_target<'a>(
+    settings: &'a ConnectionSettings,
+    peer: &Peer,
+    client: &ForwardedClient,
+    headers: &'a HeaderMap,
+) -> RequestTarget<'a> {
+    let own_scheme = if settings.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let is_forwarded = client.address != peer.socket || client.scheme.is_some();
+    RequestTarget {
+        host: single_header(headers, header::HOST),
+        scheme: client.scheme.unwrap_or(own_scheme),
+        local: (!is_forwarded).then_some(peer.local),
+        hosts: &settings.hosts,
+    }
 }
 
 /// The response to a request: 101 for a valid handshake, a message for anything else.
 fn response_for(
     settings: &ConnectionSettings,
+    target: &RequestTarget<'_>,
     method: &Method,
     path: &str,
     version: Version,
     headers: &HeaderMap,
 ) -> Response<Full<Bytes>> {
-    if path != "/" {
-        return message_response(StatusCode::NOT_FOUND, "There is nothing here, the web socket is at /");
+    let has_web_socket = settings.paths.contains(path);
+    // A health check is answered at `/` in any case.
+    if !has_web_socket && path != "/" {
+        return not_found(settings);
     }
     if method != Method::GET && method != Method::HEAD {
         let mut response = message_response(StatusCode::METHOD_NOT_ALLOWED, "Only GET is allowed, and HEAD");
@@ -169,6 +220,9 @@ fn response_for(
             Some(refusal) => message_response(StatusCode::SERVICE_UNAVAILABLE, refusal),
         };
     }
+    if !has_web_socket {
+        return not_found(settings);
+    }
     if version != Version::HTTP_11 {
         return message_response(StatusCode::BAD_REQUEST, "A web socket needs HTTP/1.1");
     }
@@ -182,15 +236,19 @@ fn response_for(
         response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         return response;
     }
-    if !settings.hosts.allows(single_header(headers, header::HOST)) {
+    if !settings.hosts.allows(target.host) {
         return message_response(StatusCode::MISDIRECTED_REQUEST, "This server does not go by that name (Host)");
     }
-    if !settings.origins.allows(single_header(headers, header::ORIGIN)) {
-        return message_response(StatusCode::FORBIDDEN, "Pages of that origin may not connect (Origin)");
+    let origin = single_header(headers, header::ORIGIN);
+    if !settings.origins.allows(origin, target) {
+        return message_response(StatusCode::FORBIDDEN, refused_origin(origin.unwrap_or_default()));
     }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
     match (keys.next(), keys.next()) {
-        (Some(key), None) if is_nonce(key.as_bytes()) => switching_protocols(key.as_bytes()),
+        (Some(key), None) if is_nonce(key.as_bytes()) => {
+            let selection = settings.subprotocols.select(&offered_subprotocols(headers));
+            switching_protocols(key.as_bytes(), selection)
+        }
         (Some(_) | None, _) => message_response(
             StatusCode::BAD_REQUEST,
             "The header Sec-WebSocket-Key must be given once, 16 bytes in base64",
@@ -198,7 +256,7 @@ fn response_for(
     }
 }
 
-fn switching_protocols(key: &[u8]) -> Response<Full<Bytes>> {
+fn switching_protocols(key: &[u8], selection: Selection<'_>) -> Response<Full<Bytes>> {
     let accept = HeaderValue::try_from(derive_accept_key(key)).expect("base64 is a valid header value");
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -206,11 +264,40 @@ fn switching_protocols(key: &[u8]) -> Response<Full<Bytes>> {
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    match selection {
+        Selection::NoneOffered | Selection::NoneMatches => {}
+        Selection::Selected(name) => {
+            let name = HeaderValue::from_str(name).expect("a token is a valid header value");
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
+        }
+    }
     response
 }
 
-fn message_response(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {
+fn not_found(settings: &ConnectionSettings) -> Response<Full<Bytes>> {
+    let message = match settings.paths.first() {
+        Some(path) => format!("There is nothing here, the web socket is at {path}"),
+        None => "There is nothing here".into(),
+    };
+    message_response(StatusCode::NOT_FOUND, message)
+}
+
+/// What a program, or the developer of a page, is told whose origin is refused.
+fn refused_origin(origin: &[u8]) -> Cow<'static, str> {
+    if origin == SEVERAL_LINES {
+        return "The header Origin may be given only once".into();
+    }
+    let (origin, rest) = (quoted(origin), if origin.len() > MAX_QUOTED_BYTES { "…" } else { "" });
+    format!("Pages of the origin '{origin}{rest}' may not connect, allowed_origins does not list it").into()
+}
+
+fn message_response(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Response<Full<Bytes>> {
     PlainResponse::new(status, message).to_http()
+}
+
+/// The lines with the subprotocols that a client offers.
+fn offered_subprotocols(headers: &HeaderMap) -> Vec<&str> {
+    header_lines(headers, header::SEC_WEBSOCKET_PROTOCOL).collect()
 }
 
 /// The lines of a header that are text.
@@ -218,11 +305,14 @@ fn header_lines(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &
     headers.get_all(name).iter().filter_map(|line| line.to_str().ok())
 }
 
-/// The only line of a header. If there are several lines: `,`, which no header accepted here has as a valid value.
+/// What stands for several lines of a header that may have only one. No header accepted here has this as a valid value.
+const SEVERAL_LINES: &[u8] = b",";
+
+/// The only line of a header, or [`SEVERAL_LINES`].
 fn single_header(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
     let mut lines = headers.get_all(name).iter();
     match (lines.next(), lines.next()) {
-        (Some(_), Some(_)) => Some(b","),
+        (Some(_), Some(_)) => Some(SEVERAL_LINES),
         (line, _) => line.map(HeaderValue::as_bytes),
     }
 }
@@ -241,6 +331,8 @@ fn is_nonce(key: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     const VALID_HEADERS: [(&str, &str); 5] = [
@@ -252,11 +344,23 @@ mod tests {
     ];
 
     fn request(method: &Method, path: &str, headers: &[(&'static str, &str)]) -> Response<Full<Bytes>> {
-        let headers = headers
-            .iter()
-            .map(|&(name, value)| (HeaderName::from_static(name), value.parse().expect("a header value")))
-            .collect();
-        response_for(&ConnectionSettings::default(), method, path, Version::HTTP_11, &headers)
+        respond(&ConnectionSettings::default(), method, path, Version::HTTP_11, headers)
+    }
+
+    /// The response to a client on this machine.
+    fn respond(
+        settings: &ConnectionSettings,
+        method: &Method,
+        path: &str,
+        version: Version,
+        headers: &[(&'static str, &str)],
+    ) -> Response<Full<Bytes>> {
+        let headers = headers.iter().map(|&(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+        let headers = headers.collect();
+        let local: SocketAddr = "127.0.0.1:3000".parse().unwrap();
+        let client = ForwardedClient { address: local.ip(), scheme: None };
+        let target = request_target(settings, &Peer::of_socket(local.ip(), local), &client, &headers);
+        response_for(settings, &target, method, path, version, &headers)
     }
 
     #[test]
@@ -270,8 +374,7 @@ mod tests {
     fn health_check_tells_whether_sessions_are_admitted() {
         let settings = ConnectionSettings::default();
         let get = |headers: &[(&'static str, &str)]| {
-            let headers = headers.iter().map(|&(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
-            response_for(&settings, &Method::GET, "/", Version::HTTP_11, &headers.collect()).status().as_u16()
+            respond(&settings, &Method::GET, "/", Version::HTTP_11, headers).status().as_u16()
         };
         let host = [("host", "test")];
         assert_eq!(get(&host), 200);
@@ -306,16 +409,32 @@ mod tests {
         for key in ["", "short", "dGhlIHNhbXBsZSBub25jZQ=", "dGhlIHNhbXBsZSBub25jZQ===", "dGhlIHNhbXBsZSBub25j*Q=="] {
             assert_eq!(with("sec-websocket-key", key), 400, "{key:?}");
         }
+        let old = respond(&ConnectionSettings::default(), &Method::GET, "/", Version::HTTP_10, &[]);
+        assert_eq!(old.status(), 200);
+    }
+
+    #[test]
+    fn web_socket_is_only_at_its_paths() {
+        let paths = ["/chess", "/go/ws"].map(|path| path.parse().unwrap()).into_iter().collect();
+        let settings = ConnectionSettings { paths, ..ConnectionSettings::default() };
+        for (path, plain, web_socket) in
+            [("/chess", 200, 101), ("/go/ws", 200, 101), ("/", 200, 404), ("/chess/", 404, 404), ("/go", 404, 404)]
+        {
+            let status = |headers: &[(&'static str, &str)]| {
+                respond(&settings, &Method::GET, path, Version::HTTP_11, headers).status().as_u16()
+            };
+            assert_eq!((status(&[("host", "test")]), status(&VALID_HEADERS)), (plain, web_socket), "{path}");
+        }
+    }
+
+    #[test]
+    fn refused_origin_is_named_within_bounds() {
         assert_eq!(
-            response_for(
-                &ConnectionSettings::default(),
-                &Method::GET,
-                "/",
-                Version::HTTP_10,
-                request(&Method::GET, "/", &[]).headers()
-            )
-            .status(),
-            200
+            refused_origin(b"https://evil.example"),
+            "Pages of the origin 'https://evil.example' may not connect, allowed_origins does not list it"
         );
+        assert_eq!(refused_origin(SEVERAL_LINES), "The header Origin may be given only once");
+        let longest = refused_origin(&[0xff; 8000]);
+        assert!(longest.contains("\u{fffd}…'") && longest.len() < 400, "{longest}");
     }
 }

@@ -16,6 +16,7 @@ use smol::{Async, Executor, Task, Timer};
 use crate::auth::Authenticator;
 use crate::net::close::close_after_response;
 use crate::net::connection_limiter::SharedConnectionLimiter;
+use crate::net::peer::Peer;
 use crate::net::plain_response::PlainResponse;
 use crate::net::settings::ConnectionSettings;
 use crate::runtime::events::log_event;
@@ -207,13 +208,14 @@ impl Server {
     ///
     /// Connections run on `executor`. The caller runs it, on any number of threads.
     pub async fn run(self, executor: Arc<Executor<'static>>, stop: impl Future<Output = ()>) {
-        let Self { listeners, addresses: _, state } = self;
+        let Self { listeners, addresses, state } = self;
         let supervisor = &state.process.supervisor;
         let accept_loops: Vec<Task<()>> = listeners
             .into_iter()
-            .map(|listener| {
+            .zip(addresses)
+            .map(|(listener, address)| {
                 let (listener, state, tasks) = (Arc::new(listener), Arc::clone(&state), Arc::clone(&executor));
-                let start = move || accept(Arc::clone(&listener), Arc::clone(&state), Arc::clone(&tasks));
+                let start = move || accept(Arc::clone(&listener), address, Arc::clone(&state), Arc::clone(&tasks));
                 supervisor.spawn(Part::Accept, &executor, start)
             })
             .collect();
@@ -247,13 +249,18 @@ impl Server {
 }
 
 /// Accepts connections without end. No error ends the loop: a client's error and a full file table are temporary.
-async fn accept(listener: Arc<Async<TcpListener>>, state: Arc<ServerState>, executor: Arc<Executor<'static>>) {
+async fn accept(
+    listener: Arc<Async<TcpListener>>,
+    address: SocketAddr,
+    state: Arc<ServerState>,
+    executor: Arc<Executor<'static>>,
+) {
     let mut pause = None;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 end_pause(&mut pause);
-                accept_connection(TcpStream::from(stream), peer, &state, &executor);
+                accept_connection(TcpStream::from(stream), Peer::of_socket(peer.ip(), address), &state, &executor);
             }
             // The client left before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -274,15 +281,14 @@ fn end_pause(pause: &mut Option<Instant>) {
     }
 }
 
-fn accept_connection(stream: TcpStream, peer: SocketAddr, state: &Arc<ServerState>, executor: &Executor<'static>) {
+fn accept_connection(stream: TcpStream, peer: Peer, state: &Arc<ServerState>, executor: &Executor<'static>) {
     let settings = state.connection_settings();
     // The client of a trusted proxy is counted when the proxy has named it.
-    let address = Some(peer.ip()).filter(|&address| !settings.trusted_proxies.is_trusted(address));
+    let address = Some(peer.address).filter(|&address| !settings.trusted_proxies.is_trusted(address));
     match state.connection_limiter.acquire(address) {
         Ok(permit) => {
             let registration = state.registry.register();
-            let connection =
-                AcceptedConnection { stream, peer: peer.ip(), settings, permit, accepted: state.process.clock.now() };
+            let connection = AcceptedConnection { stream, peer, settings, permit, accepted: state.process.clock.now() };
             let context = Arc::clone(&state.context);
             let (clock, mailbox) = (state.process.clock.clone(), Arc::clone(registration.mailbox()));
             let upgrade = Box::pin(upgrade(connection, clock, mailbox, Arc::clone(&context.turns)));

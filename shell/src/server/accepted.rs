@@ -1,7 +1,6 @@
 //! One accepted connection: TLS and the upgrade first, then its session, until the socket is closed.
 
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use smol::future::FutureExt as _;
 use smol::net::TcpStream;
 
 use crate::net::connection_limiter::ConnectionPermit;
+use crate::net::peer::Peer;
 use crate::net::settings::ConnectionSettings;
 use crate::net::transport::{self, Transport};
 use crate::net::upgrade::{UpgradeOutcome, serve_request};
@@ -26,7 +26,7 @@ use crate::server::registry::Registration;
 /// A connection that was accepted and has a permit.
 pub(super) struct AcceptedConnection {
     pub(super) stream: TcpStream,
-    pub(super) peer: IpAddr,
+    pub(super) peer: Peer,
     pub(super) settings: Arc<ConnectionSettings>,
     pub(super) permit: ConnectionPermit,
     /// When the connection was accepted. Its time to authenticate began then.
@@ -77,9 +77,13 @@ pub(super) async fn upgrade(
     mailbox: Arc<Mailbox>,
     turns: Arc<FairTurns>,
 ) -> Option<UpgradedConnection> {
-    let AcceptedConnection { stream, peer, settings, mut permit, accepted } = connection;
+    let AcceptedConnection { stream, mut peer, settings, mut permit, accepted } = connection;
     if stream.set_nodelay(true).is_err() {
         return None; // The peer is gone.
+    }
+    if peer.local.ip().is_unspecified() {
+        // The listener has every address of this machine. The socket has one.
+        peer.local = stream.local_addr().ok()?;
     }
     let timeout = || clock.wait_until(accepted + settings.header_timeout);
     let handshake = async {

@@ -27,6 +27,8 @@ fn response_does_not_depend_on_chunking() {
         ),
         (format!("{HEAD}\r\n\u{1}\u{2}more"), FeedResult::Upgraded),
         (format!("{HEAD}Origin: https://evil.example\r\n\r\n"), FeedResult::Answered(Some(403))),
+        (format!("{HEAD}Origin: http://chess.example.com\r\n\r\n"), FeedResult::Upgraded),
+        (format!("{HEAD}Sec-WebSocket-Protocol: a, sessions.v1\r\n\r\n"), FeedResult::Upgraded),
         (HEAD.replace("chess", "evil") + "\r\n", FeedResult::Answered(Some(421))),
         (format!("{HEAD}Host: evil.example\r\n\r\n"), FeedResult::Answered(Some(400))),
         (format!("{HEAD}Content-Length: 1\r\n\r\nx"), FeedResult::Answered(Some(400))),
@@ -49,6 +51,15 @@ fn proxy_header_does_not_depend_on_chunking() {
     let header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xcb\x00\x71\x01\x7f\x00\x00\x01\x12\x34\x00\x50GET /";
     assert_eq!(feed_in_every_way(header, true), [FeedResult::ProxyHeader]);
     assert_eq!(feed_in_every_way(&header[..20], true), [FeedResult::NoProxyHeader]);
+    for (header, result) in [
+        (&b"PROXY TCP4 203.0.113.1 127.0.0.1 4660 80\r\nGET /"[..], FeedResult::ProxyHeader),
+        (b"PROXY TCP6 2001:db8::1 ::1 4660 80\r\nGET /", FeedResult::ProxyHeader),
+        (b"PROXY UNKNOWN\r\nGET /", FeedResult::ProxyHeader),
+        (b"PROXY TCP4 203.0.113.1 127.0.0.1 4660\r\nGET /", FeedResult::NoProxyHeader),
+        (b"PROXY TCP4 203.0.113.1 127.0.0.1 4660 80", FeedResult::NoProxyHeader),
+    ] {
+        assert_eq!(feed_in_every_way(header, true), [result], "{}", String::from_utf8_lossy(header));
+    }
     assert_eq!(feed_in_every_way(b"GET / HTTP/1.1\r\n\r\n", true), [FeedResult::NoProxyHeader]);
 }
 
@@ -74,13 +85,31 @@ proptest! {
 }
 
 fn header() -> impl Strategy<Value = String> {
-    let name =
-        prop::sample::select(vec!["Host", "Origin", "X-Forwarded-For", "Upgrade", "Content-Length", "Expect", "X"]);
+    let name = prop::sample::select(vec![
+        "Host",
+        "Origin",
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "Sec-WebSocket-Protocol",
+        "Upgrade",
+        "Content-Length",
+        "Expect",
+        "X",
+    ]);
     let value = prop_oneof![
         "[ -~]{0,40}",
         "([0-9]{1,3}[.]){3}[0-9]{1,3}(, ([0-9]{1,3}[.]){3}[0-9]{1,3}){0,3}",
-        prop::sample::select(vec!["https://app.example.com", "null", "chess.example.com", "[::1]:3", "unknown", "0"])
-            .prop_map(Into::into),
+        prop::sample::select(vec![
+            "https://app.example.com",
+            "null",
+            "chess.example.com",
+            "[::1]:3",
+            "unknown",
+            "0",
+            "https",
+            "sessions.v1"
+        ])
+        .prop_map(Into::into),
     ];
     (name, value).prop_map(|(name, value)| format!("{name}: {value}\r\n"))
 }

@@ -127,12 +127,13 @@ fn conflicts_and_bad_files_are_reported_with_lines() {
         run(directory.path(), &["check-config", "sessions.toml"], &[])
     };
     let (code, _, err) = check(
-        "limit = 1025\ntls_cert = \"x\"\nlisten = \"0.0.0.0:1,0.0.0.0:1\"\nproxy_protocol = true\njwt_secret_file = \"a\"\njwt_key_set_file = \"b\"\nauth = \"open\"",
+        "limit = 1025\ntls_cert = \"x\"\nlisten = \"0.0.0.0:1,0.0.0.0:1\"\nproxy_protocol = true\nforwarded_header = \"forwarded\"\njwt_secret_file = \"a\"\njwt_key_set_file = \"b\"\nauth = \"open\"",
     );
     assert_eq!((code, err.lines().count()), (Some(1), 7), "{err}");
     for message in [
         "listen: 0.0.0.0:1 is given twice",
         "proxy_protocol, trusted_proxies: proxy_protocol has no effect",
+        "forwarded_header, trusted_proxies: forwarded_header has no effect",
         "sessions.toml:1:1: limit: invalid value '1025'",
         "sessions.toml:2:1: tls_cert, tls_key: a certificate needs its key",
         "sessions.toml:2:1: tls_cert: cannot read x: No such file",

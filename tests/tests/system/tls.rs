@@ -19,7 +19,7 @@ use shell::net::settings::ConnectionSettings;
 use shell::server::Settings;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use smol::net::TcpStream;
-use tests::raw_client::RawClient;
+use tests::raw_client::{RawClient, upgrade_request};
 use tests::test_ca::TestCa;
 use tests::test_server::{TestServer, settings};
 
@@ -125,6 +125,26 @@ fn client_config(ca: &Path, version: &'static SupportedProtocolVersion) -> Clien
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth()
+}
+
+#[test]
+fn own_origin_has_the_scheme_that_the_server_speaks() {
+    let server = start_with_defaults();
+    let at = server.server.address;
+    for (origin, expected) in [(format!("https://{at}"), "101"), (format!("http://{at}"), "403")] {
+        let status = smol::block_on(async {
+            let config = Arc::new(client_config(&server.authority.ca, &version::TLS13));
+            let stream = TcpStream::connect(at).await.unwrap();
+            let name = ServerName::try_from("localhost").unwrap();
+            let mut stream = TlsConnector::from(config).connect(name, stream).await.unwrap();
+            let request = upgrade_request(&format!("Host: {at}\r\nOrigin: {origin}\r\n"));
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut status = [0; 12];
+            stream.read_exact(&mut status).await.unwrap();
+            String::from_utf8_lossy(&status[9..]).into_owned()
+        });
+        assert_eq!(status, expected, "{origin}");
+    }
 }
 
 #[test]

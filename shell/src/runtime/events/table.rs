@@ -101,10 +101,20 @@ events! {
     tls_abandoned: DEBUG, server, Each, "left before its TLS handshake", [client_address];
     /// For example, the client does not trust the certificate, or does not speak TLS.
     tls_failed: DEBUG, server, Each, "the TLS handshake failed", [client_address, error];
-    /// A trusted proxy sent no PROXY header. `proxy_protocol` requires it.
-    proxy_header_missing: DEBUG, server, Each, "a trusted proxy sent no PROXY header", [client_address];
-    /// What should be a PROXY header is none.
-    proxy_header_invalid: DEBUG, server, Each, "invalid PROXY header", [client_address, error];
+    /// The client offers subprotocols, and `subprotocols` lists none of them. Browsers then close the connection.
+    subprotocol_not_selected: INFO, server, OnePerSecond, "selected no subprotocol", [client_address, offered];
+    /// With `proxy_protocol`, every connection of a trusted proxy must begin with a PROXY header. Check that the proxy sends
+    /// one (`send-proxy` in haproxy, `proxy_protocol` in nginx), or switch `proxy_protocol` off.
+    proxy_header_missing: WARN, server, OnePerSecond, "refused a connection of a trusted proxy: it sent no PROXY header. Check the proxy's send-proxy, or switch proxy_protocol off", [client_address];
+    /// The same, of a connection that begins with something like a PROXY header.
+    proxy_header_invalid: WARN, server, OnePerSecond, "refused a connection of a trusted proxy: its PROXY header is invalid. Check the proxy's send-proxy, or switch proxy_protocol off", [client_address, error];
+    /// The connection begins with something else than HTTP or TLS. It may be a PROXY header, which the server only reads with
+    /// `proxy_protocol`.
+    proxy_header_unexpected: WARN, server, OnePerSecond, "refused a connection of a trusted proxy: if it sends a PROXY header, set proxy_protocol, or switch send-proxy off there", [client_address];
+    /// The sender is not in `trusted_proxies`, so the connection counts as its own.
+    proxy_header_ignored: INFO, server, OnePerSecond, "ignored the PROXY header of a peer that is no trusted proxy", [client_address];
+    /// The sender is not in `trusted_proxies`. The server closes the connection.
+    client_proxy_header_invalid: DEBUG, server, Each, "a client sent an invalid PROXY header", [client_address, error];
     /// The process has no more descriptors or memory.
     accept_failed: ERROR, server, Each, "cannot accept connections; new ones wait until resources are free", [error];
     /// Resources are free again.
