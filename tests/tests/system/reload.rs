@@ -234,6 +234,29 @@ fn make_token(arguments: &[&str], secret: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().into()
 }
 
+/// Otherwise a fresh token could name another user than its session's.
+#[test]
+fn user_id_form_of_tokens_changes_only_after_a_restart() {
+    let (directory, key) = (tempfile::tempdir().unwrap(), "a secret of thirty-two bytes, all");
+    let secret = directory.path().join("secret");
+    fs::write(&secret, key).unwrap();
+    let settings = |form: &str| format!("auth = \"jwt\"\njwt_secret_file = {secret:?}\nuser_id_form = {form:?}\n");
+    let server = ConfiguredServer::start_in(directory, &settings("exact"), Command::new(SERVER));
+    let sign_in = |user: &str| authenticate(&server.process, &make_token(&["--user", user], key));
+    let (answer, _held) = sign_in("Zoe");
+    assert!(answer.contains("Zoe"), "{answer}");
+    let lines = server.reload(&settings("precis"));
+    assert!(contains(&lines, "user_id_form was \"exact\" and is \"precis\" after a restart"), "{lines:#?}");
+    let (answer, _held) = sign_in("Zoe");
+    assert!(answer.contains("Zoe"), "{answer}");
+    let next = server.path("next");
+    fs::write(&next, format!("{key}!")).unwrap();
+    fs::rename(next, &secret).unwrap();
+    server.wait_for_log("the keys of tokens have changed and are reloaded");
+    let (answer, _held) = authenticate(&server.process, &make_token(&["--user", "Zoe"], &format!("{key}!")));
+    assert!(answer.contains("Zoe"), "{answer}");
+}
+
 #[test]
 fn full_address_logs_its_users_and_a_reload_counts_by_user() {
     let (directory, key) = (tempfile::tempdir().unwrap(), "a secret of thirty-two bytes, all");
