@@ -7,6 +7,7 @@
 //! - [`told_oracle`]: checks which clients were told that they are in. Both simulations use it.
 //! - [`handshake_harness`]: feeds any bytes to the code that runs before the first frame.
 //! - [`test_ca`]: a certificate authority for tests.
+//! - [`key_provider`]: an identity provider that publishes keys, or fails to.
 //! - [`small_disk`]: a disk that a test can fill.
 //! - [`test_server`], [`test_process`]: a server on a port of its own, in the process of the test or as another process.
 //! - [`client_process`]: the client as its own process.
@@ -39,3 +40,4 @@ pub mod waiting;
 pub mod processor_time;
 pub mod small_disk;
 pub mod test_ca;
+pub mod key_provider;

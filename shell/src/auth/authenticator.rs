@@ -1,10 +1,11 @@
 //! Which user a credential belongs to.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
-use session_core::UserId;
 use session_core::protocol::{Credential, CredentialError, TokenError};
 use session_core::session::Identity;
+use session_core::{Timestamp, UserId};
 
 /// Verifies credentials. It only computes and never blocks.
 pub trait Authenticator: Send + Sync {
@@ -25,7 +26,23 @@ pub trait Authenticator: Send + Sync {
     fn proves_user(&self) -> bool {
         false
     }
+
+    /// Waits for newer keys, if they may come before `until` and may accept a credential that was refused with this error.
+    fn newer_keys(&self, error: CredentialError, until: Timestamp) -> Option<NewerKeys> {
+        let _ = (error, until);
+        None
+    }
+
+    /// Whether a refusal with this error only means that it has no keys yet, so that nobody knows whether the credential is
+    /// valid.
+    fn is_undecided(&self, error: CredentialError) -> bool {
+        let _ = error;
+        false
+    }
 }
+
+/// Ends when keys have been fetched, or could not be.
+pub type NewerKeys = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
     fn authenticate(&self, credential: &Credential) -> Result<Identity, InvalidCredential> {
@@ -38,6 +55,14 @@ impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
 
     fn proves_user(&self) -> bool {
         self.as_ref().proves_user()
+    }
+
+    fn newer_keys(&self, error: CredentialError, until: Timestamp) -> Option<NewerKeys> {
+        self.as_ref().newer_keys(error, until)
+    }
+
+    fn is_undecided(&self, error: CredentialError) -> bool {
+        self.as_ref().is_undecided(error)
     }
 }
 

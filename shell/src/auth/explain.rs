@@ -75,6 +75,9 @@ fn check_steps(text: &mut String, verifier: &Verifier, token: &str, now: UnixSec
     let mut passed = |step: &str, why: String| {
         let _infallible = writeln!(text, "{step} ok: {why}");
     };
+    if let Some(origin) = keys.describe_origin() {
+        passed("keys", origin);
+    }
     let parts = TokenParts::split(token)?;
     let header = Header::read(parts.header)?;
     let algorithm = verifier.algorithm(&header)?;
@@ -83,7 +86,11 @@ fn check_steps(text: &mut String, verifier: &Verifier, token: &str, now: UnixSec
         return Err(TokenError::Critical.into());
     }
     keys.verify(algorithm, header.key_id.as_deref(), parts.signed.as_bytes(), parts.signature)?;
-    passed("signature", format!("by one of the keys: {}", keys.describe().join(", ")));
+    let by = match &header.key_id {
+        Some(id) if keys.has_key(id) => format!("by the key {id:?}, one of"),
+        Some(_) | None => "by one of the keys".into(),
+    };
+    passed("signature", format!("{by}: {}", keys.describe().join(", ")));
     let claims = Claims::read(parts.claims)?;
     let expires = verifier.check_expiry(&claims, now)?;
     let left = Duration::from_secs(expires.unix_seconds().saturating_sub(now.unix_seconds()));

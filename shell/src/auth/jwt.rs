@@ -5,18 +5,20 @@
 //! claims are read. So a client with a forged token learns nothing about its claims.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use session_core::protocol::{Credential, CredentialError, TokenError};
 use session_core::session::Identity;
-use session_core::{DisplayName, UnixSeconds, UserId};
+use session_core::{DisplayName, Timestamp, UnixSeconds, UserId};
 
 use crate::auth::algorithm::Algorithm;
-use crate::auth::authenticator::{Authenticator, InvalidCredential};
+use crate::auth::authenticator::{Authenticator, InvalidCredential, NewerKeys};
 use crate::auth::claim_name::ClaimName;
 use crate::auth::claims::{Claims, Header, TokenParts, bare_token};
-use crate::auth::keys::Keys;
+use crate::auth::keys::{KeyError, Keys};
+use crate::auth::refresher::Refresher;
 use crate::runtime::clock::Clock;
 use crate::runtime::user_id_form::UserIdForm;
 
@@ -58,6 +60,7 @@ impl Default for TokenValidation {
 pub struct JwtAuthenticator {
     clock: Clock,
     inner: RwLock<Arc<Verifier>>,
+    refresher: Refresher,
 }
 
 /// The keys and the rules. Together with the present time they decide about a token.
@@ -73,12 +76,57 @@ impl JwtAuthenticator {
     /// An authenticator with this verifier and this clock.
     #[must_use]
     pub fn new(verifier: Verifier, clock: Clock) -> Self {
-        Self { clock, inner: RwLock::new(Arc::new(verifier)) }
+        let refresher = Refresher::new(&verifier.keys, clock.clone());
+        Self { clock, inner: RwLock::new(Arc::new(verifier)), refresher }
+    }
+
+    /// Keeps the last good keys of a provider in this file, and begins with those that are in it. So a server that starts
+    /// while the provider is down accepts tokens all the same.
+    #[must_use]
+    pub fn with_saved_keys(mut self, file: PathBuf) -> Self {
+        let Verifier { keys, rules } = &*self.verifier();
+        if let Some(keys) = self.refresher.saved_keys(file, keys) {
+            self.inner = RwLock::new(Arc::new(Verifier { keys, rules: rules.clone() }));
+        }
+        self
     }
 
     /// Changes the keys and rules. Sessions that are authenticated already stay.
     pub fn set(&self, verifier: Verifier) {
+        self.refresher.reloaded(&verifier.keys);
         *self.inner.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(verifier);
+    }
+
+    /// Gives this verifier the keys of its provider, if it has one: those in force, or, of another provider, the ones that it
+    /// publishes now. Then this blocks for some seconds at most.
+    ///
+    /// # Errors
+    /// The keys cannot be fetched, or not be used for the algorithms.
+    pub fn with_keys(&self, verifier: Verifier) -> Result<Verifier, KeyError> {
+        let Verifier { keys, rules } = verifier;
+        let in_force = self.verifier();
+        let keys = match (keys.provider(), in_force.keys.fetched()) {
+            (None, _) => keys,
+            (Some(provider), Some(set)) if *provider == set.provider => Keys::from_set(keys.algorithms(), set)?,
+            (Some(provider), _) if in_force.keys.provider() == Some(provider) => keys,
+            (Some(provider), _) => Keys::fetch(keys.algorithms(), provider, self.clock.unix_seconds())?,
+        };
+        Ok(Verifier { keys, rules })
+    }
+
+    /// Fetches the keys of a provider, and keeps them fresh. Never ends by itself. After a panic it can run again.
+    pub async fn refresh_keys(&self) {
+        self.refresher.run(|| self.verifier().keys.clone(), |keys| self.set_fetched(keys)).await;
+    }
+
+    /// Puts keys in force that were fetched, unless others were configured meanwhile.
+    fn set_fetched(&self, keys: Keys) -> bool {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let is_configured = inner.keys.provider() == keys.provider() && inner.keys.algorithms() == keys.algorithms();
+        if is_configured {
+            *inner = Arc::new(Verifier { keys, rules: inner.rules.clone() });
+        }
+        is_configured
     }
 
     /// The keys and rules in force.
@@ -87,6 +135,8 @@ impl JwtAuthenticator {
         Arc::clone(&self.inner.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
+
+const UNKNOWN_KEY: CredentialError = CredentialError::Token(TokenError::UnknownKey);
 
 impl Authenticator for JwtAuthenticator {
     fn authenticate(&self, credential: &Credential) -> Result<Identity, InvalidCredential> {
@@ -101,6 +151,14 @@ impl Authenticator for JwtAuthenticator {
 
     fn proves_user(&self) -> bool {
         true
+    }
+
+    fn newer_keys(&self, error: CredentialError, until: Timestamp) -> Option<NewerKeys> {
+        if error == UNKNOWN_KEY { self.refresher.newer_keys(until) } else { None }
+    }
+
+    fn is_undecided(&self, error: CredentialError) -> bool {
+        error == UNKNOWN_KEY && self.verifier().keys.are_awaited()
     }
 }
 

@@ -35,6 +35,10 @@ impl KeySet {
             serde_json::from_slice(json).map_err(|error| format!("it is not a JSON Web Key Set: {error}"))?;
         let (mut named, mut unnamed) = (BTreeMap::<_, Vec<BoundKey>>::new(), Vec::new());
         for key in set.keys {
+            if key.get("kty").is_some_and(|kind| kind == "oct") {
+                log_event!(secret_skipped { key_id: key.get("kid").and_then(|id| id.as_str()) });
+                continue;
+            }
             let Ok(key) = serde_json::from_value::<Jwk>(key) else { continue };
             let own: Vec<_> = algorithms.iter().copied().filter(|&algorithm| is_for(algorithm, &key)).collect();
             if own.is_empty() {

@@ -51,6 +51,9 @@ pub enum MintError {
     /// A private key was given, but the algorithm uses a secret.
     #[error("{0} signs with the secret, not with a private key")]
     UnwantedPrivateKey(Algorithm),
+    /// The algorithm signs with a secret, and there is none.
+    #[error("{0} publishes public keys, and this algorithm signs with a secret")]
+    NoSecret(String),
     /// The file holds no suitable private key.
     #[error("{path} is no private key in PEM (PKCS #8) of the kind that {algorithm} needs")]
     PrivateKey {
@@ -122,6 +125,7 @@ fn signing_key(algorithm: Algorithm, source: &KeySource, request: &TokenRequest)
             KeySource::SecretFile(path) | KeySource::PublicKeyFile(path) | KeySource::KeySetFile(path) => {
                 Secret::new(&read(path)?)
             }
+            KeySource::Provider(provider) => return Err(MintError::NoSecret(provider.to_string())),
         };
         return Ok(EncodingKey::from_secret(secret.bytes()));
     }

@@ -146,8 +146,13 @@ impl Reloader {
             Authentication::Open => None,
             Authentication::Jwt => Some(self.verifier(&new.config)?),
         };
-        let verifier = self.tokens.as_ref().zip(verifier);
         let filter = Log::parse_filter(&new.config.log)?;
+        // It may have to fetch keys, which takes some seconds at most.
+        let with_keys = |(tokens, verifier): (_, _)| {
+            let tokens: &Arc<JwtAuthenticator> = tokens;
+            tokens.with_keys(verifier).map(|verifier| (tokens, verifier))
+        };
+        let verifier = self.tokens.as_ref().zip(verifier).map(with_keys).transpose()?;
         log_users::apply(&new.config)?;
 
         let also_read =

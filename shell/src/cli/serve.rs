@@ -1,5 +1,6 @@
 //! Runs the server as a process, from its configuration to its exit.
 
+use std::future::pending;
 use std::io::{self, Write as _};
 use std::num::NonZeroUsize;
 use std::process;
@@ -34,6 +35,9 @@ use crate::store::{LmdbStore, MemoryStore, Store};
 
 /// The time in which the store must commit its pending commands after every session has ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The file in the data directory with the last good keys of a provider.
+const SAVED_KEYS: &str = "jwt_keys.json";
 
 /// Runs a server until a signal stops it. SIGHUP reloads its configuration.
 ///
@@ -88,6 +92,7 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     let operating = serve_admin(config, &store, &server, status, &process, &executor);
     announce(&loaded, &server, node)?;
 
+    let refreshing = refresh_keys(tokens.clone(), &process, &executor);
     let threads = config.threads;
     let reloader = Reloader {
         loader,
@@ -112,7 +117,7 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
         }
     });
     on_threads(threads, &executor, &process.supervisor, server.run(Arc::clone(&executor), stop));
-    drop((reloading, operating));
+    drop((reloading, operating, refreshing));
 
     if smol::block_on(store.close(CLOSE_TIMEOUT)).is_err() {
         log_event!(store_not_closed {});
@@ -193,12 +198,31 @@ fn jwt_authenticator(
     match config.auth {
         Authentication::Open => Ok(None),
         Authentication::Jwt => {
-            let verifier = config.verifier(loader.secret())?;
-            let (algorithms, keys) = (verifier.keys.algorithm_names(), verifier.keys.count());
-            log_event!(tokens_required { algorithms: display(algorithms), keys });
-            Ok(Some(Arc::new(JwtAuthenticator::new(verifier, process.clock.clone()))))
+            let tokens = JwtAuthenticator::new(config.verifier(loader.secret())?, process.clock.clone());
+            let tokens = match config.store {
+                StoreKind::Memory => tokens,
+                StoreKind::Lmdb => tokens.with_saved_keys(config.data.join(SAVED_KEYS)),
+            };
+            let keys = &tokens.verifier().keys;
+            let provider = keys.provider().map(ToString::to_string);
+            let (algorithms, keys) = (keys.algorithm_names(), keys.count());
+            log_event!(tokens_required { algorithms: display(algorithms), keys, provider });
+            Ok(Some(Arc::new(tokens)))
         }
     }
+}
+
+/// Fetches the keys of tokens whenever that is due. Without tokens it only waits.
+fn refresh_keys(tokens: Option<Arc<JwtAuthenticator>>, process: &Process, executor: &Executor<'static>) -> Task<()> {
+    process.supervisor.spawn(Part::Keys, executor, move || {
+        let tokens = tokens.clone();
+        async move {
+            match tokens {
+                Some(tokens) => tokens.refresh_keys().await,
+                None => pending().await,
+            }
+        }
+    })
 }
 
 fn open_store(config: &Config, node: NodeId, process: &Process) -> anyhow::Result<Arc<dyn Store>> {

@@ -10,7 +10,7 @@ use session_core::ledger::SlotLimit;
 use session_core::protocol::{ClientMessage, Credential};
 use session_core::{DisplayName, UserId};
 
-use crate::auth::{TokenRequest, explain, mint};
+use crate::auth::{Keys, TokenRequest, explain, mint};
 use crate::config::flags::Flags;
 use crate::config::table::parse_limit;
 use crate::config::{ConfigLoader, Loaded};
@@ -81,9 +81,14 @@ impl CheckTokenArgs {
             writeln!(err, "paste the token, then press Enter and Ctrl-D").map_err(|error| error.to_string())?;
         }
         let token = read(&self.file).map_err(|error| format!("cannot read {}: {error}", self.file.display()))?;
-        let verifier = loaded.config.verifier(loader.secret()).map_err(|error| error.to_string())?;
+        let mut verifier = loaded.config.verifier(loader.secret()).map_err(|error| error.to_string())?;
+        let now = Clock::start().unix_seconds();
+        if let Some(provider) = verifier.keys.provider() {
+            let keys = Keys::fetch(verifier.keys.algorithms(), provider, now);
+            verifier.keys = keys.map_err(|error| error.to_string())?;
+        }
         let bytes = ClientMessage::Authenticate(Credential::new(token.trim())).encode().len();
-        match explain(&verifier, token.trim(), Clock::start().unix_seconds()) {
+        match explain(&verifier, token.trim(), now) {
             Ok(text) if !loaded.config.fits_message(bytes) => {
                 let max = loaded.config.max_authenticate_bytes();
                 Ok((format!("{text}\nbut refused: its message has {bytes} bytes, max_message_bytes is {max}"), 3))

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::value::Bound;
 use super::{Authentication, Config};
-use crate::auth::{KeyError, KeySource, Keys, Secret, TokenValidation, Verifier};
+use crate::auth::{KeyEndpoint, KeyError, KeyProvider, KeySource, Keys, Secret, TokenValidation, Verifier};
 use crate::net::settings::ConnectionSettings;
 use crate::net::tls::{CertificateFiles, TlsError};
 use crate::store::LmdbConfig;
@@ -92,7 +92,7 @@ impl Config {
         })
     }
 
-    /// The verifier of tokens.
+    /// The verifier of tokens. The keys of a provider are not fetched yet.
     ///
     /// # Errors
     /// [`VerifierError`]: no key is configured, or the keys cannot be used.
@@ -106,18 +106,28 @@ impl Config {
     /// # Errors
     /// [`VerifierError::NoSecret`] or [`VerifierError::TwoSecrets`].
     pub fn key_source(&self, secret: Option<Secret>) -> Result<KeySource, VerifierError> {
-        let files = [
+        let sources = [
             self.jwt_secret_file.clone().map(KeySource::SecretFile),
             self.jwt_public_key_file.clone().map(KeySource::PublicKeyFile),
             self.jwt_key_set_file.clone().map(KeySource::KeySetFile),
+            self.key_provider().map(KeySource::Provider),
         ];
-        match (secret, files.into_iter().flatten().next()) {
+        match (secret, sources.into_iter().flatten().next()) {
             (Some(_), Some(KeySource::SecretFile(_))) => Err(VerifierError::TwoSecrets),
             // A public key needs no secret. One in the environment does no harm.
-            (_, Some(file)) => Ok(file),
+            (_, Some(source)) => Ok(source),
             (Some(secret), None) => Ok(KeySource::Secret(secret)),
             (None, None) => Err(VerifierError::NoSecret),
         }
+    }
+
+    /// Who publishes the keys, if they are neither a secret nor in a file.
+    pub(super) fn key_provider(&self) -> Option<KeyProvider> {
+        // Loading has checked that it is a URL.
+        let issuer = || self.jwt_issuer.first().filter(|_| self.jwt_discovery).and_then(|issuer| issuer.parse().ok());
+        let endpoint =
+            self.jwt_key_set_url.clone().map(KeyEndpoint::KeySet).or_else(|| issuer().map(KeyEndpoint::Issuer));
+        Some(KeyProvider { endpoint: endpoint?, ca: self.jwt_key_set_ca.clone() })
     }
 
     /// The claims that a token needs.

@@ -3,7 +3,7 @@
 use super::error::ConfigSource;
 use super::table::{Authentication, Config};
 use super::value::Bound;
-use crate::auth::Algorithm;
+use crate::auth::{Algorithm, check_issuer};
 use crate::net::forwarded::ForwardedHeader;
 use crate::net::listen_address::ListenAddress;
 
@@ -42,9 +42,37 @@ pub(crate) fn check_conflicts(config: &Config) -> Vec<Conflict> {
     if config.forwarded_header != ForwardedHeader::default() && config.trusted_proxies.is_empty() {
         add(&["forwarded_header", "trusted_proxies"], "forwarded_header has no effect without trusted_proxies");
     }
-    let keys = [&config.jwt_secret_file, &config.jwt_public_key_file, &config.jwt_key_set_file];
-    if keys.into_iter().flatten().count() > 1 {
-        add(&["jwt_secret_file", "jwt_public_key_file", "jwt_key_set_file"], "set only one of them");
+    let sources = [
+        config.jwt_secret_file.is_some(),
+        config.jwt_public_key_file.is_some(),
+        config.jwt_key_set_file.is_some(),
+        config.jwt_key_set_url.is_some(),
+        config.jwt_discovery,
+    ];
+    let is_published = config.jwt_key_set_url.is_some() || config.jwt_discovery;
+    if sources.into_iter().filter(|is_set| *is_set).count() > 1 {
+        add(
+            &["jwt_secret_file", "jwt_public_key_file", "jwt_key_set_file", "jwt_key_set_url", "jwt_discovery"],
+            "set only one of them",
+        );
+    }
+    if config.jwt_key_set_ca.is_some() && !is_published {
+        add(
+            &["jwt_key_set_ca", "jwt_key_set_url", "jwt_discovery"],
+            "jwt_key_set_ca has no effect without jwt_key_set_url or jwt_discovery",
+        );
+    }
+    if config.jwt_discovery {
+        let reason = match &config.jwt_issuer[..] {
+            [issuer] => {
+                check_issuer(issuer).err().map(|why| format!("the issuer {issuer:?} cannot be discovered: {why}"))
+            }
+            [] => Some("jwt_discovery needs the URL of the issuer in jwt_issuer".into()),
+            [_, ..] => Some("jwt_discovery needs one issuer, and there are several".into()),
+        };
+        if let Some(reason) = reason {
+            add(&["jwt_discovery", "jwt_issuer"], &reason);
+        }
     }
     let is_symmetric = |algorithm: &Algorithm| algorithm.is_symmetric();
     if config.jwt_algorithm.iter().any(is_symmetric) && !config.jwt_algorithm.iter().all(is_symmetric) {
@@ -55,11 +83,19 @@ pub(crate) fn check_conflicts(config: &Config) -> Vec<Conflict> {
     }
     if config.auth == Authentication::Jwt
         && !config.jwt_algorithm.iter().any(is_symmetric)
-        && keys[1..].iter().all(|key| key.is_none())
+        && !sources[1..].contains(&true)
     {
         add(
-            &["jwt_algorithm", "jwt_public_key_file", "jwt_key_set_file"],
-            "this algorithm needs a public key: set jwt_public_key_file, or jwt_key_set_file for several keys",
+            &["jwt_algorithm", "jwt_public_key_file", "jwt_key_set_file", "jwt_key_set_url", "jwt_discovery"],
+            "this algorithm needs a public key: set jwt_public_key_file, or jwt_key_set_file for several keys, or \
+             jwt_key_set_url or jwt_discovery for those of an identity provider",
+        );
+    }
+    if is_published && config.jwt_algorithm.iter().any(is_symmetric) {
+        add(
+            &["jwt_algorithm", "jwt_key_set_url", "jwt_discovery"],
+            "a provider publishes public keys, and HS256, HS384 and HS512 need a secret: set jwt_algorithm to what it signs \
+             with, such as RS256",
         );
     }
     if let Bound::AtMost(max) = config.max_connections_per_user {

@@ -44,10 +44,12 @@ fn key_errors(config: &Config, secret: EnvironmentSecret<'_>) -> Vec<Conflict> {
     let is_symmetric = config.jwt_algorithm.iter().map(|algorithm| algorithm.is_symmetric());
     // That is an error by itself, and no key fits such algorithms.
     let is_mixed = is_symmetric.clone().any(|is| is) && !is_symmetric.clone().all(|is| is);
-    let files: [(&[&str], _); 3] = [
+    let files: [(&[&str], _); 4] = [
         (&["jwt_secret_file", "jwt_algorithm"], config.jwt_secret_file.clone().map(KeySource::SecretFile)),
         (&["jwt_public_key_file", "jwt_algorithm"], config.jwt_public_key_file.clone().map(KeySource::PublicKeyFile)),
         (&["jwt_key_set_file", "jwt_algorithm"], config.jwt_key_set_file.clone().map(KeySource::KeySetFile)),
+        // Its keys are not fetched for this, only the file with the authorities is read.
+        (&["jwt_key_set_ca"], config.key_provider().map(KeySource::Provider)),
     ];
     let mut errors = Vec::new();
     for (keys, source) in files {
@@ -57,7 +59,9 @@ fn key_errors(config: &Config, secret: EnvironmentSecret<'_>) -> Vec<Conflict> {
             Err(KeyError::Unusable { .. }) if is_mixed => {}
             // The algorithm is named too: it may be the one that is wrong.
             Err(error @ KeyError::Unusable { .. }) => errors.push(Conflict::new(keys, error.to_string())),
-            Err(error @ KeyError::Unreadable { .. }) => errors.push(Conflict::new(&keys[..1], error.to_string())),
+            Err(error @ (KeyError::Unreadable { .. } | KeyError::Provider { .. })) => {
+                errors.push(Conflict::new(&keys[..1], error.to_string()))
+            }
         }
     }
     let needs_secret = is_symmetric.clone().all(|is| is);
@@ -73,7 +77,12 @@ fn key_errors(config: &Config, secret: EnvironmentSecret<'_>) -> Vec<Conflict> {
                     ..Conflict::new(&["auth"], error.to_string())
                 }))
             }
-            Ok(KeySource::SecretFile(_) | KeySource::PublicKeyFile(_) | KeySource::KeySetFile(_)) => {}
+            Ok(
+                KeySource::SecretFile(_)
+                | KeySource::PublicKeyFile(_)
+                | KeySource::KeySetFile(_)
+                | KeySource::Provider(_),
+            ) => {}
         },
         EnvironmentSecret::Known(_) | EnvironmentSecret::Unknown => {}
     }
@@ -132,7 +141,7 @@ mod tests {
             &errors,
             &[
                 "DIR/sessions.toml:3:1: jwt_public_key_file: cannot read DIR/a: ",
-                "DIR/sessions.toml:4:1: jwt_secret_file, jwt_public_key_file, jwt_key_set_file: set only one of them",
+                "DIR/sessions.toml:4:1: jwt_secret_file, jwt_public_key_file, jwt_key_set_file, jwt_key_set_url, jwt_discovery: set only one of them",
                 "DIR/sessions.toml:4:1: jwt_key_set_file, jwt_algorithm: DIR/short cannot be used for ES256: ",
                 "DIR/sessions.toml:5:1: tls_cert, tls_key: a certificate needs its key",
                 "DIR/sessions.toml:5:1: tls_cert: cannot read DIR/c: ",

@@ -18,7 +18,7 @@ use super::value::{
     Bound, ValueReader, at_least_one, auto_or, bound, choice, choice_of, duration, list, number, one, optional, path,
     switch, text,
 };
-use crate::auth::{Algorithm, ClaimName};
+use crate::auth::{Algorithm, ClaimName, ProviderUrl};
 use crate::net::forwarded::ForwardedHeader;
 use crate::net::hosts::Host;
 use crate::net::listen_address::ListenAddress;
@@ -144,6 +144,21 @@ settings! {
 
         /// Instead of one public key: a JSON Web Key Set with several. A token names its key by `kid`
         jwt_key_set_file: Option<PathBuf> { reader: optional(path()), value: "FILE", default: "", applies: AtOnce }
+
+        /// Instead of a file: where an identity provider publishes its JSON Web Key Set, with https. The server fetches it
+        /// again before it expires (Cache-Control), and when a token names an unknown key. http is only for this machine
+        jwt_key_set_url: Option<ProviderUrl> {
+            reader: optional(one(ProviderUrl::from_str)),
+            value: "URL", default: "", applies: AtOnce
+        }
+
+        /// Find that URL by OpenID Connect Discovery: at .well-known/openid-configuration below `jwt_issuer`, which must
+        /// be one URL
+        jwt_discovery: bool { reader: switch(), value: "BOOL", default: "false", applies: AtOnce }
+
+        /// A file with the certificate authorities, in PEM, that the provider's certificate must come from. If empty, the
+        /// system's
+        jwt_key_set_ca: Option<PathBuf> { reader: optional(path()), value: "FILE", default: "", applies: AtOnce }
 
         /// The claim that names the user, by a string or an integer. A name that begins with / is a JSON Pointer to a
         /// nested claim, such as /realm_access/plan; any other name is taken literally, dots and slashes included

@@ -49,6 +49,8 @@ pub enum Part {
     Admin,
     /// The task that reloads configuration and keys.
     Reload,
+    /// The task that fetches keys from their provider.
+    Keys,
 }
 
 /// What happens when a part ends that should not.
@@ -62,7 +64,7 @@ pub enum OnEnd {
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Main,
         Self::Worker,
         Self::Signals,
@@ -78,6 +80,7 @@ impl Part {
         Self::TrimMemory,
         Self::Admin,
         Self::Reload,
+        Self::Keys,
     ];
 
     /// Its name, in the log and of its thread.
@@ -99,6 +102,7 @@ impl Part {
             Self::TrimMemory => "trim-memory",
             Self::Admin => "admin",
             Self::Reload => "reload",
+            Self::Keys => "keys",
         }
     }
 
@@ -118,7 +122,8 @@ impl Part {
             | Self::Health
             | Self::TrimMemory
             | Self::Admin
-            | Self::Reload => OnEnd::Restart,
+            | Self::Reload
+            | Self::Keys => OnEnd::Restart,
         }
     }
 }

@@ -15,7 +15,7 @@ use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, Se
 use session_core::{ResumeToken, Timestamp};
 use smol::future::FutureExt as _;
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, InvalidCredential};
 use crate::net::connection_limiter::ConnectionPermit;
 use crate::net::message_socket::{MessageSocket, SocketEvent};
 use crate::runtime::clock::Clock;
@@ -42,18 +42,26 @@ pub struct ConnectionContext {
 }
 
 impl ConnectionContext {
-    fn verify(&self, credential: &Credential, subject: Subject) -> Result<Identity, CredentialError> {
+    fn verify(&self, credential: &Credential) -> Result<Identity, InvalidCredential> {
         let is_detailed = matches!(credential, Credential::User(_) | Credential::Token(_));
-        match self.authenticator.authenticate(credential) {
-            Ok(identity) => {
-                let resume_token = if is_detailed { (self.new_resume_token)() } else { None };
-                Ok(Identity { resume_token, ..identity })
+        let identity = self.authenticator.authenticate(credential)?;
+        let resume_token = if is_detailed { (self.new_resume_token)() } else { None };
+        Ok(Identity { resume_token, ..identity })
+    }
+
+    /// The event for the session, and a line in the log if the credential is refused.
+    fn verified(&self, result: Result<Identity, InvalidCredential>, subject: Subject) -> Event<'static> {
+        Event::Verified(match result {
+            Ok(identity) => Ok(identity),
+            Err(InvalidCredential { error, .. }) if self.authenticator.is_undecided(error) => {
+                self.session_log.credential_undecided(subject);
+                return Event::VerifyTimedOut;
             }
             Err(invalid) => {
                 self.session_log.credential_refused(subject, &invalid);
                 Err(invalid.error)
             }
-        }
+        })
     }
 }
 
@@ -61,6 +69,9 @@ impl ConnectionContext {
 type Verification = Pin<Box<dyn Future<Output = Event<'static>> + Send>>;
 
 /// A check that has not ended within the timeout of the store is given up. If its turn has not come by then, it never does.
+///
+/// A credential that was signed with an unknown key may wait for newer keys, and is then checked once more. It has no turn while
+/// it waits, so it holds up no other check.
 async fn verify_in_turn(
     context: Arc<ConnectionContext>,
     client: ClientPrefix,
@@ -68,11 +79,17 @@ async fn verify_in_turn(
     credential: Credential,
 ) -> Event<'static> {
     let clock = context.store_client.clock();
-    let timeout = clock.wait_until(clock.now() + context.store_client.timeout());
+    let until = clock.now() + context.store_client.timeout();
+    let timeout = clock.wait_until(until);
     let check = async {
-        let turn = context.turns.turn(client).await;
-        let context = Arc::clone(&context);
-        Event::Verified(turn.run(move || context.verify(&credential, subject)).await)
+        let (mut result, credential) = verify_once(&context, client, credential).await;
+        if let Err(invalid) = &result
+            && let Some(newer_keys) = context.authenticator.newer_keys(invalid.error, until)
+        {
+            newer_keys.await;
+            (result, _) = verify_once(&context, client, credential).await;
+        }
+        context.verified(result, subject)
     };
     check
         .or(async {
@@ -81,6 +98,17 @@ async fn verify_in_turn(
             Event::VerifyTimedOut
         })
         .await
+}
+
+/// Waits for a turn, and returns the credential with the result.
+async fn verify_once(
+    context: &Arc<ConnectionContext>,
+    client: ClientPrefix,
+    credential: Credential,
+) -> (Result<Identity, InvalidCredential>, Credential) {
+    let turn = context.turns.turn(client).await;
+    let context = Arc::clone(context);
+    turn.run(move || (context.verify(&credential), credential)).await
 }
 
 /// Drives a session and its socket until both have ended.
@@ -432,7 +460,7 @@ impl<S: MessageSocket> Connection<S> {
                 self.verification = Some(Box::pin(check));
                 None
             }
-            None => Some(Event::Verified(self.context.verify(&credential, self.subject()))),
+            None => Some(self.context.verified(self.context.verify(&credential), self.subject())),
         }
     }
 }

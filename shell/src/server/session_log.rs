@@ -50,6 +50,14 @@ impl SessionLog {
         );
     }
 
+    /// Logs a credential that cannot be checked, because no keys have come from their provider.
+    pub fn credential_undecided(&self, of: Subject) {
+        log_limited!(
+            self.limiter,
+            credential_undecided { session: display(of.session), client_address: of.client_address.map(display) }
+        );
+    }
+
     /// Logs a valid credential of another user, or of another device, than the session's.
     pub fn renewal_refused(&self, of: Subject, user: Option<&UserId>, failure: &AuthenticateFailure) {
         log_limited!(

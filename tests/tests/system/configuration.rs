@@ -138,7 +138,7 @@ fn conflicts_and_bad_files_are_reported_with_lines() {
         "sessions.toml:2:1: tls_cert, tls_key: a certificate needs its key",
         "sessions.toml:2:1: tls_cert: cannot read x: No such file",
         "listen, auth, allow_open_auth: open authentication lets any client sign in",
-        "jwt_secret_file, jwt_public_key_file, jwt_key_set_file: set only one of them",
+        "jwt_secret_file, jwt_public_key_file, jwt_key_set_file, jwt_key_set_url, jwt_discovery: set only one of them",
     ] {
         assert!(err.contains(message), "{message}\n{err}");
     }

@@ -14,6 +14,8 @@ mod computations;
 mod token_sessions;
 mod user_id_form;
 mod provider_tokens;
+mod key_provider;
+mod key_provider_faults;
 mod full_disk;
 mod data_directory;
 mod missing_rights;

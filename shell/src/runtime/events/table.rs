@@ -74,14 +74,30 @@ events! {
     open_auth_exposed: WARN, server, Each, "open authentication beyond this machine: any client that can reach this server can sign in as any user", [];
     /// Who can read them can sign in as their users.
     tokens_unencrypted: WARN, server, Each, "tokens cross the network unencrypted: set tls_cert and tls_key, or use a proxy with TLS and set trusted_proxies", [];
-    /// The server verifies tokens, with this many keys.
-    tokens_required: INFO, server, Each, "users authenticate by tokens", [algorithms, keys];
+    /// The server verifies tokens, with this many keys. Those of a `provider` are fetched next.
+    tokens_required: INFO, server, Each, "users authenticate by tokens", [algorithms, keys, provider];
     /// The file of the keys has changed.
     keys_reloaded: INFO, server, Each, "the keys of tokens have changed and are reloaded", [keys];
     /// The file of the keys has changed, and is invalid.
     keys_invalid: ERROR, server, Each, "the keys of tokens have changed but cannot be used, the old ones stay in force", [error];
     /// A key of a set that the server does not use, and why.
     key_skipped: WARN, server, Each, "skipped a key of the set", [key_id, reason];
+    /// A key set must not contain secrets: whoever can read it could sign tokens.
+    secret_skipped: WARN, server, Each, "skipped a secret in a set of public keys", [key_id];
+    /// The provider's set is new, and in force. It is fetched again after `next_in`.
+    keys_fetched: INFO, server, Each, "fetched the keys of tokens", [url, keys, key_ids, next_in];
+    /// The provider's set is as before.
+    keys_unchanged: DEBUG, server, Each, "the keys of tokens are unchanged", [url, keys, next_in];
+    /// The provider is down, or answers with something else. Logged once a minute while that goes on.
+    keys_not_fetched: WARN, server, Each, "cannot fetch the keys of tokens, the last ones stay in force; trying again", [error, failures, seconds, keys, in_force_since];
+    /// The same, before any set has come. After the first start: check the URL.
+    keys_missing: ERROR, server, Each, "cannot fetch the keys of tokens: until they come, clients are refused with 1013; trying again", [error, failures, seconds];
+    /// The provider gives keys again, after this many failed fetches.
+    keys_fetched_again: INFO, server, Each, "the keys of tokens can be fetched again", [url, failures, seconds];
+    /// A restart while the provider is down would find older keys, or none. Logged for the first of several failures.
+    keys_not_saved: WARN, server, Each, "cannot save the keys of tokens", [path, error];
+    /// The server waits for its provider.
+    saved_keys_unusable: WARN, server, Each, "the saved keys of tokens cannot be used", [path, error];
     /// How many files the process may open, how many connections that leaves room for, and whether the limit was raised.
     open_files_limit: INFO, server, Each, "the limit of open files", [descriptors, hard_limit, max_connections, reason];
     /// The reason says what to do.
@@ -129,6 +145,8 @@ events! {
     credential_refused: INFO, session, OnePerSecond, "authentication failed: invalid credential", [user, session, client_address, reason, claim, found];
     /// The server is overloaded with checks of tokens, or the check takes longer than `store_timeout`.
     credential_not_checked: WARN, session, OnePerSecond, "authentication failed: the credential was not checked in time", [session, client_address];
+    /// No keys have come from their provider yet, so nobody knows whether the token is valid. The client should try again.
+    credential_undecided: WARN, session, OnePerSecond, "authentication failed: the keys of tokens have not come yet", [session, client_address];
     /// The store did not take the session.
     session_not_stored: WARN, session, OnePerSecond, "authentication failed: the store did not admit the session", [user, session, client_address, reason];
     /// The session goes on with a fresh token.

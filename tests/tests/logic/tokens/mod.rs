@@ -6,3 +6,4 @@ mod providers;
 mod keys;
 mod commands;
 mod rotation;
+mod refresh_schedule;

@@ -261,7 +261,7 @@ fn explanation_shows_each_step() {
         steps,
         [
             "algorithm ok: ES256, jwt_algorithm is RS256, ES256",
-            "signature ok: by one of the keys: \"new\" (ES256), \"old\" (RS256)",
+            "signature ok: by the key \"new\", one of: \"new\" (ES256), \"old\" (RS256)",
             "times ok: for another 1h, jwt_leeway is 0s",
             "audience ok: jwt_audience is not set",
             "issuer ok: jwt_issuer is not set",
