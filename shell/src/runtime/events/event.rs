@@ -2,7 +2,7 @@
 
 use tracing::Level;
 
-/// One kind of event of the log. The [table](super::table) lists all.
+/// One kind of event of the log. [`EVENTS`](super::EVENTS) lists all.
 #[derive(Debug, Clone, Copy)]
 pub struct Event {
     /// Its name, in the field `event` of its lines. A program can rely on it.
