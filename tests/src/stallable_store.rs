@@ -1,6 +1,7 @@
 //! A memory store that a test can stall.
 
 use std::collections::VecDeque;
+use std::future::ready;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,6 +26,8 @@ struct State {
     is_stalled: bool,
     /// Why every command is rejected, if it is. Updates are not.
     rejection: Option<StoreError>,
+    /// Whether it cannot say what it keeps of users.
+    has_lost_users: bool,
     waiting: VecDeque<Waiting>,
 }
 
@@ -62,6 +65,11 @@ impl StallableStore {
     /// Rejects every command from now on.
     pub fn reject_commands(&self, error: StoreError) {
         self.lock().rejection = Some(error);
+    }
+
+    /// Cannot say from now on what it keeps of users.
+    pub fn lose_users(&self) {
+        self.lock().has_lost_users = true;
     }
 
     /// How many commands and updates wait.
@@ -165,6 +173,9 @@ impl Store for StallableStore {
     }
 
     fn find_user(&self, user: UserId) -> StoreFuture<'_, UserState> {
+        if self.lock().has_lost_users {
+            return Box::pin(ready(Err(StoreFailure::Rejected(StoreError::Failed))));
+        }
         self.inner.find_user(user)
     }
 

@@ -184,6 +184,21 @@ fn user_is_known_from_the_first_grant_on() {
     assert_eq!(state("bob"), (Some(false), None, None));
 }
 
+#[test]
+fn report_does_not_depend_on_whether_the_user_is_known() {
+    let store = StallableStore::new(3);
+    let service = AdminService::new(Arc::<StallableStore>::clone(&store), None, TIMEOUT);
+    let (completion, outcome) = Completion::channel();
+    let (session, at) = (NODE.session(1), Timestamp::default());
+    store.submit(StoreCommand::Acquire { user: user("ada"), session, limit: None, at, options: None }, completion);
+    assert_eq!(smol::block_on(outcome), Outcome::granted(1));
+    store.lose_users();
+    let explain = |id| smol::block_on(service.handle(&user(id), &AdminRequest::Explain)).unwrap();
+    let (ada, bob) = (explain("ada"), explain("bob"));
+    assert_eq!((ada.connections, ada.state.known, ada.state.first_seen), (1, Some(true), None), "she has a session");
+    assert_eq!((bob.connections, bob.state.known), (0, None), "nobody can say");
+}
+
 /// Also who is not noted, because too many are.
 #[test]
 fn everybody_with_a_session_is_listed() {
