@@ -38,7 +38,7 @@ once.
 
 SIGHUP reloads the configuration, keys and certificates. The log says what changed, and what needs a restart.
 
-Exit codes: 0 stopped by a signal, 1 cannot start, 2 wrong usage or configuration, 70 a part of the server has failed, 130 stopped by a second signal. The help of each command lists those of the command.";
+Exit codes: 0 stopped by a signal, 1 cannot start, 2 wrong usage or configuration, certificates and keys included, 70 a part of the server has failed, 130 stopped by a second signal. The help of each command lists those of the command.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

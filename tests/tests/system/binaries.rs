@@ -89,12 +89,12 @@ fn failed_start_explains_itself_and_writes_nothing() {
         (vec!["--listen", "0.0.0.0:0"], 2, "open authentication lets any client sign in as any user"),
         (
             vec!["--auth", "jwt"],
-            1,
+            2,
             "the secret for tokens is missing: set the environment variable SESSIONS_JWT_SECRET",
         ),
-        (vec!["--auth", "jwt", "--jwt-secret-file", "/missing"], 1, "cannot read /missing: No such file"),
+        (vec!["--auth", "jwt", "--jwt-secret-file", "/missing"], 2, "cannot read /missing: No such file"),
         (vec!["--tls-cert", "/missing"], 2, "a certificate needs its key"),
-        (vec!["--tls-cert", "/missing", "--tls-key", "/missing"], 1, "cannot read /missing: No such file"),
+        (vec!["--tls-cert", "/missing", "--tls-key", "/missing"], 2, "cannot read /missing: No such file"),
     ] {
         let output = server(&arguments, &data);
         let error = String::from_utf8(output.stderr).unwrap();

@@ -265,7 +265,7 @@ fn explanation_shows_each_step() {
             "times ok: for another 1h, jwt_leeway is 0s",
             "audience ok: jwt_audience is not set",
             "issuer ok: jwt_issuer is not set",
-            "user ok: \"ada\", jwt_user_claim is sub",
+            "user ok: \"ada\", jwt_user_claim is sub, user_id_form is exact",
             "limit ok: none, the server's applies, jwt_limit_claim is max_sessions",
         ]
     );
