@@ -196,7 +196,8 @@ impl CloseReason {
                 Released,
                 WithBackoff,
                 LATER,
-                "the store does not answer or is full, so the server admits no session; or a token was not checked in time; or \
+                "the store does not answer or is full, so the server admits no session; or a token was not checked in time, \
+                 or the provider's keys have not come yet; or \
                  the user has `max_connections_per_user`",
             ),
             Self::NotAuthenticated => row(

@@ -5,7 +5,7 @@ use session_core::ledger::UserOverrides;
 
 use super::service::AdminService;
 use crate::runtime::user_id_form::look_alikes;
-use crate::store::{PageRequest, Store, StoreFailure};
+use crate::store::{PageRequest, Store, StoreFailure, UserState};
 
 impl AdminService {
     /// The other spellings of this id that the store knows as users of their own. It looks up a bounded number of them, with
@@ -25,10 +25,12 @@ impl AdminService {
     }
 }
 
-/// Whether the user holds slots or has overrides.
+/// Whether the store has seen the user, or has overrides for the user, or the user holds slots.
 async fn is_known(store: &dyn Store, user: &UserId) -> Result<bool, StoreFailure> {
-    if store.policy_for(user).await?.overrides != UserOverrides::default() {
+    let UserState { overrides, seen } = store.find_user(user.clone()).await?;
+    if seen.is_known() || overrides != UserOverrides::default() {
         return Ok(true);
     }
+    // One who has just signed in may not be noted yet.
     Ok(!store.list_sessions(Some(user.clone()), PageRequest::first(1)).await?.items.is_empty())
 }

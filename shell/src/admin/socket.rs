@@ -8,8 +8,7 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
@@ -103,19 +102,19 @@ pub async fn serve(
     }
 }
 
-/// The connections that the server does not work for, by age. Closing the sender of one closes the connection.
+/// The connections whose request has not come yet, by age. Closing the sender of one closes the connection.
 #[derive(Default)]
 struct IdleConnections(Mutex<IdleList>);
 
 #[derive(Default)]
 struct IdleList {
     last: u64,
-    /// Since when each is idle, and what keeps it open.
+    /// Since when each is open, and what keeps it so.
     connections: BTreeMap<u64, (Instant, Sender<()>)>,
 }
 
 impl IdleConnections {
-    /// A connection that is idle for a shorter time is not closed: its request may be about to be read.
+    /// A connection that is open for a shorter time is not closed: its request may be about to be read.
     const GRACE: Duration = Duration::from_millis(10);
 
     /// Adds a connection. The receiver fails when the connection has to close.
@@ -128,13 +127,9 @@ impl IdleConnections {
         (number, closed)
     }
 
-    /// Takes a connection off the list while the server works for it. `None` if it has to close.
+    /// Takes a connection off the list when its request has come. `None` if it has to close.
     fn take(&self, number: u64) -> Option<Sender<()>> {
         self.lock().connections.remove(&number).map(|(_, close)| close)
-    }
-
-    fn put_back(&self, number: u64, close: Sender<()>) {
-        self.lock().connections.insert(number, (Instant::now(), close));
     }
 
     /// Waits until the oldest is old enough, and closes it.
@@ -161,17 +156,15 @@ async fn run_connection(
     bounds: SocketBounds,
 ) {
     let (number, closed) = idle.add();
-    let has_request = AtomicBool::new(false);
+    // From the request on, the connection stays open until its answer is written: an order that was carried out is answered.
+    let begun = OnceLock::new();
     let answer = service_fn(|request| async {
-        let answer = respond(request, &service, || {
-            has_request.store(true, Ordering::Relaxed);
-            idle.take(number)
-        });
-        let (answer, close) = answer.await;
-        idle.put_back(number, close);
-        Ok::<_, Infallible>(answer)
+        let begin = || idle.take(number).map(|close| begun.set(close));
+        Ok::<_, Infallible>(respond(request, &service, begin).await)
     });
-    let conversation = server::conn::http1::Builder::new().serve_connection(FuturesIo::new(stream), answer);
+    // One request for each connection. Otherwise one that waits for its client's next request would keep others out.
+    let conversation =
+        server::conn::http1::Builder::new().keep_alive(false).serve_connection(FuturesIo::new(stream), answer);
     let conversation = async {
         if let Err(error) = conversation.await {
             log_event!(operator_connection_broke { error: display(error) });
@@ -179,7 +172,7 @@ async fn run_connection(
     };
     let late = async {
         Timer::after(bounds.request_timeout).await;
-        if has_request.load(Ordering::Relaxed) {
+        if begun.get().is_some() {
             Timer::after(bounds.timeout.saturating_sub(bounds.request_timeout)).await;
         }
     };
@@ -190,22 +183,23 @@ async fn run_connection(
     drop(idle.take(number));
 }
 
-/// Answers a request. Calls `begin` when the whole request has come, and returns what that returned. Without that the
-/// connection is about to be closed, and this never ends.
+/// Answers a request. Calls `begin` when the whole request has come. If that returns `None`, the connection is about to be
+/// closed, and this never ends.
 async fn respond<T>(
     request: Request<Incoming>,
     service: &AdminService,
     begin: impl FnOnce() -> Option<T>,
-) -> (Response<Full<Bytes>>, T) {
+) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, MAX_REQUEST_BYTES).collect().await;
     // A connection that is being closed must not change anything any more.
-    let Some(begun) = begin() else { return pending().await };
-    let answer = match body {
+    if begin().is_none() {
+        return pending().await;
+    }
+    match body {
         Ok(body) => answer(&head, &body.to_bytes(), service).await,
         Err(_) => error_response(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or broke off"),
-    };
-    (answer, begun)
+    }
 }
 
 async fn answer(head: &request::Parts, body: &[u8], service: &AdminService) -> Response<Full<Bytes>> {
@@ -309,12 +303,13 @@ async fn send_request(
         let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await?.to_bytes();
         Ok((status, body))
     };
-    // The connection's future sends and receives. It ends first only if the connection breaks.
-    let broken = async {
+    // The connection's future sends and receives. It ends when the server has closed, perhaps before the exchange has taken the
+    // whole answer; without an answer the exchange fails by itself.
+    let sending = async {
         connection.await?;
-        Err("it closed without an answer".into())
+        pending().await
     };
-    or(exchange, broken).await
+    or(exchange, sending).await
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -147,13 +148,19 @@ fn sixteen_requests_are_served_at_a_time() {
     let serving = socket::serve(socket, Arc::new(service(&store)), Arc::clone(&executor), SocketBounds::default());
     // The thread ends with the test's process.
     thread::spawn(move || smol::block_on(executor.run(serving)));
+    let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
+        // Also after a failed assertion, so that the scope ends.
+        let _end = EndWhenDropped(&is_over);
         // A client that is slow to send its request may have to make room for another one. Then it asks again.
-        let request = || loop {
-            let report = smol::block_on(socket::request(directory.path(), &ada(), &AdminRequest::Explain));
-            if let Ok(report) = report {
-                return report;
+        let request = || {
+            while !is_over.load(Ordering::Relaxed) {
+                let report = smol::block_on(socket::request(directory.path(), &ada(), &AdminRequest::Explain));
+                if let Ok(report) = report {
+                    return report;
+                }
             }
+            None
         };
         let requests: Vec<_> = (0..REQUESTS).map(|_| scope.spawn(request)).collect();
         eventually("as many requests are served as may be", || store.waiting() >= AT_A_TIME);
@@ -166,6 +173,14 @@ fn sixteen_requests_are_served_at_a_time() {
             assert!(request.join().unwrap().is_some());
         }
     });
+}
+
+struct EndWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for EndWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What the store notifies this process of.
