@@ -433,6 +433,8 @@ fn applies_overrides_until_the_user_is_forgotten(open: fn(SlotLimit) -> Subject)
     assert_eq!(subject.overrides("ada"), UserOverrides::default());
     assert_eq!(subject.ask(acquire("ada", 1)), Outcome::granted(1));
     let before = |update| subject.update("ada", update).unwrap();
+    // A store may note it after it has answered the acquire.
+    eventually("the user is known", || smol::block_on(subject.store.find_user(user("ada"))).unwrap().seen.is_known());
     let seen = before(UserUpdate::Set(limited_to(1))).seen;
     assert!(seen.is_known());
     assert_eq!(subject.overrides("ada"), limited_to(1));
