@@ -197,7 +197,7 @@ fn log_names_users_as_configured() {
     assert!(hashed.len() == 1 && hashed.iter().all(|hash| hash.len() == 18), "{hashed:?}");
     assert_eq!(users(&life(&["--log-users", "hash"], "4")), hashed, "the key is kept");
     let mut explain = Command::new(SERVER);
-    explain.args(["explain", "ada", "--json", "--log-users", "hash", "--data"]).arg(&data);
+    explain.env("SESSIONS_LOG_USERS", "hash").args(["explain", "ada", "--json", "--data"]).arg(&data);
     let explained: Value = serde_json::from_slice(&explain.output().unwrap().stdout).unwrap();
     assert_eq!(BTreeSet::from([explained["logged_as"].to_string()]), hashed, "explain says which hash is ada's");
     assert_eq!(users(&life(&["--log-users", "off"], "5")), BTreeSet::from(["null".to_owned()]));
