@@ -24,6 +24,8 @@ pub enum AuthenticateFailure {
     Store(StoreError),
     /// The store did not answer in time. The session has no slot; if the store took one, it is released.
     StoreTimedOut,
+    /// The credential was not checked in time. It may be valid.
+    NotChecked,
     /// A text that this version does not know. Only a client gets it, from a newer server.
     Other(Box<str>),
 }
@@ -247,6 +249,7 @@ impl AuthenticateFailure {
             Self::AnotherDevice => "This session belongs to another device".into(),
             Self::Store(cause) => cause.message().into(),
             Self::StoreTimedOut => "The session store did not answer in time, try again later".into(),
+            Self::NotChecked => "The credential could not be checked in time, try again later".into(),
             Self::Other(words) => Cow::Borrowed(words),
         }
     }
@@ -262,6 +265,7 @@ impl AuthenticateFailure {
             Self::AnotherUser => "another_user",
             Self::AnotherDevice => "another_device",
             Self::Store(_) | Self::StoreTimedOut => "store_unavailable",
+            Self::NotChecked => "credential_not_checked",
             Self::Other(_) => "other",
         }
     }
@@ -270,12 +274,19 @@ impl AuthenticateFailure {
     #[must_use]
     pub fn from_message(message: Box<str>) -> Self {
         let tokens = TokenError::ALL.map(CredentialError::Token);
-        [Self::LimitReached, Self::DeviceFull, Self::StoreTimedOut, Self::AnotherUser, Self::AnotherDevice]
-            .into_iter()
-            .chain(StoreError::ALL.map(Self::Store))
-            .chain(CredentialError::OPEN.into_iter().chain(tokens).map(Self::Credential))
-            .find(|known| known.message() == *message)
-            .unwrap_or(Self::Other(message))
+        [
+            Self::LimitReached,
+            Self::DeviceFull,
+            Self::StoreTimedOut,
+            Self::NotChecked,
+            Self::AnotherUser,
+            Self::AnotherDevice,
+        ]
+        .into_iter()
+        .chain(StoreError::ALL.map(Self::Store))
+        .chain(CredentialError::OPEN.into_iter().chain(tokens).map(Self::Credential))
+        .find(|known| known.message() == *message)
+        .unwrap_or(Self::Other(message))
     }
 }
 

@@ -177,6 +177,7 @@ impl Connection {
                 | AuthenticateFailure::AnotherDevice
                 | AuthenticateFailure::Store(_)
                 | AuthenticateFailure::StoreTimedOut
+                | AuthenticateFailure::NotChecked
                 | AuthenticateFailure::Other(_)) => Error::Refused { user, reason, details },
             }
         };

@@ -29,9 +29,11 @@ impl RetryDecision {
             Error::Closed { code, .. } => Reconnect::after_code(*code).into(),
             Error::Lost(_) => Self::Immediately,
             Error::Unreachable { .. } | Error::TimedOut { .. } => Self::WithBackoff,
-            Error::Refused { reason: AuthenticateFailure::Store(_) | AuthenticateFailure::StoreTimedOut, .. } => {
-                Self::WithBackoff
-            }
+            Error::Refused {
+                reason:
+                    AuthenticateFailure::Store(_) | AuthenticateFailure::StoreTimedOut | AuthenticateFailure::NotChecked,
+                ..
+            } => Self::WithBackoff,
             Error::Refused {
                 reason: AuthenticateFailure::Credential(CredentialError::Token(TokenError::Expired)),
                 ..

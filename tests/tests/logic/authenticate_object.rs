@@ -385,6 +385,7 @@ fn any_failure() -> impl Strategy<Value = AuthenticateFailureDetails> {
         AuthenticateFailure::Credential(CredentialError::Token(TokenError::Expired)),
         AuthenticateFailure::Store(StoreError::Full),
         AuthenticateFailure::StoreTimedOut,
+        AuthenticateFailure::NotChecked,
     ];
     let failure = prop_oneof![
         prop::sample::select(known),

@@ -120,7 +120,8 @@ pub(super) fn failure_after(failure: Option<&AuthenticateFailure>) -> Option<Aut
         Some(&AuthenticateFailure::Store(error)) => {
             Some(store_error_after(Some(error)).map_or(AuthenticateFailure::StoreTimedOut, AuthenticateFailure::Store))
         }
-        Some(AuthenticateFailure::StoreTimedOut) => Some(AuthenticateFailure::AnotherUser),
+        Some(AuthenticateFailure::StoreTimedOut) => Some(AuthenticateFailure::NotChecked),
+        Some(AuthenticateFailure::NotChecked) => Some(AuthenticateFailure::AnotherUser),
         Some(AuthenticateFailure::AnotherUser) => Some(AuthenticateFailure::AnotherDevice),
         Some(AuthenticateFailure::AnotherDevice) => Some(AuthenticateFailure::Other("Other words".into())),
         Some(AuthenticateFailure::Other(_)) => None,

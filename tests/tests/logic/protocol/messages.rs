@@ -249,6 +249,7 @@ fn every_failure_has_a_code() {
         (AuthenticateFailure::AnotherDevice, None, "another_device"),
         (AuthenticateFailure::Store(StoreError::Full), None, "store_unavailable"),
         (AuthenticateFailure::StoreTimedOut, None, "store_unavailable"),
+        (AuthenticateFailure::NotChecked, None, "credential_not_checked"),
         (AuthenticateFailure::Other("x".into()), None, "other"),
     ] {
         assert_eq!(failure.code(limit), code);
