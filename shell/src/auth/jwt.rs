@@ -80,21 +80,23 @@ impl JwtAuthenticator {
         Self { clock, inner: RwLock::new(Arc::new(verifier)), refresher }
     }
 
-    /// Keeps the last good keys of a provider in this file, and begins with those that are in it. So a server that starts
-    /// while the provider is down accepts tokens all the same.
+    /// Keeps the last good keys of a provider in this file. Those that are in it serve if the first fetch fails. So a server
+    /// that starts while the provider is down accepts tokens all the same.
     #[must_use]
     pub fn with_saved_keys(mut self, file: PathBuf) -> Self {
-        let Verifier { keys, rules } = &*self.verifier();
-        if let Some(keys) = self.refresher.saved_keys(file, keys) {
-            self.inner = RwLock::new(Arc::new(Verifier { keys, rules: rules.clone() }));
-        }
+        let verifier = self.verifier();
+        self.refresher.read_saved(file, &verifier.keys);
         self
     }
 
     /// Changes the keys and rules. Sessions that are authenticated already stay.
+    ///
+    /// If a set of the same provider is in force, its keys stay: it may have come since [`with_keys`](Self::with_keys).
     pub fn set(&self, verifier: Verifier) {
         self.refresher.reloaded(&verifier.keys);
-        *self.inner.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(verifier);
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let Verifier { keys, rules } = verifier;
+        *inner = Arc::new(Verifier { keys: inner.keys.newer_than(keys), rules });
     }
 
     /// Gives this verifier the keys of its provider, if it has one: those in force, or, of another provider, the ones that it
@@ -254,5 +256,41 @@ impl Verifier {
         // The claim is required: without it the client would choose the device.
         let device = claims.name(claim)?.ok_or_else(|| claims.invalid_token(claim, TokenError::NoDevice))?;
         DisplayName::parse(&device).map(Some).ok_or_else(|| claims.invalid_token(claim, TokenError::Device))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::fetched_set::FetchedSet;
+    use crate::auth::key_provider::{KeyEndpoint, KeyProvider};
+    use crate::auth::keys::KeySource;
+
+    /// Otherwise a key that was just withdrawn would be in force again.
+    #[test]
+    fn keys_that_came_during_a_reload_stay() {
+        let algorithms: [Algorithm; 1] = ["ES256".parse().unwrap()];
+        let url: crate::auth::provider_url::ProviderUrl = "https://idp.example/keys".parse().unwrap();
+        let provider = KeyProvider { endpoint: KeyEndpoint::KeySet(url.clone()), ca: None };
+        let fetched = |id: &str| {
+            // The key is from RFC 7517, appendix A.1.
+            let json = format!(
+                r#"{{"keys":[{{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+                "y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM","kid":"{id}"}}]}}"#
+            );
+            let (json, at) = (json.into_bytes().into(), UnixSeconds::from_unix_seconds(7));
+            let set = FetchedSet { provider: provider.clone(), url: url.clone(), json, at, lifetime: None };
+            Keys::from_set(&algorithms, &set).unwrap()
+        };
+        let verifier = |keys| Verifier { keys, rules: TokenValidation::default() };
+        let awaited = || Keys::load(&algorithms, &KeySource::Provider(provider.clone())).unwrap();
+        for before in [fetched("old"), awaited()] {
+            let tokens = JwtAuthenticator::new(verifier(before), Clock::manual(Arc::default()));
+            let reloaded = tokens.with_keys(verifier(awaited())).unwrap();
+            assert!(tokens.set_fetched(fetched("new")));
+            tokens.set(reloaded);
+            let keys = &tokens.verifier().keys;
+            assert!(keys.has_key("new") && !keys.has_key("old"), "{keys:?}");
+        }
     }
 }

@@ -187,6 +187,13 @@ impl Keys {
         }
     }
 
+    /// Those, or the ones of this set if it is of the same provider. This set is the newer one.
+    pub(super) fn newer_than(&self, others: Self) -> Self {
+        let is_same = |set: &&FetchedSet| others.fetched().is_some_and(|other| other.json == set.json);
+        let newer = self.fetched().filter(|set| others.provider() == Some(&set.provider)).filter(|set| !is_same(set));
+        newer.and_then(|set| Self::from_set(&others.algorithms, set).ok()).unwrap_or(others)
+    }
+
     pub(super) fn cannot_get(provider: &KeyProvider, why: String) -> KeyError {
         KeyError::Provider { provider: provider.to_string(), why }
     }

@@ -34,6 +34,8 @@ struct State {
     schedule: RefreshSchedule,
     /// Closed when the fetch ends that is under way, or else the next one.
     fetch_end: (Sender<()>, Receiver<()>),
+    /// The last good set of an earlier run. It serves if the first fetch fails.
+    saved: Option<Keys>,
     /// Whether the file could not be written the last time.
     is_unsaved: bool,
 }
@@ -42,25 +44,24 @@ impl Refresher {
     /// Fetches at once if these keys are of a provider.
     pub(super) fn new(keys: &Keys, clock: Clock) -> Self {
         let schedule = RefreshSchedule::due(clock.now());
-        let state = State { provider: keys.provider().cloned(), schedule, fetch_end: bounded(1), is_unsaved: false };
+        let (provider, fetch_end) = (keys.provider().cloned(), bounded(1));
+        let state = State { provider, schedule, fetch_end, saved: None, is_unsaved: false };
         Self { clock, file: None, state: Mutex::new(state), wake: bounded(1) }
     }
 
-    /// The keys of the last good set, if it was saved in this file, which the next good ones go to. They serve until the first
-    /// fetch succeeds.
-    pub(super) fn saved_keys(&mut self, file: PathBuf, awaited: &Keys) -> Option<Keys> {
+    /// Reads the keys of the last good set, if it was saved in this file, which the next good ones go to.
+    ///
+    /// They serve only if the first fetch fails: before it ends, nobody knows whether the provider has withdrawn one of them.
+    pub(super) fn read_saved(&mut self, file: PathBuf, awaited: &Keys) {
         let file = self.file.insert(file);
-        let provider = awaited.provider()?;
+        let Some(provider) = awaited.provider() else { return };
         let loaded = FetchedSet::load(provider, file).map_err(|error| error.to_string());
         let keys = loaded.and_then(|set| {
             set.map(|set| Keys::from_set(awaited.algorithms(), &set)).transpose().map_err(|error| error.to_string())
         });
         match keys {
-            Ok(keys) => keys,
-            Err(error) => {
-                log_event!(saved_keys_unusable { path: display(file.display()), error });
-                None
-            }
+            Ok(keys) => self.state.get_mut().unwrap_or_else(PoisonError::into_inner).saved = keys,
+            Err(error) => log_event!(saved_keys_unusable { path: display(file.display()), error }),
         }
     }
 
@@ -107,7 +108,7 @@ impl Refresher {
                 let _is_open = self.wake.1.recv().await;
             };
             match (begins, next) {
-                (Some(provider), _) => self.fetch(provider, in_force(), &install).await,
+                (Some(provider), _) => self.fetch(provider, &in_force, &install).await,
                 (None, Some(until)) => or(woken, self.clock.wait_until(until)).await,
                 (None, None) => woken.await,
             }
@@ -131,8 +132,9 @@ impl Refresher {
         }
     }
 
-    async fn fetch(&self, provider: KeyProvider, before: Keys, install: &impl Fn(Keys) -> bool) {
+    async fn fetch(&self, provider: KeyProvider, in_force: &impl Fn() -> Keys, install: &impl Fn(Keys) -> bool) {
         let (of, file, now) = (provider.clone(), self.file.clone(), self.clock.unix_seconds());
+        let before = in_force();
         let old = before.clone();
         // It blocks, so it must not run on a thread that serves connections.
         let (fetched, saved) = smol::unblock(move || {
@@ -143,9 +145,13 @@ impl Refresher {
         })
         .await;
         let lifetime = fetched.as_ref().ok().and_then(Keys::fetched).and_then(|set| set.lifetime);
-        let is_installed = match &fetched {
-            Ok(keys) => install(keys.clone()),
-            Err(_) => true,
+        let earlier = self.lock().saved.take();
+        let (is_installed, before) = match &fetched {
+            Ok(keys) => (install(keys.clone()), before),
+            Err(_) => {
+                let earlier = earlier.filter(|earlier| in_force().are_awaited() && install(earlier.clone()));
+                (true, earlier.unwrap_or(before))
+            }
         };
         let (now, mut state) = (self.clock.now(), self.lock());
         if state.provider.as_ref() == Some(&provider) {

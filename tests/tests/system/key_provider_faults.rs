@@ -119,6 +119,27 @@ fn server_starts_while_its_provider_is_down() {
     server.logged("the saved keys of tokens cannot be used");
 }
 
+/// The provider may have withdrawn a key while the server was down.
+#[test]
+fn saved_keys_serve_only_once_a_fetch_has_failed() {
+    let provider = TestProvider::start();
+    let (key, settings) = (Signer::es256("first"), keys_at(&provider.url("/keys")));
+    provider.set("/keys", Answer::json(key_set(&[&key])));
+    let server = ProviderServer::start(&settings);
+    let _ada = server.expect(&key.token("ada"), ACCEPTED);
+    let directory = Arc::clone(&server.directory);
+    eventually("the keys are saved", || directory.path().join("data/jwt_keys.json").exists());
+    drop(server);
+
+    provider.set("/keys", Answer::Silence);
+    let server = ProviderServer::start_in(directory, &format!("{settings}store_timeout = \"1s\"\n"));
+    eventually("the server asks", || provider.requests("/keys") >= 2);
+    let _ada = server.expect(&key.token("ada"), TRY_AGAIN);
+    let line = server.logged("the last ones stay in force");
+    assert!(line.contains("keys=1 in_force_since=\"20"), "{line}");
+    let _ada = server.expect(&key.token("ada"), ACCEPTED);
+}
+
 #[test]
 fn slow_provider_holds_up_only_those_who_need_it() {
     side_by_side([Answer::Silence, Answer::Drip], |slow| {
