@@ -59,7 +59,7 @@ pub(crate) async fn ask<T>(
     let service = AdminService::new(Arc::<LmdbStore>::clone(&opened), None, config.store_timeout)
         .with_data(&config.data)
         .with_user_id_form(config.user_id_form);
-    log_users::apply(config).map_err(|error| error_chain(&error))?;
+    log_users::apply(config.log_users, config.store, &config.data).map_err(|error| error_chain(&error))?;
     let answer = store(&service).await;
     if opened.close(Duration::from_secs(5)).await.is_err() {
         return Err("the store did not close in time".into());

@@ -4,10 +4,11 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use thiserror::Error;
 
-use crate::config::{Config, StoreKind};
+use crate::config::StoreKind;
 use crate::runtime::events::{LogUserKey, LogUsers, set_log_users};
 
 /// The key has no use.
@@ -21,21 +22,35 @@ pub(crate) struct KeyError {
 }
 
 /// Has the log of this process name users as the configuration says. A server with a data directory keeps the key there, so
-/// that a user has the same hash after a restart. It creates the key if there is none.
+/// that a user has the same hash after a restart. It creates the key if there is none. `store` and `data` are those that the
+/// process uses, also after a reload: otherwise a reload would change every hash.
 ///
 /// # Errors
 /// When the key can neither be read nor created.
-pub(crate) fn apply(config: &Config) -> Result<(), KeyError> {
-    let key = match (config.log_users, config.store) {
-        (LogUsers::Plain | LogUsers::Off, _) => None,
-        (LogUsers::Hash, StoreKind::Memory) => Some(new_key().map_err(|source| error(Path::new("in memory"), source))?),
+pub(crate) fn apply(log_users: LogUsers, store: StoreKind, data: &Path) -> Result<(), KeyError> {
+    set_log_users(log_users, key_for(log_users, store, data)?);
+    Ok(())
+}
+
+fn key_for(log_users: LogUsers, store: StoreKind, data: &Path) -> Result<Option<LogUserKey>, KeyError> {
+    /// Of the process, if it has no data directory.
+    static IN_MEMORY: OnceLock<[u8; 16]> = OnceLock::new();
+
+    let key = match (log_users, store) {
+        (LogUsers::Plain | LogUsers::Off, _) => return Ok(None),
+        (LogUsers::Hash, StoreKind::Memory) => match IN_MEMORY.get() {
+            Some(&key) => key,
+            None => {
+                let key = new_key().map_err(|source| error(Path::new("in memory"), source))?;
+                *IN_MEMORY.get_or_init(|| key)
+            }
+        },
         (LogUsers::Hash, StoreKind::Lmdb) => {
-            let path = config.data.join("log-key");
-            Some(read_or_create(&path).map_err(|source| error(&path, source))?)
+            let path = data.join("log-key");
+            read_or_create(&path).map_err(|source| error(&path, source))?
         }
     };
-    set_log_users(config.log_users, key.map(LogUserKey::new));
-    Ok(())
+    Ok(Some(LogUserKey::new(key)))
 }
 
 fn error(path: &Path, source: io::Error) -> KeyError {
@@ -69,6 +84,15 @@ fn parse(text: &str) -> Option<[u8; 16]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hash_is_the_same_after_a_reload() {
+        let directory = tempfile::tempdir().unwrap();
+        for store in [StoreKind::Memory, StoreKind::Lmdb] {
+            let hash = || key_for(LogUsers::Hash, store, directory.path()).unwrap().unwrap().hash("ada");
+            assert_eq!(hash(), hash(), "{store:?}");
+        }
+    }
 
     #[test]
     fn key_is_created_once_and_for_its_owner_alone() {

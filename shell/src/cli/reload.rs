@@ -153,7 +153,8 @@ impl Reloader {
             tokens.with_keys(verifier).map(|verifier| (tokens, verifier))
         };
         let verifier = self.tokens.as_ref().zip(verifier).map(with_keys).transpose()?;
-        log_users::apply(&new.config)?;
+        let Config { store, data, .. } = &self.started.config;
+        log_users::apply(new.config.log_users, *store, data)?;
 
         let also_read =
             [("the certificate", connection_settings.tls.is_some()), ("the keys of tokens", verifier.is_some())];

@@ -72,7 +72,7 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     };
     let listeners = listen(&config.listen, config.send_buffer_bytes())?;
     let store = open_store(config, node, &process)?;
-    log_users::apply(config)?;
+    log_users::apply(config.log_users, config.store, &config.data)?;
     let bounds = config.connection_limits(open_files.now);
     log_capacity(&loaded, &open_files, &bounds)?;
     let settings = Settings { store_timeout: config.store_timeout, connection_limits: bounds, connection: policy };
