@@ -21,7 +21,7 @@ use smol_hyper::rt::FuturesIo;
 
 use crate::net::close::close_after_response;
 use crate::net::connection_limiter::ConnectionPermit;
-use crate::net::forwarded::ForwardedClient;
+use crate::net::forwarded::{ForwardedClient, X_FORWARDED_FOR, X_REAL_IP};
 use crate::net::origins::{RequestTarget, Scheme};
 use crate::net::peer::Peer;
 use crate::net::plain_response::PlainResponse;
@@ -163,10 +163,24 @@ fn log_unselected_subprotocol(settings: &ConnectionSettings, client: &ForwardedC
             LOG,
             subprotocol_not_selected {
                 client_address: display(client.address),
-                offered: &*quoted(offered.join(", ").as_bytes()),
+                offered: &*quoted(shown_subprotocols(&offered).as_bytes()),
             }
         );
     }
+}
+
+/// The names of these lines, for the log. A page can set no other header, so some put a token here. It must not be logged: of
+/// a long name, only its length is shown.
+fn shown_subprotocols(lines: &[&str]) -> String {
+    /// Longer than the names in use, shorter than a token that cannot be guessed.
+    const MAX_NAME_BYTES: usize = 24;
+
+    let names = lines.iter().flat_map(|line| line.split(',')).map(str::trim).filter(|name| !name.is_empty());
+    let shown = names.map(|name| match name.len() {
+        ..=MAX_NAME_BYTES => name.to_owned(),
+        bytes => format!("({bytes} bytes)"),
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// The beginning of a value that a client has chosen.
@@ -182,13 +196,19 @@ fn request_target<'a>(
     headers: &'a HeaderMap,
 ) -> RequestTarget<'a> {
     let own_scheme = if settings.tls.is_some() { Scheme::Https } else { Scheme::Http };
-    let is_forwarded = client.address != peer.socket || client.scheme.is_some();
+    let is_forwarded = client.address != peer.socket || client.scheme.is_some() || is_of_proxy(headers);
     RequestTarget {
         host: single_header(headers, header::HOST),
         scheme: client.scheme.unwrap_or(own_scheme),
         local: (!is_forwarded).then_some(peer.local),
         hosts: &settings.hosts,
     }
+}
+
+/// Whether a proxy has written one of these headers, trusted or not, or a program like one. No page can. A header may also
+/// hide the client (`Forwarded: for=_hidden`).
+fn is_of_proxy(headers: &HeaderMap) -> bool {
+    [X_FORWARDED_FOR, X_REAL_IP, header::FORWARDED, header::VIA].iter().any(|name| headers.contains_key(name))
 }
 
 /// The response to a request: 101 for a valid handshake, a message for anything else.
@@ -425,6 +445,13 @@ mod tests {
             };
             assert_eq!((status(&[("host", "test")]), status(&VALID_HEADERS)), (plain, web_socket), "{path}");
         }
+    }
+
+    #[test]
+    fn offered_token_is_not_shown() {
+        let token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2VhbA";
+        let lines = ["graphql-transport-ws,, bearer ", token, "0123456789abcdef0123456789abcdef"];
+        assert_eq!(shown_subprotocols(&lines), "graphql-transport-ws, bearer, (46 bytes), (32 bytes)");
     }
 
     #[test]
