@@ -1,9 +1,11 @@
 //! Logs what happens to sessions.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::auth::InvalidCredential;
 use crate::net::message_socket::MessageSize;
+use crate::runtime::events::logged_user::names_users;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::runtime::events::{log_event, log_limited};
 use session_core::ledger::{EndReason, Outcome};
@@ -23,6 +25,16 @@ pub struct Subject {
     pub session: SessionId,
     /// The client's address, if it is known.
     pub client_address: Option<IpAddr>,
+}
+
+/// What the session's client is told. A client chooses the name of its device in it, which may be the user's own: it is left
+/// out unless the log names users by their ids.
+fn logged_reason(reason: &EndReason) -> Cow<'static, str> {
+    match reason {
+        EndReason::TakenOver(Some(_)) if !names_users() => EndReason::TakenOver(None).message(),
+        EndReason::ByUser(Some(_)) if !names_users() => EndReason::ByUser(None).message(),
+        EndReason::TakenOver(_) | EndReason::ByUser(_) | EndReason::ByOperator | EndReason::Resumed => reason.message(),
+    }
 }
 
 impl SessionLog {
@@ -142,7 +154,7 @@ impl SessionLog {
             user,
             session: display(of.session),
             client_address: of.client_address.map(display),
-            reason: display(reason.message()),
+            reason: &*logged_reason(reason),
         });
     }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use shell::runtime::events::{EVENTS, Event, Rate};
+use tests::process_log::ProcessLog;
 use tests::raw_client::{RawClient, Received};
 use tests::test_process::{TestProcess, send_signal, without_connection_limits};
 
@@ -175,6 +176,34 @@ fn log_tells_the_life_of_every_session() {
     let session_lines = lines.iter().filter(|line| event_of(line).target == "session");
     for line in session_lines.filter(|line| line["event"] != "slot_lapsed") {
         assert!(line["session"].is_string(), "{line}");
+    }
+}
+
+/// A client chooses the name of its device. It must not look like fields of the line, and may be the user's own.
+#[test]
+fn name_of_a_device_is_quoted_and_names_nobody() {
+    for (log_users, expected) in [
+        ("plain", r#" reason="x\" user=\"root\" has taken the place of this session""#),
+        ("hash", r#" reason="Another session of this user has taken the place of this one""#),
+        ("off", r#" reason="Another session of this user has taken the place of this one""#),
+    ] {
+        let data = tempfile::tempdir().unwrap();
+        let mut command = without_connection_limits(SERVER);
+        command
+            .args(["--log-users", log_users, "--log", "session=debug", "--limit", "1", "--when-full", "evict-oldest"])
+            .stderr(Stdio::piped());
+        let mut server = TestProcess::run_as(command, data.path());
+        let log = ProcessLog::take(&mut server);
+        let sign_in = || {
+            let mut peer = RawClient::open(server.address);
+            let payload = json!({ "user": "ada", "device": "x\" user=\"root\"" });
+            peer.text(&json!({ "type": "AUTHENTICATE", "payload": payload }).to_string());
+            assert!(matches!(peer.read(), Received::Text(_)));
+            peer
+        };
+        let _both = [sign_in(), sign_in()];
+        let line = log.wait_for("session_evicted");
+        assert!(line.contains(expected), "{log_users}: {line}");
     }
 }
 

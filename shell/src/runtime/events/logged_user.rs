@@ -76,6 +76,11 @@ pub fn hash_of(user: &UserId) -> Option<String> {
     }
 }
 
+/// Whether the log names users by their ids.
+pub(crate) fn names_users() -> bool {
+    matches!(*NAMING.read().unwrap_or_else(PoisonError::into_inner), Naming::Plain)
+}
+
 /// A user of an event, if it has one.
 pub(crate) trait EventUser {
     fn id(&self) -> Option<&str>;

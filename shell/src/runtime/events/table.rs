@@ -118,6 +118,7 @@ events! {
     /// For example, the client does not trust the certificate, or does not speak TLS.
     tls_failed: DEBUG, server, Each, "the TLS handshake failed", [client_address, error];
     /// The client offers subprotocols, and `subprotocols` lists none of them. Browsers then close the connection.
+    /// Of a name that is longer than 24 bytes, only the length is logged: some pages put a token there.
     subprotocol_not_selected: INFO, server, OnePerSecond, "selected no subprotocol", [client_address, offered];
     /// With `proxy_protocol`, every connection of a trusted proxy must begin with a PROXY header. Check that the proxy sends
     /// one (`send-proxy` in haproxy, `proxy_protocol` in nginx), or switch `proxy_protocol` off.
@@ -153,7 +154,8 @@ events! {
     session_renewed: DEBUG, session, Each, "a session was renewed", [user, session, client_address];
     /// The fresh token is valid, but not for this session. The session goes on with the token that it has.
     renewal_refused: INFO, session, OnePerSecond, "a session was not renewed", [user, session, client_address, reason];
-    /// The session has lost its slot. The reason says to whom.
+    /// The session has lost its slot. The reason says to whom, with the name that a client has given its device only if
+    /// `log_users` is `plain`.
     session_evicted: DEBUG, session, Each, "a session lost its slot", [user, session, client_address, reason];
     /// The client's socket is gone without BYE.
     session_lost: DEBUG, session, Each, "a session's client was lost", [user, session, client_address];
