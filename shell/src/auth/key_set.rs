@@ -18,6 +18,9 @@ pub(super) struct KeySet {
 }
 
 impl KeySet {
+    /// How many of the keys that are skipped are logged. A set is read again and again, and its provider chooses how many there are.
+    const MAX_LOGGED: usize = 8;
+
     /// The keys of these algorithms. It skips other keys and unknown kinds of keys, as RFC 7517 §5 requires, and logs a
     /// warning for keys that are unusable.
     ///
@@ -34,9 +37,12 @@ impl KeySet {
         let set: Keys =
             serde_json::from_slice(json).map_err(|error| format!("it is not a JSON Web Key Set: {error}"))?;
         let (mut named, mut unnamed) = (BTreeMap::<_, Vec<BoundKey>>::new(), Vec::new());
+        let mut skipped = 0..Self::MAX_LOGGED;
         for key in set.keys {
             if key.get("kty").is_some_and(|kind| kind == "oct") {
-                log_event!(secret_skipped { key_id: key.get("kid").and_then(|id| id.as_str()) });
+                if skipped.next().is_some() {
+                    log_event!(secret_skipped { key_id: key.get("kid").and_then(|id| id.as_str()) });
+                }
                 continue;
             }
             let Ok(key) = serde_json::from_value::<Jwk>(key) else { continue };
@@ -55,7 +61,11 @@ impl KeySet {
                     }
                     same_id.push(key);
                 }
-                (Err(why), id) => log_event!(key_skipped { key_id: id, reason: display(why) }),
+                (Err(why), id) => {
+                    if skipped.next().is_some() {
+                        log_event!(key_skipped { key_id: id, reason: display(why) });
+                    }
+                }
             }
         }
         if named.is_empty() && unnamed.is_empty() {

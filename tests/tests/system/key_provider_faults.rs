@@ -119,6 +119,21 @@ fn server_starts_while_its_provider_is_down() {
     server.logged("the saved keys of tokens cannot be used");
 }
 
+/// A provider chooses how many keys of its set cannot be used, and the set is read again with each fetch.
+#[test]
+fn skipped_keys_do_not_flood_the_log() {
+    let (provider, key) = (TestProvider::start(), Signer::es256("first"));
+    let mut set: Value = serde_json::from_str(&key_set(&[&key])).unwrap();
+    for number in 0..5000 {
+        set["keys"].as_array_mut().unwrap().push(json!({"kty": "oct", "kid": number.to_string(), "k": "c2VjcmV0"}));
+    }
+    provider.set("/keys", Answer::json(set.to_string()));
+    let server = ProviderServer::start(&keys_at(&provider.url("/keys")));
+    let _ada = server.expect(&key.token("ada"), ACCEPTED);
+    server.logged("fetched the keys of tokens");
+    assert_eq!(server.log().matches("skipped a secret in a set of public keys").count(), 8);
+}
+
 /// The provider may have withdrawn a key while the server was down.
 #[test]
 fn saved_keys_serve_only_once_a_fetch_has_failed() {
