@@ -257,7 +257,10 @@ fn response_for(
         return response;
     }
     if !settings.hosts.allows(target.host) {
-        return message_response(StatusCode::MISDIRECTED_REQUEST, "This server does not go by that name (Host)");
+        return message_response(
+            StatusCode::MISDIRECTED_REQUEST,
+            "The name in the header Host is not one of this server, allowed_hosts does not list it",
+        );
     }
     let origin = single_header(headers, header::ORIGIN);
     if !settings.origins.allows(origin, target) {
