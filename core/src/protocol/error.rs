@@ -20,6 +20,8 @@ pub enum AuthenticateFailure {
     AnotherUser,
     /// The credential is valid, but this session belongs to another device of the user.
     AnotherDevice,
+    /// The credential was not checked: not in time, or the keys for it are not there yet. Nobody knows whether it is valid.
+    NotChecked,
     /// The store rejected the command.
     Store(StoreError),
     /// The store did not answer in time. The session has no slot; if the store took one, it is released.
@@ -243,6 +245,7 @@ impl AuthenticateFailure {
             Self::LimitReached => "User has reached connection limit, no more connections allowed".into(),
             Self::DeviceFull => "This device has as many sessions as one may".into(),
             Self::Credential(error) => error.message().into(),
+            Self::NotChecked => "The credential cannot be checked now, try again later".into(),
             Self::AnotherUser => "This session belongs to another user".into(),
             Self::AnotherDevice => "This session belongs to another device".into(),
             Self::Store(cause) => cause.message().into(),
@@ -259,6 +262,7 @@ impl AuthenticateFailure {
             Self::LimitReached => "limit_reached",
             Self::DeviceFull => "device_full",
             Self::Credential(_) => "credential_refused",
+            Self::NotChecked => "not_checked",
             Self::AnotherUser => "another_user",
             Self::AnotherDevice => "another_device",
             Self::Store(_) | Self::StoreTimedOut => "store_unavailable",
@@ -270,8 +274,10 @@ impl AuthenticateFailure {
     #[must_use]
     pub fn from_message(message: Box<str>) -> Self {
         let tokens = TokenError::ALL.map(CredentialError::Token);
-        [Self::LimitReached, Self::DeviceFull, Self::StoreTimedOut, Self::AnotherUser, Self::AnotherDevice]
+        let plain = [Self::LimitReached, Self::DeviceFull, Self::NotChecked, Self::StoreTimedOut];
+        plain
             .into_iter()
+            .chain([Self::AnotherUser, Self::AnotherDevice])
             .chain(StoreError::ALL.map(Self::Store))
             .chain(CredentialError::OPEN.into_iter().chain(tokens).map(Self::Credential))
             .find(|known| known.message() == *message)

@@ -10,9 +10,7 @@ use super::replies::{authenticate_failure, error, limit_failure, query_reply, re
 use super::settings::SessionSettings;
 use super::state::{Connection, PendingCall, ResumeTokens, Slot, StoreQuery};
 use crate::id::{DisplayName, SessionId};
-use crate::ledger::{
-    self, AcquireOptions, EndReason, EndTarget, GrantDetails, KnownToken, Outcome, SlotUsage, StoreError,
-};
+use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, GrantDetails, KnownToken, Outcome, SlotUsage};
 use crate::protocol::{
     AuthenticateFailure, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential,
     CredentialError, RequestError, ServerMessage, UserSummary,
@@ -338,7 +336,7 @@ impl Session {
     fn verify_timed_out(&mut self, now: Timestamp) -> Actions {
         let Some(options) = self.end_verification(now) else { return Actions::default() };
         let is_detailed = options.is_some();
-        let failure = AuthenticateFailure::Store(StoreError::Overloaded);
+        let failure = AuthenticateFailure::NotChecked;
         match self.slot {
             Some(_) => reply(authenticate_failure(failure, is_detailed)),
             None => self.refuse(failure, is_detailed, now),

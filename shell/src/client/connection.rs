@@ -173,6 +173,7 @@ impl Connection {
                 AuthenticateFailure::LimitReached => Error::Denied { user, is_device_full: false, details },
                 AuthenticateFailure::DeviceFull => Error::Denied { user, is_device_full: true, details },
                 reason @ (AuthenticateFailure::Credential(_)
+                | AuthenticateFailure::NotChecked
                 | AuthenticateFailure::AnotherUser
                 | AuthenticateFailure::AnotherDevice
                 | AuthenticateFailure::Store(_)

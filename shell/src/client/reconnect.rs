@@ -29,9 +29,11 @@ impl RetryDecision {
             Error::Closed { code, .. } => Reconnect::after_code(*code).into(),
             Error::Lost(_) => Self::Immediately,
             Error::Unreachable { .. } | Error::TimedOut { .. } => Self::WithBackoff,
-            Error::Refused { reason: AuthenticateFailure::Store(_) | AuthenticateFailure::StoreTimedOut, .. } => {
-                Self::WithBackoff
-            }
+            Error::Refused {
+                reason:
+                    AuthenticateFailure::NotChecked | AuthenticateFailure::Store(_) | AuthenticateFailure::StoreTimedOut,
+                ..
+            } => Self::WithBackoff,
             Error::Refused {
                 reason: AuthenticateFailure::Credential(CredentialError::Token(TokenError::Expired)),
                 ..
@@ -153,6 +155,7 @@ mod tests {
             RetryDecision::from_error(&refused(AuthenticateFailure::Store(StoreError::Failed))),
             RetryDecision::WithBackoff
         );
+        assert_eq!(RetryDecision::from_error(&refused(AuthenticateFailure::NotChecked)), RetryDecision::WithBackoff);
         assert_eq!(RetryDecision::from_error(&refused(AuthenticateFailure::AnotherUser)), RetryDecision::Never);
         let token = |error| refused(AuthenticateFailure::Credential(CredentialError::Token(error)));
         assert_eq!(RetryDecision::from_error(&token(TokenError::Expired)), RetryDecision::WithFreshToken);
