@@ -24,6 +24,7 @@ mod mint;
 pub use algorithm::Algorithm;
 pub use authenticator::{Authenticator, InvalidClaim, InvalidCredential, NewerKeys};
 pub use claim_name::ClaimName;
+pub(crate) use claims::bare_token;
 pub(crate) use discovery::check_issuer;
 pub use explain::explain;
 pub use jwt::{JwtAuthenticator, TokenValidation, Verifier};
