@@ -173,7 +173,7 @@ events! {
     overrides_set: INFO, server, Each, "the operator set overrides for a user", [user, limit, when_full];
     /// An operator has had the store forget a user.
     user_forgotten: INFO, server, Each, "the operator forgot a user", [user];
-    /// An operator has ended sessions of a user. Each has a line of its own at the level debug.
+    /// An operator has ended sessions of a user. Each that has a client has a line of its own at the level debug.
     sessions_ended: INFO, server, Each, "the operator ended sessions", [user, ended];
     /// Something has removed the operator socket.
     operator_socket_bound_again: WARN, server, Each, "the operator socket was gone, and is bound again", [path];
