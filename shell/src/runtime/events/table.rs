@@ -153,7 +153,7 @@ events! {
     session_renewed: DEBUG, session, Each, "a session was renewed", [user, session, client_address];
     /// The fresh token is valid, but not for this session. The session goes on with the token that it has.
     renewal_refused: INFO, session, OnePerSecond, "a session was not renewed", [user, session, client_address, reason];
-    /// The session has lost its slot. The reason says to whom.
+    /// The session has lost its slot. The reason says to whom. A session that lingered has no `client_address`.
     session_evicted: DEBUG, session, Each, "a session lost its slot", [user, session, client_address, reason];
     /// The client's socket is gone without BYE.
     session_lost: DEBUG, session, Each, "a session's client was lost", [user, session, client_address];
@@ -173,7 +173,7 @@ events! {
     overrides_set: INFO, server, Each, "the operator set overrides for a user", [user, limit, when_full];
     /// An operator has had the store forget a user.
     user_forgotten: INFO, server, Each, "the operator forgot a user", [user];
-    /// An operator has ended sessions of a user. Each that has a client has a line of its own at the level debug.
+    /// An operator has ended sessions of a user. Each has a line of its own at the level debug.
     sessions_ended: INFO, server, Each, "the operator ended sessions", [user, ended];
     /// Something has removed the operator socket.
     operator_socket_bound_again: WARN, server, Each, "the operator socket was gone, and is bound again", [path];
