@@ -69,7 +69,7 @@ impl UserIdError {
             Self::TooLong => "User id is too long, it must be 1 to 256 bytes",
             Self::ControlCharacter => "User id contains a control character",
             Self::NotUsername => {
-                "User id is not a username (RFC 8265): it has a space, or another character that is not allowed"
+                "User id is not a username (RFC 8265): it has a space or another character that is not allowed, or mixes writing directions"
             }
         }
     }

@@ -8,12 +8,12 @@ use super::command::StoreCommand;
 use super::end::{end_sessions, linger, release};
 use super::lapsed::remove_lapsed_at;
 use super::listing::list;
-use super::outcome::{ApplyResult, GrantDetails, Liveness, Outcome, SlotUsage, StoreError};
+use super::outcome::{ApplyResult, EndReason, EndedSession, GrantDetails, Liveness, Outcome, SlotUsage, StoreError};
 use super::policy::AdmissionPolicy;
-use super::record::UserRecord;
+use super::record::{SessionRecord, SessionStatus, UserRecord};
 use super::renewal::{Renewal, renew};
 use super::slots::Slots;
-use crate::id::{NodeId, UserId};
+use crate::id::{NodeId, SessionId, UserId};
 
 /// Applies a command to the record of its user. `user` is the user whose record it is: the key that the store read it with.
 ///
@@ -34,14 +34,24 @@ pub fn apply(
 ) -> ApplyResult {
     let mut ended = Vec::new();
     if command.user() != user {
-        return ApplyResult { outcome: REJECTED, ended, lapsed: Vec::new() };
+        return ApplyResult { outcome: REJECTED, ended, lapsed: Vec::new(), displaced: Vec::new() };
     }
     let lapsed = remove_lapsed_at(record, command.at(), &liveness);
+    let lingering = lingering(record);
+    let mut displaced_by = None;
     let outcome = match command {
         StoreCommand::Acquire { session, limit, at, options, .. } => {
             let acquire = Acquire { session: *session, token_limit: *limit, options: options.as_deref(), at: *at };
             match admit(record, acquire, policy, &liveness) {
                 Ok(grant) => {
+                    displaced_by = if lingering.is_empty() {
+                        None
+                    } else if grant.is_resumed {
+                        Some(EndReason::Resumed)
+                    } else {
+                        let by = record.session(*session).and_then(SessionRecord::display_name);
+                        Some(EndReason::TakenOver(by.cloned()))
+                    };
                     ended = grant.ended;
                     let details =
                         GrantDetails { limit: grant.limit, linger: grant.linger, is_resumed: grant.is_resumed };
@@ -49,7 +59,9 @@ pub fn apply(
                 }
                 Err(denied) => {
                     let is_device_full = match denied.reason {
-                        DenyReason::NodeDead => return ApplyResult { outcome: REJECTED, ended, lapsed },
+                        DenyReason::NodeDead => {
+                            return ApplyResult { outcome: REJECTED, ended, lapsed, displaced: Vec::new() };
+                        }
                         DenyReason::DeviceFull => true,
                         DenyReason::LimitReached => false,
                     };
@@ -76,6 +88,7 @@ pub fn apply(
         StoreCommand::EndSessions { session, target, reason, .. } => {
             let result = end_sessions(record, *session, *target, reason, policy);
             ended = result.ended;
+            displaced_by = Some(reason.clone());
             // A record has at most 1024 sessions.
             let before = u16::try_from(result.before).unwrap_or(u16::MAX);
             Outcome::Ended { sessions: result.sessions, before, slots: result.slots }
@@ -88,7 +101,17 @@ pub fn apply(
             }
         }
     };
-    ApplyResult { outcome, ended, lapsed }
+    // A session that resumes another has its slot, under its own id.
+    let gone = lingering.into_iter().filter(|&session| record.session(session).is_none());
+    let displaced = match displaced_by {
+        Some(reason) => gone.map(|session| EndedSession { session, reason: reason.clone() }).collect(),
+        None => Vec::new(),
+    };
+    ApplyResult { outcome, ended, lapsed, displaced }
+}
+
+fn lingering(record: &UserRecord) -> Vec<SessionId> {
+    record.sessions().iter().filter(|entry| entry.status != SessionStatus::Live).map(|entry| entry.session).collect()
 }
 
 /// The answer to a command that must not be applied.

@@ -115,6 +115,8 @@ pub struct ApplyResult {
     pub ended: Vec<EndedSession>,
     /// Sessions that had lapsed before, and are removed now. Nobody has to be told.
     pub lapsed: Vec<SessionId>,
+    /// Lingering sessions that lost their slots. Nobody has to be told: their clients are gone.
+    pub displaced: Vec<EndedSession>,
 }
 
 /// A session that lost its slot to a command of another session or of the operator.

@@ -20,12 +20,12 @@ pub enum AuthenticateFailure {
     AnotherUser,
     /// The credential is valid, but this session belongs to another device of the user.
     AnotherDevice,
+    /// The credential was not checked: not in time, or the keys for it are not there yet. Nobody knows whether it is valid.
+    NotChecked,
     /// The store rejected the command.
     Store(StoreError),
     /// The store did not answer in time. The session has no slot; if the store took one, it is released.
     StoreTimedOut,
-    /// The credential was not checked in time. It may be valid.
-    NotChecked,
     /// A text that this version does not know. Only a client gets it, from a newer server.
     Other(Box<str>),
 }
@@ -245,11 +245,11 @@ impl AuthenticateFailure {
             Self::LimitReached => "User has reached connection limit, no more connections allowed".into(),
             Self::DeviceFull => "This device has as many sessions as one may".into(),
             Self::Credential(error) => error.message().into(),
+            Self::NotChecked => "The credential cannot be checked now, try again later".into(),
             Self::AnotherUser => "This session belongs to another user".into(),
             Self::AnotherDevice => "This session belongs to another device".into(),
             Self::Store(cause) => cause.message().into(),
             Self::StoreTimedOut => "The session store did not answer in time, try again later".into(),
-            Self::NotChecked => "The credential could not be checked in time, try again later".into(),
             Self::Other(words) => Cow::Borrowed(words),
         }
     }
@@ -262,10 +262,10 @@ impl AuthenticateFailure {
             Self::LimitReached => "limit_reached",
             Self::DeviceFull => "device_full",
             Self::Credential(_) => "credential_refused",
+            Self::NotChecked => "not_checked",
             Self::AnotherUser => "another_user",
             Self::AnotherDevice => "another_device",
             Self::Store(_) | Self::StoreTimedOut => "store_unavailable",
-            Self::NotChecked => "credential_not_checked",
             Self::Other(_) => "other",
         }
     }
@@ -274,19 +274,14 @@ impl AuthenticateFailure {
     #[must_use]
     pub fn from_message(message: Box<str>) -> Self {
         let tokens = TokenError::ALL.map(CredentialError::Token);
-        [
-            Self::LimitReached,
-            Self::DeviceFull,
-            Self::StoreTimedOut,
-            Self::NotChecked,
-            Self::AnotherUser,
-            Self::AnotherDevice,
-        ]
-        .into_iter()
-        .chain(StoreError::ALL.map(Self::Store))
-        .chain(CredentialError::OPEN.into_iter().chain(tokens).map(Self::Credential))
-        .find(|known| known.message() == *message)
-        .unwrap_or(Self::Other(message))
+        let plain = [Self::LimitReached, Self::DeviceFull, Self::NotChecked, Self::StoreTimedOut];
+        plain
+            .into_iter()
+            .chain([Self::AnotherUser, Self::AnotherDevice])
+            .chain(StoreError::ALL.map(Self::Store))
+            .chain(CredentialError::OPEN.into_iter().chain(tokens).map(Self::Credential))
+            .find(|known| known.message() == *message)
+            .unwrap_or(Self::Other(message))
     }
 }
 

@@ -22,4 +22,5 @@ pub use status::{
     ChangedSetting, ConfigurationStatus, ConnectionTotals, DescriptorTotals, MapUsage, ServerStatus, SessionTotals,
     StatusReport, StoreStatus, UserTotals,
 };
+pub(crate) use user_list::is_cursor;
 pub use user_list::{ListedUser, SessionsReport, UserList, UserListRequest};

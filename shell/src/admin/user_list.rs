@@ -79,6 +79,11 @@ impl UserListRequest {
     }
 }
 
+/// Whether the text can be the `next` of a page.
+pub(crate) fn is_cursor(text: &str) -> bool {
+    read_cursor(text).is_some()
+}
+
 impl From<Page<StoredUser>> for UserList {
     fn from(Page { items, next }: Page<StoredUser>) -> Self {
         let listed = |StoredUser { user, state, sessions: SessionCounts { live, lingering } }| {

@@ -173,16 +173,6 @@ fn saturate(number: f64) -> u64 {
     number as u64
 }
 
-/// The token without white space around it, and without the `Bearer` that precedes it in an HTTP header (RFC 6750 §2.1).
-/// Applications copy both. Neither can be part of a token.
-pub(super) fn bare_token(text: &str) -> &str {
-    let text = text.trim();
-    match text.split_once(char::is_whitespace) {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start(),
-        Some(_) | None => text,
-    }
-}
-
 /// Whether the text is, or was meant to be, a token, or has one in it. A token has three or more parts between dots, and the
 /// first one decodes to a JSON object. A user id that a person chose does not.
 pub(super) fn looks_like_token(text: &str) -> bool {

@@ -9,8 +9,9 @@ use session_core::session::Identity;
 
 use crate::auth::authenticator::{InvalidClaim, InvalidCredential};
 use crate::auth::claim_name::ClaimName;
-use crate::auth::claims::{Claims, Header, TokenParts, bare_token};
+use crate::auth::claims::{Claims, Header, TokenParts};
 use crate::auth::jwt::Verifier;
+use crate::runtime::bare_token::bare_token;
 use crate::runtime::rfc3339;
 
 /// Explains a token to its holder: its content, each step of the check until one refuses it, and `Ok` if the server accepts

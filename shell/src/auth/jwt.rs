@@ -16,9 +16,10 @@ use session_core::{DisplayName, Timestamp, UnixSeconds, UserId};
 use crate::auth::algorithm::Algorithm;
 use crate::auth::authenticator::{Authenticator, InvalidCredential, NewerKeys};
 use crate::auth::claim_name::ClaimName;
-use crate::auth::claims::{Claims, Header, TokenParts, bare_token};
+use crate::auth::claims::{Claims, Header, TokenParts};
 use crate::auth::keys::{KeyError, Keys};
 use crate::auth::refresher::Refresher;
+use crate::runtime::bare_token::bare_token;
 use crate::runtime::clock::Clock;
 use crate::runtime::user_id_form::UserIdForm;
 

@@ -58,7 +58,7 @@ enum Command {
     /// Shows what is in a token, whether a server with this configuration accepts it, and if not why
     #[command(
         after_help = CHECK_TOKEN_HELP,
-        mut_args(|arg| show_only(arg, &["auth", "jwt_", "max_message_bytes"]))
+        mut_args(|arg| show_only(arg, &["auth", "user_id_form", "jwt_", "max_message_bytes"]))
     )]
     CheckToken(token_command::CheckTokenArgs),
     /// Shows how the server and its store are doing: sessions, users, connections, files, room, settings that need a restart
@@ -68,21 +68,21 @@ enum Command {
     #[command(after_help = USERS_HELP)]
     Users(DataDirArguments<UsersArguments>),
     /// Shows a user's limit, or overrides it for this user
-    #[command(after_help = OPERATOR_HELP)]
+    #[command(after_help = LIMIT_HELP)]
     Limit(DataDirArguments<LimitArguments>),
     /// Shows the sessions that hold a user's slots, since when and from where, and what the next session would get
-    #[command(after_help = OPERATOR_HELP)]
+    #[command(after_help = EXPLAIN_HELP)]
     Explain(DataDirArguments<UserArguments>),
     /// Ends a user's sessions. The server tells their clients and closes them
-    #[command(after_help = OPERATOR_HELP)]
+    #[command(after_help = ORDER_HELP)]
     End(DataDirArguments<EndArguments>),
     /// Deletes a user without slots from the store: the per-user override, and when the server saw the user
-    #[command(after_help = OPERATOR_HELP)]
+    #[command(after_help = ORDER_HELP)]
     Forget(DataDirArguments<UserArguments>),
 }
 
-/// Hides the options of the server but these; a name that ends with `_` stands for all that begin with it. The command takes them all the same, so that
-/// it can be given the server's own command line.
+/// Hides the options of the server but these; a name that ends with `_` stands for all that begin with it. The command takes
+/// them all the same, so that it can be given the server's own command line.
 fn show_only(arg: Arg, shown: &[&str]) -> Arg {
     let is_shown = |name: &str| {
         shown.iter().any(|shown| if shown.ends_with('_') { name.starts_with(shown) } else { name == *shown })
@@ -106,12 +106,24 @@ The command also takes every other option of the server; `server --help` lists t
 
 Exit codes: 0 accepted, 1 it cannot be checked, 2 wrong usage or configuration, 3 refused.";
 
-const OPERATOR_HELP: &str = "\
+const LIMIT_HELP: &str = "\
 The command asks the server that runs on the data directory, over the socket operator.sock in it. If no server runs, \
 the command opens the store itself.
 
 Exit codes: 0 done, or the question is answered, 1 not done, or not known to be done, 2 wrong usage or configuration, \
 6 nothing to do: nothing was changed, and with --dry-run nothing would be.";
+
+const ORDER_HELP: &str = "\
+The command asks the server that runs on the data directory, over the socket operator.sock in it. If no server runs, \
+the command opens the store itself.
+
+Exit codes: 0 done, 1 not done, or not known to be done, 2 wrong usage or configuration, 6 nothing to do.";
+
+const EXPLAIN_HELP: &str = "\
+The command asks the server that runs on the data directory, over the socket operator.sock in it. If no server runs, \
+the command opens the store itself.
+
+Exit codes: 0 answered, also for a user whom the server does not know, 1 not answered, 2 wrong usage or configuration.";
 
 const STATUS_HELP: &str = "\
 The command asks the server that runs on the data directory, over the socket operator.sock in it. If no server runs, \
@@ -330,7 +342,11 @@ mod tests {
         for (command, shown, hidden) in [
             ("config", &["--default", "--config"][..], &["--limit", "--data", "--jwt-algorithm"][..]),
             ("token", &["--user", "--ttl", "--jwt-algorithm", "--config"], &["--limit", "--data", "--tls-cert"]),
-            ("check-token", &["--jwt-audience", "--max-message-bytes", "--auth"], &["--data", "--auth-timeout "]),
+            (
+                "check-token",
+                &["--jwt-audience", "--max-message-bytes", "--auth", "--user-id-form"],
+                &["--data", "--auth-timeout "],
+            ),
             ("explain", &["--json", "--data", "--config"], &["--limit", "--listen"]),
         ] {
             let help = help(command);
@@ -340,6 +356,21 @@ mod tests {
         }
         let (code, out, _) = run(&["config", "--limit", "7"], &[]);
         assert!(code == Some(0) && out.contains("limit = 7  # --limit"), "a hidden option is taken: {out}");
+    }
+
+    #[test]
+    fn help_of_a_command_lists_only_exit_codes_that_it_has() {
+        for (command, has_nothing_to_do, has_dry_run) in
+            [("limit", true, true), ("end", true, false), ("forget", true, false), ("explain", false, false)]
+        {
+            let help = Arguments::from_command_line(["server", command, "--help"]).unwrap_err().to_string();
+            let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(
+                (help.contains("6 nothing to do"), help.contains("--dry-run")),
+                (has_nothing_to_do, has_dry_run),
+                "{help}"
+            );
+        }
     }
 
     #[test]

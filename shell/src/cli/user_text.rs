@@ -14,7 +14,10 @@ pub(crate) fn describe(report: &UserReport, request: &AdminRequest) -> String {
     let mut lines = Vec::new();
     lines.extend(effect(report, request));
     lines.push(slots(report));
-    lines.push(format!("  {}", known(&report.state)));
+    // A user who was forgotten just now is unknown, and that is no sign of a mistyped id.
+    if !(matches!(request, AdminRequest::Forget) && report.change == Change::Made) {
+        lines.push(format!("  {}", known(&report.state)));
+    }
     if report.state.when_full == WhenFull::EvictOldest {
         lines.push("  when all slots are taken, a new session ends the one with the oldest slot".into());
     }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::admin_access;
 use super::user_text::{count, quoted};
-use crate::admin::{AdminService, ListedUser, SessionsReport, UserList, UserListRequest, socket};
+use crate::admin::{AdminService, ListedUser, SessionsReport, UserList, UserListRequest, is_cursor, socket};
 use crate::config::Config;
 use crate::runtime::rfc3339::format_rfc3339;
 
@@ -23,7 +23,7 @@ pub(crate) struct UsersArguments {
     #[arg(long, value_name = "N", default_value_t = UserListRequest::DEFAULT_LIMIT, value_parser = parse_page_limit)]
     limit: usize,
     /// Where to go on: what the page before said at its end, or `next` in JSON
-    #[arg(long, value_name = "CURSOR")]
+    #[arg(long, value_name = "CURSOR", value_parser = parse_cursor)]
     after: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -33,6 +33,14 @@ pub(crate) struct UsersArguments {
 fn parse_page_limit(text: &str) -> Result<usize, String> {
     let limit = text.parse().ok().filter(|limit| (1..=1000).contains(limit));
     limit.ok_or_else(|| "expected a whole number from 1 to 1000".into())
+}
+
+fn parse_cursor(text: &str) -> Result<String, String> {
+    if is_cursor(text) {
+        Ok(text.into())
+    } else {
+        Err("no page ends with that: take what the page before named".into())
+    }
 }
 
 /// Lists the users. Returns the exit code.

@@ -173,11 +173,11 @@ impl Connection {
                 AuthenticateFailure::LimitReached => Error::Denied { user, is_device_full: false, details },
                 AuthenticateFailure::DeviceFull => Error::Denied { user, is_device_full: true, details },
                 reason @ (AuthenticateFailure::Credential(_)
+                | AuthenticateFailure::NotChecked
                 | AuthenticateFailure::AnotherUser
                 | AuthenticateFailure::AnotherDevice
                 | AuthenticateFailure::Store(_)
                 | AuthenticateFailure::StoreTimedOut
-                | AuthenticateFailure::NotChecked
                 | AuthenticateFailure::Other(_)) => Error::Refused { user, reason, details },
             }
         };

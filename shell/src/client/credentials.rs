@@ -8,6 +8,7 @@ use std::str::FromStr;
 use session_core::protocol::Credential;
 
 use super::Error;
+use crate::runtime::bare_token::bare_token;
 
 /// A user id or a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,13 +72,14 @@ impl Token {
     pub fn from_environment() -> Result<Option<Self>, Error> {
         let bad = |reason: &str| Error::BadToken { from: Self::VARIABLE.into(), reason: reason.into() };
         match env::var(Self::VARIABLE) {
-            Ok(text) => parse_token(text.trim()).map(Some).map_err(bad),
+            Ok(text) => parse_token(bare_token(&text)).map(Some).map_err(bad),
             Err(VarError::NotPresent) => Ok(None),
             Err(VarError::NotUnicode(_)) => Err(bad("it is not UTF-8")),
         }
     }
 
-    /// Reads a token from a file, or from standard input if the file is `-`, and trims whitespace.
+    /// Reads a token from a file, or from standard input if the file is `-`. White space around it, and `Bearer` before it,
+    /// do not count.
     ///
     /// # Errors
     /// [`Error::BadToken`]: the file cannot be read, or has no valid token.
@@ -87,7 +89,7 @@ impl Token {
             _ => (file, std::fs::File::open(file).and_then(|mut file| read_text(&mut file))),
         };
         let read = read.map_err(|error| error.to_string());
-        read.and_then(|text| parse_token(text.trim()).map_err(Into::into))
+        read.and_then(|text| parse_token(bare_token(&text)).map_err(Into::into))
             .map_err(|reason| Error::BadToken { from: from.into(), reason })
     }
 }
@@ -123,10 +125,8 @@ fn parse_token(text: &str) -> Result<Token, &'static str> {
     if text.len() > Token::MAX_BYTES {
         return Err("it is longer than 16384 bytes");
     }
-    let is_base64 = |end_with_bye: &str| {
-        end_with_bye.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-            && !end_with_bye.is_empty()
-    };
+    let is_base64 =
+        |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) && !part.is_empty();
     if text.split('.').count() != 3 || !text.split('.').all(is_base64) {
         return Err("it is not three parts in base64url with dots between them");
     }
@@ -138,12 +138,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn token_is_trimmed_and_never_printed() {
+    fn token_is_bare_and_never_printed() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("token").display().to_string();
-        std::fs::write(&file, " head.Pay-load_1.seal\r\n\n").unwrap();
+        for text in ["head.Pay-load_1.seal", " head.Pay-load_1.seal\r\n\n", "Bearer  head.Pay-load_1.seal \n"] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(Token::read(&file).unwrap(), "head.Pay-load_1.seal".parse().unwrap(), "{text:?}");
+        }
         let token = Token::read(&file).unwrap();
-        assert_eq!(token, "head.Pay-load_1.seal".parse().unwrap());
         let credentials = Credentials::Token(token);
         assert_eq!((credentials.credential(), credentials.user()), (Credential::new("head.Pay-load_1.seal"), None));
         assert_eq!(format!("{credentials:?}"), "Token(Token(20 bytes))");

@@ -31,7 +31,7 @@ impl RetryDecision {
             Error::Unreachable { .. } | Error::TimedOut { .. } => Self::WithBackoff,
             Error::Refused {
                 reason:
-                    AuthenticateFailure::Store(_) | AuthenticateFailure::StoreTimedOut | AuthenticateFailure::NotChecked,
+                    AuthenticateFailure::NotChecked | AuthenticateFailure::Store(_) | AuthenticateFailure::StoreTimedOut,
                 ..
             } => Self::WithBackoff,
             Error::Refused {
@@ -155,6 +155,7 @@ mod tests {
             RetryDecision::from_error(&refused(AuthenticateFailure::Store(StoreError::Failed))),
             RetryDecision::WithBackoff
         );
+        assert_eq!(RetryDecision::from_error(&refused(AuthenticateFailure::NotChecked)), RetryDecision::WithBackoff);
         assert_eq!(RetryDecision::from_error(&refused(AuthenticateFailure::AnotherUser)), RetryDecision::Never);
         let token = |error| refused(AuthenticateFailure::Credential(CredentialError::Token(error)));
         assert_eq!(RetryDecision::from_error(&token(TokenError::Expired)), RetryDecision::WithFreshToken);

@@ -64,7 +64,9 @@ fn key_errors(config: &Config, secret: EnvironmentSecret<'_>) -> Vec<Conflict> {
             }
         }
     }
-    let needs_secret = is_symmetric.clone().all(|is| is);
+    // With a provider the algorithm is at fault, and a secret would not help.
+    let is_published = config.jwt_key_set_url.is_some() || config.jwt_discovery;
+    let needs_secret = is_symmetric.clone().all(|is| is) && !is_published;
     match secret {
         EnvironmentSecret::Known(secret) if needs_secret => match config.key_source(secret.cloned()) {
             Err(error @ VerifierError::NoSecret) => {
@@ -183,6 +185,13 @@ mod tests {
         );
         let jwt = ("SESSIONS_AUTH", "jwt");
         assert_errors(&load(&[jwt]), &["SESSIONS_AUTH: auth, jwt_secret_file: the secret for tokens is missing"]);
+        assert_errors(
+            &load(&[jwt, ("SESSIONS_JWT_DISCOVERY", "true")]),
+            &[
+                "SESSIONS_JWT_DISCOVERY: jwt_discovery, jwt_issuer: ",
+                "SESSIONS_JWT_DISCOVERY: jwt_algorithm, jwt_key_set_url, jwt_discovery: a provider publishes public keys",
+            ],
+        );
         let short = [jwt, ("SESSIONS_JWT_SECRET", "short")];
         assert_errors(&load(&short), &["SESSIONS_JWT_SECRET: the secret in the environment cannot be used for HS256"]);
         assert!(!load(&short)[0].contains("short"), "the secret is not printed");

@@ -20,5 +20,6 @@ pub mod open_files;
 pub mod descriptors;
 pub mod user_id_form;
 pub(crate) mod access;
+pub(crate) mod bare_token;
 #[cfg(test)]
 pub(crate) mod testing;

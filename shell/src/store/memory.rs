@@ -7,7 +7,7 @@ use std::future::ready;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use session_core::ledger::{self, ApplyResult, StoreCommand};
+use session_core::ledger::{self, ApplyResult, EndedSession, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, Liveness, Outcome, SessionStatus, SlotLimit, StoreError, UserOverrides, UserRecord,
 };
@@ -17,6 +17,7 @@ use super::api::{HealthFuture, Store, StoreFuture, UsageFuture, UserUpdate};
 use super::completion::Completion;
 use super::failure::StoreFailure;
 use super::health::StoreHealth;
+use super::notifier::log_displaced;
 use super::pages::{Page, PageRequest, SessionPageBuilder, StoredSession, StoredUser, UserFilter};
 use super::shared::NodeContext;
 use super::usage::StoreUsage;
@@ -154,7 +155,7 @@ impl MemoryStore {
         let policy = self.context.policy_for(command.user());
         let liveness = |node| self.liveness(node);
         let Records { by_user, lost } = records;
-        let ApplyResult { outcome, ended, lapsed } = match by_user.entry(command.user().clone()) {
+        let ApplyResult { outcome, ended, lapsed, displaced } = match by_user.entry(command.user().clone()) {
             Entry::Occupied(mut entry) => {
                 let result = ledger::apply(command.user(), entry.get_mut(), command, &policy, liveness);
                 if entry.get().is_empty() {
@@ -174,6 +175,9 @@ impl MemoryStore {
         // Under the lock: otherwise a later command of this user could be answered first.
         self.context.notify(command.user(), ended);
         log_lapsed(command.user(), lapsed);
+        for EndedSession { session, reason } in displaced {
+            log_displaced(command.user(), session, &reason);
+        }
         if let StoreCommand::Linger { user, at, .. } = command
             && let Some(until) = by_user.get(user).and_then(|record| lingers_until(record, *at))
         {

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use session_core::UserId;
-use session_core::ledger::EndedSession;
+use session_core::ledger::{EndReason, EndedSession};
+use session_core::{SessionId, UserId};
+
+use crate::runtime::events::log_event;
 
 /// Notifies the sessions of this process that lost their slots.
 ///
@@ -43,4 +45,14 @@ impl fmt::Debug for NotifierSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.get().is_some() { "NotifierSlot(set)" } else { "NotifierSlot(empty)" })
     }
+}
+
+/// Logs that a lingering session lost its slot. Nobody else would: it has no connection.
+pub(super) fn log_displaced(user: &UserId, session: SessionId, reason: &EndReason) {
+    log_event!(session_evicted {
+        user,
+        session: display(session),
+        client_address: None::<&str>,
+        reason: display(reason.message()),
+    });
 }

@@ -62,7 +62,7 @@ impl CoreSimulation {
         let result = ledger::apply(command.user(), record, command, &self.policy, liveness);
         rule_oracle::check(&before, command, &self.policy, liveness, &result, record);
         self.told.applied(command, &self.policy, &result.outcome, record);
-        let ApplyResult { outcome, ended, lapsed: _ } = result;
+        let ApplyResult { outcome, ended, .. } = result;
         for EndedSession { session, .. } in &ended {
             if let Some(connection) = self.connections.get_mut(session)
                 && !connection.is_gone

@@ -394,7 +394,7 @@ impl Inner {
         if keep {
             self.told.applied(&command, &self.policy, &result.outcome, record);
         }
-        let ApplyResult { outcome, ended, lapsed: _ } = result;
+        let ApplyResult { outcome, ended, .. } = result;
         if !keep {
             *record = before.clone();
         }

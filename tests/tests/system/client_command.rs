@@ -203,7 +203,7 @@ fn user_and_token_exclude_each_other() {
         assert_eq!(code, 2, "{output}");
         assert!(output.contains(message), "{output}");
     }
-    for value in ["", "Bearer head.hushhush.seal"] {
+    for value in ["", "Basic head.hushhush.seal"] {
         let (code, output) = with("SESSIONS_TOKEN", value, &[]);
         assert_eq!(code, 2, "{output}");
         assert!(output.contains("no token in SESSIONS_TOKEN: "), "{output}");

@@ -138,7 +138,7 @@ fn slow_token_check_keeps_no_other_client_waiting() {
 #[test]
 fn check_that_takes_too_long_is_given_up() {
     const LATE: &str =
-        r#"{"type":"AUTHENTICATE_FAILURE","payload":"The credential could not be checked in time, try again later"}"#;
+        r#"{"type":"AUTHENTICATE_FAILURE","payload":"The credential cannot be checked now, try again later"}"#;
 
     let busy = Arc::new(Mutex::new(()));
     let store = Arc::new(MemoryStore::new(NODE, SlotLimit::default()));

@@ -27,7 +27,7 @@ pub(crate) const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 
 pub(crate) const ACCEPTED: &str = "AUTHENTICATE_SUCCESS";
 pub(crate) const UNKNOWN_KEY: &str = "Token was signed with a key that this server does not know";
-pub(crate) const TRY_AGAIN: &str = "The credential could not be checked in time, try again later";
+pub(crate) const TRY_AGAIN: &str = "The credential cannot be checked now, try again later";
 
 /// A key of the provider.
 pub(crate) struct Signer {

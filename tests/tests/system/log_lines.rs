@@ -208,6 +208,37 @@ fn name_of_a_device_is_quoted_and_names_nobody() {
 }
 
 #[test]
+fn end_of_a_lingering_session_is_logged() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = JsonServer::start(data.path(), &["--limit", "1", "--linger", "1h"]);
+    let linger = |server: &mut JsonServer, user: &str| {
+        let (client, answer) = sign_in(server, &json!({ "user": user }));
+        drop(client);
+        let session = answer["payload"]["session"].clone();
+        assert_eq!(server.wait_for("slot_lingers")["session"], session);
+        (session, answer["payload"]["resume"].clone())
+    };
+    let ended = |server: &mut JsonServer, user: &str, session: &Value, reason: &str| {
+        let line = server.wait_for("session_evicted");
+        let expected = json!([user, session, reason, null]);
+        assert_eq!(json!([line["user"], line["session"], line["reason"], line["client_address"]]), expected);
+    };
+
+    let (session, _) = linger(&mut server, "ada");
+    let (_ada, _) = sign_in(&server, &json!("ada"));
+    ended(&mut server, "ada", &session, "Another session of this user has taken the place of this one");
+
+    let (session, resume) = linger(&mut server, "bob");
+    let (_bob, _) = sign_in(&server, &json!({ "user": "bob", "resume": resume }));
+    ended(&mut server, "bob", &session, "This session goes on on another connection");
+
+    let (session, _) = linger(&mut server, "eve");
+    run(data.path(), &["end", "eve"]);
+    ended(&mut server, "eve", &session, "The operator has ended this session");
+    server.stop();
+}
+
+#[test]
 fn log_names_users_as_configured() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");

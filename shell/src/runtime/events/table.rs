@@ -155,7 +155,7 @@ events! {
     /// The fresh token is valid, but not for this session. The session goes on with the token that it has.
     renewal_refused: INFO, session, OnePerSecond, "a session was not renewed", [user, session, client_address, reason];
     /// The session has lost its slot. The reason says to whom, with the name that a client has given its device only if
-    /// `log_users` is `plain`.
+    /// `log_users` is `plain`. A session that lingered has no `client_address`.
     session_evicted: DEBUG, session, Each, "a session lost its slot", [user, session, client_address, reason];
     /// The client's socket is gone without BYE.
     session_lost: DEBUG, session, Each, "a session's client was lost", [user, session, client_address];

@@ -23,6 +23,8 @@ pub(super) struct BatchResult {
     pub(super) outcomes: Vec<Outcome>,
     /// Sessions that lost their slots to another session's command, in the order of the commands.
     pub(super) ended: Vec<EndedOfUser>,
+    /// Lingering sessions that lost their slots.
+    pub(super) displaced: Vec<EndedOfUser>,
     /// Whether a record may have been left with a slot that lingers.
     pub(super) lingers: bool,
     /// How far the sweep has come, if it took a step.
@@ -73,6 +75,7 @@ pub(super) fn apply(
     let mut ended = Vec::new();
     let mut unreadable = None;
     let mut lapsed = Vec::new();
+    let mut displaced = Vec::new();
     for &command in commands {
         let entry = users.entry(command.user());
         let id = *entry.key();
@@ -110,6 +113,9 @@ pub(super) fn apply(
                 }
                 let key = || id.as_str().as_bytes().to_vec();
                 lapsed.extend(result.lapsed.into_iter().map(|session| (key(), session)));
+                if !result.displaced.is_empty() {
+                    displaced.push((id.clone(), result.displaced));
+                }
                 result.outcome
             }
         });
@@ -149,7 +155,7 @@ pub(super) fn apply(
             }
         }
     }
-    Ok(BatchResult { outcomes, ended, lingers, sweep, unreadable, lapsed })
+    Ok(BatchResult { outcomes, ended, lingers, sweep, unreadable, lapsed, displaced })
 }
 
 /// A user's record before the batch, and after the commands so far.

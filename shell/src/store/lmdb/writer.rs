@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use session_core::Timestamp;
 use session_core::ledger::StoreCommand;
-use session_core::ledger::{Outcome, StoreError};
+use session_core::ledger::{EndedSession, Outcome, StoreError};
 
 use super::apply_context::ApplyContext;
 use super::ballast_file::BallastFile;
@@ -23,6 +23,7 @@ use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::runtime::events::{log_event, log_limited};
 use crate::runtime::supervisor::PartGuard;
 use crate::store::failure::StoreFailure;
+use crate::store::notifier::log_displaced;
 use crate::store::shared::{NodeContext, SharedPolicy};
 
 /// How many commands one transaction applies, at most.
@@ -263,6 +264,11 @@ impl Writer {
         self.notify(result.ended);
         for (user, session) in result.lapsed {
             log_event!(slot_lapsed { user: &*String::from_utf8_lossy(&user), session: display(session) });
+        }
+        for (user, displaced) in result.displaced {
+            for EndedSession { session, reason } in displaced {
+                log_displaced(&user, session, &reason);
+            }
         }
         if let Some((user, error)) = result.unreadable {
             self.has_unreadable = true;

@@ -116,12 +116,12 @@ pub(super) fn failure_after(failure: Option<&AuthenticateFailure>) -> Option<Aut
         Some(AuthenticateFailure::DeviceFull) => credential_error_after(None).map(AuthenticateFailure::Credential),
         Some(&AuthenticateFailure::Credential(error)) => credential_error_after(Some(error))
             .map(AuthenticateFailure::Credential)
-            .or(store_error_after(None).map(AuthenticateFailure::Store)),
+            .or(Some(AuthenticateFailure::NotChecked)),
+        Some(AuthenticateFailure::NotChecked) => store_error_after(None).map(AuthenticateFailure::Store),
         Some(&AuthenticateFailure::Store(error)) => {
             Some(store_error_after(Some(error)).map_or(AuthenticateFailure::StoreTimedOut, AuthenticateFailure::Store))
         }
-        Some(AuthenticateFailure::StoreTimedOut) => Some(AuthenticateFailure::NotChecked),
-        Some(AuthenticateFailure::NotChecked) => Some(AuthenticateFailure::AnotherUser),
+        Some(AuthenticateFailure::StoreTimedOut) => Some(AuthenticateFailure::AnotherUser),
         Some(AuthenticateFailure::AnotherUser) => Some(AuthenticateFailure::AnotherDevice),
         Some(AuthenticateFailure::AnotherDevice) => Some(AuthenticateFailure::Other("Other words".into())),
         Some(AuthenticateFailure::Other(_)) => None,

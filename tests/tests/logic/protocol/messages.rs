@@ -245,11 +245,11 @@ fn every_failure_has_a_code() {
         (AuthenticateFailure::LimitReached, limit(0), "banned"),
         (AuthenticateFailure::DeviceFull, limit(3), "device_full"),
         (AuthenticateFailure::Credential(CredentialError::NotText), None, "credential_refused"),
+        (AuthenticateFailure::NotChecked, None, "not_checked"),
         (AuthenticateFailure::AnotherUser, None, "another_user"),
         (AuthenticateFailure::AnotherDevice, None, "another_device"),
         (AuthenticateFailure::Store(StoreError::Full), None, "store_unavailable"),
         (AuthenticateFailure::StoreTimedOut, None, "store_unavailable"),
-        (AuthenticateFailure::NotChecked, None, "credential_not_checked"),
         (AuthenticateFailure::Other("x".into()), None, "other"),
     ] {
         assert_eq!(failure.code(limit), code);
