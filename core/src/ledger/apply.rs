@@ -37,21 +37,21 @@ pub fn apply(
         return ApplyResult { outcome: REJECTED, ended, lapsed: Vec::new(), displaced: Vec::new() };
     }
     let lapsed = remove_lapsed_at(record, command.at(), &liveness);
-    let lingering = lingering(record);
-    let mut displaced_by = None;
+    let mut displaced = Vec::new();
     let outcome = match command {
         StoreCommand::Acquire { session, limit, at, options, .. } => {
             let acquire = Acquire { session: *session, token_limit: *limit, options: options.as_deref(), at: *at };
+            let lingering = lingering(record);
             match admit(record, acquire, policy, &liveness) {
                 Ok(grant) => {
-                    displaced_by = if lingering.is_empty() {
-                        None
-                    } else if grant.is_resumed {
-                        Some(EndReason::Resumed)
-                    } else {
-                        let by = record.session(*session).and_then(SessionRecord::display_name);
-                        Some(EndReason::TakenOver(by.cloned()))
-                    };
+                    displaced = displaced_among(lingering, record, || {
+                        if grant.is_resumed {
+                            EndReason::Resumed
+                        } else {
+                            let by = record.session(*session).and_then(SessionRecord::display_name);
+                            EndReason::TakenOver(by.cloned())
+                        }
+                    });
                     ended = grant.ended;
                     let details =
                         GrantDetails { limit: grant.limit, linger: grant.linger, is_resumed: grant.is_resumed };
@@ -60,7 +60,7 @@ pub fn apply(
                 Err(denied) => {
                     let is_device_full = match denied.reason {
                         DenyReason::NodeDead => {
-                            return ApplyResult { outcome: REJECTED, ended, lapsed, displaced: Vec::new() };
+                            return ApplyResult { outcome: REJECTED, ended, lapsed, displaced };
                         }
                         DenyReason::DeviceFull => true,
                         DenyReason::LimitReached => false,
@@ -86,9 +86,10 @@ pub fn apply(
             Outcome::Listed(Box::new(list(record, *limit, policy, max)))
         }
         StoreCommand::EndSessions { session, target, reason, .. } => {
+            let lingering = lingering(record);
             let result = end_sessions(record, *session, *target, reason, policy);
             ended = result.ended;
-            displaced_by = Some(reason.clone());
+            displaced = displaced_among(lingering, record, || reason.clone());
             // A record has at most 1024 sessions.
             let before = u16::try_from(result.before).unwrap_or(u16::MAX);
             Outcome::Ended { sessions: result.sessions, before, slots: result.slots }
@@ -101,13 +102,18 @@ pub fn apply(
             }
         }
     };
-    // A session that resumes another has its slot, under its own id.
-    let gone = lingering.into_iter().filter(|&session| record.session(session).is_none());
-    let displaced = match displaced_by {
-        Some(reason) => gone.map(|session| EndedSession { session, reason: reason.clone() }).collect(),
-        None => Vec::new(),
-    };
     ApplyResult { outcome, ended, lapsed, displaced }
+}
+
+/// Those of the sessions, which lingered before the command, that have no slot any more. A session that resumes another has
+/// its slot, under its own id.
+fn displaced_among(
+    lingering: Vec<SessionId>,
+    record: &UserRecord,
+    reason: impl Fn() -> EndReason,
+) -> Vec<EndedSession> {
+    let gone = lingering.into_iter().filter(|&session| record.session(session).is_none());
+    gone.map(|session| EndedSession { session, reason: reason() }).collect()
 }
 
 fn lingering(record: &UserRecord) -> Vec<SessionId> {
