@@ -7,7 +7,7 @@ use crate::runtime::open_files::OpenFileLimit;
 /// What the limit of open files means for the connections.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Capacity {
-    /// All of them fit, or so many that nobody asked for more.
+    /// All of them fit, or nobody has asked for more than fit.
     Enough,
     /// Fewer fit. The message says how many, and what to do.
     Reduced(String),

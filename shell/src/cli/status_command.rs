@@ -130,7 +130,7 @@ fn describe_map(MapUsage { max_bytes, used_bytes, file_bytes }: &MapUsage) -> St
     format!("{used} of {max} used ({percent}%), the file has {file}")
 }
 
-/// In the largest unit of which there are at least ten, rounded up.
+/// In the largest unit that gives at least ten, rounded up.
 fn format_bytes(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let unit = units.into_iter().find(|(size, _)| bytes >= 10 * size);

@@ -58,7 +58,7 @@ fn hint(exceeded: ConnectionLimitExceeded, users: Option<usize>, limits: Connect
 #[derive(Debug)]
 pub struct ConnectionPermit {
     guard: PermitGuard<Arc<SharedConnectionLimiter>>,
-    /// The client's address, of which the guard knows only the prefix that counts.
+    /// The client's whole address. The guard knows only the prefix that counts.
     address: Option<IpAddr>,
 }
 

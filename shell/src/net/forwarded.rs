@@ -75,7 +75,7 @@ impl ForwardedHeader {
     }
 }
 
-/// Follows the entries, from the last one, as far as trusted proxies wrote them.
+/// Reads the entries backwards, and stops at the first one that no trusted proxy wrote.
 fn walk(
     proxies: &TrustedProxies,
     peer: &Peer,

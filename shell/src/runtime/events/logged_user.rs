@@ -19,7 +19,7 @@ pub enum LogUsers {
     Off,
 }
 
-/// The key of the hash. Whoever has it can find out which hash is whose by trying ids.
+/// The key of the hash. With it, a reader of the log can find out whose a hash is, by trying ids.
 #[derive(Clone)]
 pub struct LogUserKey([u8; 16]);
 

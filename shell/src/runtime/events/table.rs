@@ -82,7 +82,7 @@ events! {
     keys_invalid: ERROR, server, Each, "the keys of tokens have changed but cannot be used, the old ones stay in force", [error];
     /// A key of a set that the server does not use, and why. Of one set, the first 8 skipped keys are logged.
     key_skipped: WARN, server, Each, "skipped a key of the set", [key_id, reason];
-    /// A key set must not contain secrets: whoever can read it could sign tokens. Logged as `key_skipped` is.
+    /// A reader of the set could sign tokens with it. Remove it from the set. Of one set, the first 8 skipped keys are logged.
     secret_skipped: WARN, server, Each, "skipped a secret in a set of public keys", [key_id];
     /// The provider's set is new, and in force. It is fetched again after `next_in`.
     keys_fetched: INFO, server, Each, "fetched the keys of tokens", [url, keys, key_ids, next_in];
