@@ -159,6 +159,14 @@ impl RawClient {
         socket2::SockRef::from(&self.stream).set_send_buffer_size(bytes).expect("a socket option");
     }
 
+    /// Bounds what the kernel buffers of what this client has not read, as it is, whatever the kernel would make of it.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    pub fn set_receive_buffer(&self, bytes: usize) {
+        socket2::SockRef::from(&self.stream).set_recv_buffer_size(bytes).expect("a socket option");
+    }
+
     /// Sends AUTHENTICATE with this user.
     pub fn authenticate(&mut self, user: &str) {
         self.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
@@ -167,6 +175,16 @@ impl RawClient {
     /// Sends bytes. Returns false if the server has closed: what it sent before can still be read.
     pub fn write(&mut self, bytes: &[u8]) -> bool {
         self.io().write_all(bytes).is_ok()
+    }
+
+    /// Sends as many of these bytes as there is room for, 0 if there is none within the write timeout. `None` if the
+    /// connection is lost.
+    pub fn write_some(&mut self, bytes: &[u8]) -> Option<usize> {
+        match self.io().write(bytes) {
+            Ok(written) => Some(written),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Some(0),
+            Err(_) => None,
+        }
     }
 
     /// Sends a text message.
