@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use session_core::ledger::SlotLimit;
 use session_core::session::SessionSettings;
-use shell::store::{LmdbConfig, LmdbStore};
+use shell::store::{LmdbConfig, LmdbStore, OpenError};
 use tests::descriptors::enough_descriptors;
 use tests::raw_client::{RawClient, Received};
 use tests::small_disk::SmallDisk;
@@ -79,7 +79,15 @@ fn admitted_again(server: &TestServer) {
 /// A server with its data on this disk.
 fn serve(disk: &SmallDisk) -> (Arc<LmdbStore>, TestServer) {
     let config = LmdbConfig::new(disk.path().join("data"), SlotLimit::default());
-    let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());
+    // A process that another test is just starting has the file of the lock as well, until it runs its program.
+    let mut opened = LmdbStore::open(&config, NODE);
+    eventually("the store is free", || {
+        if matches!(opened, Err(OpenError::InUse { .. })) {
+            opened = LmdbStore::open(&config, NODE);
+        }
+        !matches!(opened, Err(OpenError::InUse { .. }))
+    });
+    let store = Arc::new(opened.unwrap());
     let server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     (store, server)
 }
