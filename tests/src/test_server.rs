@@ -34,7 +34,7 @@ impl TestServer {
     /// A server with a memory store, the default limits and two threads.
     #[must_use]
     pub fn start() -> Self {
-        Self::with(Arc::new(MemoryStore::new(NODE, SlotLimit::default())), SessionSettings::default(), 2)
+        Self::with(Arc::new(MemoryStore::new(NODE, SlotLimit::default())), session_settings(), 2)
     }
 
     /// A server with this store, whose node must be [`NODE`].
@@ -137,6 +137,14 @@ impl Drop for TestServer {
 pub fn settings() -> Settings {
     let (store_timeout, bounds) = (Duration::from_secs(5), ConnectionLimits::default());
     Settings { store_timeout, connection_limits: bounds, connection: ConnectionSettings::default() }
+}
+
+/// The settings of a session whose times are not tested. On a busy machine a client may take longer than usual to
+/// authenticate, and thousands of clients take turns to read.
+#[must_use]
+pub fn session_settings() -> SessionSettings {
+    let (auth_timeout, ping_interval) = (Duration::from_secs(60), Duration::from_secs(600));
+    SessionSettings { auth_timeout, ping_interval, ..SessionSettings::default() }
 }
 
 /// The number of slots of a user in the store. `None` if the store does not count.

@@ -15,7 +15,7 @@ use shell::server::Settings;
 use tests::descriptors::enough_descriptors;
 use tests::raw_client::{RawClient, Received, UPGRADE, frame_head, upgrade_request};
 use tests::test_process::TestProcess;
-use tests::test_server::{TestServer, settings};
+use tests::test_server::{TestServer, session_settings, settings};
 use tests::waiting::{TIMEOUT, eventually};
 
 /// Sends a handshake with additional headers. Returns everything that the server sends until it closes.
@@ -183,7 +183,7 @@ fn request_head_is_limited_in_bytes() {
 #[test]
 fn exceeded_message_rate_closes_with_1008() {
     let limits =
-        SessionSettings { max_message_rate: NonZeroU32::new(20), max_bad_messages: None, ..SessionSettings::default() };
+        SessionSettings { max_message_rate: NonZeroU32::new(20), max_bad_messages: None, ..session_settings() };
     let server = TestServer::with_policy(ConnectionSettings { session: limits, ..ConnectionSettings::default() });
     let mut messages = RawClient::authenticated(server.address, "ada", 1);
     let mut pings = RawClient::authenticated(server.address, "bob", 1);
@@ -206,7 +206,7 @@ fn exceeded_message_rate_closes_with_1008() {
 
 #[test]
 fn configured_number_of_bad_messages_is_tolerated() {
-    let limits = SessionSettings { max_bad_messages: Some(2), ..SessionSettings::default() };
+    let limits = SessionSettings { max_bad_messages: Some(2), ..session_settings() };
     let server = TestServer::with_policy(ConnectionSettings { session: limits, ..ConnectionSettings::default() });
     let mut peer = RawClient::open(server.address);
     for _ in 0..3 {

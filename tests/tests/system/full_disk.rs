@@ -7,13 +7,12 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use session_core::ledger::SlotLimit;
-use session_core::session::SessionSettings;
 use shell::store::{LmdbConfig, LmdbStore, OpenError};
 use tests::descriptors::enough_descriptors;
 use tests::raw_client::{RawClient, Received};
 use tests::small_disk::SmallDisk;
 use tests::test_process::{SpawnedProcess, StartFailure, without_connection_limits};
-use tests::test_server::{NODE, TestServer, slots_in_store};
+use tests::test_server::{NODE, TestServer, session_settings, slots_in_store};
 use tests::values::long_user_id;
 use tests::waiting::eventually;
 
@@ -88,7 +87,7 @@ fn serve(disk: &SmallDisk) -> (Arc<LmdbStore>, TestServer) {
         !matches!(opened, Err(OpenError::InUse { .. }))
     });
     let store = Arc::new(opened.unwrap());
-    let server = TestServer::with(store.clone(), SessionSettings::default(), 2);
+    let server = TestServer::with(store.clone(), session_settings(), 2);
     (store, server)
 }
 
@@ -156,7 +155,7 @@ fn full_map_recovers_after_releases() {
     let directory = tempfile::tempdir().unwrap();
     let config = LmdbConfig { live_map_bytes: 1 << 20, ..LmdbConfig::new(directory.path(), SlotLimit::default()) };
     let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());
-    let server = TestServer::with(store.clone(), SessionSettings::default(), 2);
+    let server = TestServer::with(store.clone(), session_settings(), 2);
     fills_up_and_recovers(&store, &server);
 }
 

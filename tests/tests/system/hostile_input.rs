@@ -11,11 +11,11 @@ use session_core::session::SessionSettings;
 use shell::net::settings::ConnectionSettings;
 use shell::store::MemoryStore;
 use tests::raw_client::{RawClient, Received, frame_head, upgrade_request};
-use tests::test_server::{NODE, TestServer};
+use tests::test_server::{NODE, TestServer, session_settings};
 
 /// Runs an attack beside a session that must not be affected, and checks that no count changes.
 fn beside_a_witness(attack: impl FnOnce(&TestServer)) {
-    let limits = SessionSettings { auth_timeout: Duration::from_secs(1), ..SessionSettings::default() };
+    let limits = SessionSettings { auth_timeout: Duration::from_secs(1), ..session_settings() };
     let server = TestServer::with_policy(ConnectionSettings {
         session: limits,
         header_timeout: Duration::from_millis(500),
@@ -165,7 +165,7 @@ fn endless_message_ends_by_deadline_or_silence() {
     let limits = SessionSettings {
         ping_interval: Duration::from_millis(200),
         pong_timeout: Duration::from_millis(200),
-        ..SessionSettings::default()
+        ..session_settings()
     };
     let server = TestServer::with(Arc::new(MemoryStore::new(NODE, SlotLimit::default())), limits, 2);
     let mut peer = RawClient::authenticated(server.address, "peer", 1);
@@ -206,7 +206,7 @@ fn client_that_does_not_read_times_out() {
     let limits = SessionSettings {
         ping_interval: Duration::from_millis(300),
         pong_timeout: Duration::from_millis(300),
-        ..SessionSettings::default()
+        ..session_settings()
     };
     let server = TestServer::with(Arc::new(MemoryStore::new(NODE, SlotLimit::default())), limits, 2);
     let mut peer = RawClient::authenticated(server.address, "peer", 1);

@@ -14,7 +14,7 @@ use shell::store::{LmdbConfig, LmdbStore, MemoryStore, Store};
 use tests::descriptors::enough_descriptors;
 use tests::raw_client::{RawClient, Received, frame_head, upgrade_request};
 use tests::stallable_store::StallableStore;
-use tests::test_server::{NODE, TestServer, slots_in_store};
+use tests::test_server::{NODE, TestServer, session_settings, slots_in_store};
 use tests::waiting::eventually;
 
 const DENIED: &str =
@@ -96,7 +96,7 @@ fn silent_client_is_pinged_and_then_dropped() {
     let limits = SessionSettings {
         ping_interval: Duration::from_millis(150),
         pong_timeout: Duration::from_millis(300),
-        ..SessionSettings::default()
+        ..session_settings()
     };
     let server = TestServer::with(Arc::new(MemoryStore::new(NODE, SlotLimit::new(1).unwrap())), limits, 2);
     let mut peer = RawClient::authenticated(server.address, "ada", 1);
@@ -115,11 +115,8 @@ fn silent_client_is_pinged_and_then_dropped() {
 
 #[test]
 fn authentication_deadline_is_not_moved_by_denials() {
-    let limits = SessionSettings {
-        auth_timeout: Duration::from_millis(400),
-        max_message_rate: None,
-        ..SessionSettings::default()
-    };
+    let limits =
+        SessionSettings { auth_timeout: Duration::from_millis(400), max_message_rate: None, ..session_settings() };
     let server = TestServer::with(Arc::new(MemoryStore::new(NODE, SlotLimit::new(1).unwrap())), limits, 2);
     let _holder = RawClient::authenticated(server.address, "ada", 1);
     let start = Instant::now();
@@ -193,7 +190,7 @@ fn race(store: Arc<dyn Store>, threads: usize) {
     if !enough_descriptors(420) {
         return;
     }
-    let server = TestServer::with(store, SessionSettings::default(), threads);
+    let server = TestServer::with(store, session_settings(), threads);
     let mut peers: Vec<_> = (0..200).map(|_| RawClient::open(server.address)).collect();
     let barrier = Barrier::new(4);
     let answers = Mutex::new(Vec::new());
@@ -237,7 +234,7 @@ fn exactly_three_of_two_hundred_are_admitted_by_lmdb() {
 #[test]
 fn stopping_server_closes_everything_and_releases_slots() {
     let store = Arc::new(MemoryStore::new(NODE, SlotLimit::default()));
-    let mut server = TestServer::with(store.clone(), SessionSettings::default(), 2);
+    let mut server = TestServer::with(store.clone(), session_settings(), 2);
     let mut live = RawClient::authenticated(server.address, "ada", 1);
     let mut anonymous = RawClient::open(server.address);
     let mut handshake = RawClient::connect(server.address);
@@ -270,7 +267,7 @@ fn server_stops_in_time_despite_unresponsive_clients() {
 #[test]
 fn late_grant_after_store_timeout_is_released() {
     let store = StallableStore::new(1);
-    let server = TestServer::with_timeout(store.clone(), SessionSettings::default(), 2, Duration::from_millis(200));
+    let server = TestServer::with_timeout(store.clone(), session_settings(), 2, Duration::from_millis(200));
     store.stall();
     let mut peer = RawClient::open(server.address);
     peer.authenticate("ada");
@@ -295,7 +292,7 @@ fn acquiring(store: &StallableStore, server: &TestServer) -> RawClient {
 #[test]
 fn client_lost_during_acquire_holds_no_slot() {
     let store = StallableStore::new(1);
-    let server = TestServer::with(store.clone(), SessionSettings::default(), 2);
+    let server = TestServer::with(store.clone(), session_settings(), 2);
     let peer = acquiring(&store, &server);
     drop(peer);
     store.recover();
@@ -306,7 +303,7 @@ fn client_lost_during_acquire_holds_no_slot() {
 #[test]
 fn unanswered_close_is_cut_while_the_store_works() {
     let store = StallableStore::new(1);
-    let limits = SessionSettings { max_message_rate: NonZeroU32::new(3), ..SessionSettings::default() };
+    let limits = SessionSettings { max_message_rate: NonZeroU32::new(3), ..session_settings() };
     let server = TestServer::with_timeout(store.clone(), limits, 2, Duration::from_secs(60));
     let mut peer = acquiring(&store, &server);
     store.begin();
@@ -333,7 +330,7 @@ fn unanswered_close_is_cut_while_the_store_works() {
 #[test]
 fn stopping_server_releases_a_pending_grant() {
     let store = StallableStore::new(1);
-    let mut server = TestServer::with(store.clone(), SessionSettings::default(), 2);
+    let mut server = TestServer::with(store.clone(), session_settings(), 2);
     let mut peer = acquiring(&store, &server);
     let stopping = thread::spawn(move || server.stop());
     assert_eq!(peer.read(), Received::Close(1001, "Server is shutting down".into()));
@@ -347,7 +344,7 @@ fn stopping_server_releases_a_pending_grant() {
 #[test]
 fn stopping_server_does_not_wait_for_the_store() {
     let store = StallableStore::new(1);
-    let mut server = TestServer::with(store.clone(), SessionSettings::default(), 2);
+    let mut server = TestServer::with(store.clone(), session_settings(), 2);
     let mut peer = acquiring(&store, &server);
     let closed = thread::spawn(move || peer.expect_goodbye(1001));
     assert!(server.stop() < Duration::from_secs(9));
