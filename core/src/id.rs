@@ -114,21 +114,29 @@ impl<'de> Deserialize<'de> for UserId {
     }
 }
 
-/// The name of a device, or the label of a client: 1 to [`DisplayName::MAX_BYTES`] bytes of UTF-8 without control
-/// characters. Compared byte for byte.
+/// The name of a device, or the label of a client: 1 to [`DisplayName::MAX_CHARS`] characters without control characters.
+/// Compared byte for byte.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct DisplayName(Box<str>);
 
 impl DisplayName {
-    /// The longest name, in bytes of UTF-8.
-    pub const MAX_BYTES: usize = 64;
+    /// The longest name, in characters. A character has at most 4 bytes of UTF-8.
+    pub const MAX_CHARS: usize = 64;
 
     /// Checks a name that comes from outside. `None` if it breaks a rule.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        let is_good = (1..=Self::MAX_BYTES).contains(&name.len()) && !name.chars().any(char::is_control);
+        let is_good =
+            !name.is_empty() && name.chars().nth(Self::MAX_CHARS).is_none() && !name.chars().any(char::is_control);
         is_good.then(|| Self(name.into()))
+    }
+
+    /// As [`DisplayName::parse`], but a name that is too long is cut to [`DisplayName::MAX_CHARS`]. Returns whether it was.
+    #[must_use]
+    pub fn parse_cut(name: &str) -> Option<(Self, bool)> {
+        let end = name.char_indices().nth(Self::MAX_CHARS).map_or(name.len(), |(at, _)| at);
+        Self::parse(&name[..end]).map(|cut| (cut, end < name.len()))
     }
 
     /// The name as text.
@@ -153,7 +161,7 @@ impl fmt::Debug for DisplayName {
 impl<'de> Deserialize<'de> for DisplayName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
-        Self::parse(&name).ok_or_else(|| serde::de::Error::custom("not a name of 1 to 64 bytes"))
+        Self::parse(&name).ok_or_else(|| serde::de::Error::custom("not a name of 1 to 64 characters"))
     }
 }
 
@@ -241,6 +249,40 @@ impl SessionId {
     }
 }
 
+/// A slot, as people and programs name it: the id of the session that took it first.
+///
+/// A session that is resumed has another id on its new connection. Its slot keeps its name, also over a restart of the
+/// server. It is not a secret.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotId(SessionId);
+
+impl SlotId {
+    /// The slot that this session takes anew.
+    #[must_use]
+    pub const fn new(first: SessionId) -> Self {
+        Self(first)
+    }
+
+    /// The session that took the slot first.
+    #[must_use]
+    pub const fn first_session(self) -> SessionId {
+        self.0
+    }
+}
+
+/// 32 hexadecimal digits.
+impl fmt::Display for SlotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Debug for SlotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
 /// 32 hexadecimal digits.
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -288,10 +330,18 @@ mod tests {
     #[test]
     fn display_names_are_bounded_without_control_characters() {
         assert_eq!(DisplayName::parse("Firefox on the laptop").unwrap().to_string(), "Firefox on the laptop");
-        assert!(DisplayName::parse(&"é".repeat(32)).is_some());
-        for wrong in ["", "a\nb", "\u{85}", &"é".repeat(33)] {
+        assert!(DisplayName::parse(&"🦀".repeat(64)).is_some());
+        for wrong in ["", "a\nb", "\u{85}", &"é".repeat(65)] {
             assert_eq!(DisplayName::parse(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn long_display_names_are_cut_between_characters() {
+        let cut = |name: &str| DisplayName::parse_cut(name).map(|(name, is_cut)| (name.to_string(), is_cut));
+        assert_eq!(cut(&"é".repeat(64)), Some(("é".repeat(64), false)));
+        assert_eq!(cut(&"🦀".repeat(1000)), Some(("🦀".repeat(64), true)));
+        assert_eq!((cut(""), cut("a\nb")), (None, None));
     }
 
     #[test]

@@ -66,7 +66,7 @@ mod resume_token;
 mod id;
 mod time;
 
-pub use id::{DisplayName, NodeId, SessionId, UserId, UserIdError};
+pub use id::{DisplayName, NodeId, SessionId, SlotId, UserId, UserIdError};
 pub use resume_token::{ResumeKey, ResumeToken};
 pub use time::{Timestamp, UnixSeconds};
 

@@ -76,6 +76,11 @@ impl ResumeKey {
         Self(bytes)
     }
 
+    /// The first bytes.
+    pub(crate) fn prefix(self) -> [u8; 8] {
+        *self.0.first_chunk().expect("a key has 32 bytes")
+    }
+
     /// The bytes for a store to keep.
     #[must_use]
     pub const fn to_bytes(self) -> [u8; 32] {

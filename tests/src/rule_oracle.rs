@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use session_core::ledger::{
-    AdmissionPolicy, CountBy, EndReason, Evict, KnownToken, Liveness, Outcome, RenewalDenied, SessionRecord,
-    SessionStatus, StoreError, UserRecord, WhenFull,
+    AdmissionPolicy, CountBy, DenyReason, EndReason, Evict, KnownToken, Liveness, Outcome, RenewalDenied, Resumption,
+    SessionRecord, SessionStatus, StoreError, UserRecord, WhenFull,
 };
 use session_core::ledger::{ApplyResult, EndTarget, StoreCommand};
-use session_core::{NodeId, SessionId, Timestamp};
+use session_core::{NodeId, SessionId, SlotId, Timestamp};
 
 type Entries<'a> = BTreeMap<SessionId, &'a SessionRecord>;
 
@@ -147,7 +147,15 @@ pub fn check(
                     if before.contains_key(&session) {
                         assert!(added.is_empty() && removed.is_empty(), "a session with a slot changed the record");
                     } else if let Some(moved) = moved.filter(|_| limit > 0) {
-                        assert!(grant.as_ref().is_some_and(|grant| grant.is_resumed), "the resume token was ignored");
+                        let grant = grant.as_ref().expect("it showed a token");
+                        assert_eq!(grant.resume, Resumption::Resumed, "the resume token was ignored");
+                        assert_eq!(
+                            (grant.slot, current[&session].slot),
+                            (moved.slot, moved.slot),
+                            "the slot's name changed"
+                        );
+                        assert_eq!(grant.since, moved.since);
+                        assert!(grant.evicted.is_empty(), "a resume evicted a session");
                         assert_eq!(
                             (&removed, &added),
                             (&[moved.session].into(), &[session].into()),
@@ -157,6 +165,20 @@ pub fn check(
                         assert_eq!(slots(&current), slots(&before), "a resume changed the number of slots");
                     } else {
                         assert!(limit > 0, "a session was admitted with a limit of 0");
+                        assert_eq!(current[&session].slot, SlotId::new(session), "a new slot has the name of another");
+                        if let Some(grant) = grant {
+                            assert_eq!((grant.slot, grant.since), (current[&session].slot, current[&session].since));
+                            let is_asked = key.is_some();
+                            assert_eq!(is_asked, matches!(grant.resume, Resumption::Failed(_)), "{:?}", grant.resume);
+                            assert_eq!(is_asked, grant.resume != Resumption::NotAsked);
+                            assert!(
+                                !is_asked || !options.is_some_and(|options| options.must_resume),
+                                "it wanted to resume"
+                            );
+                            let told: BTreeSet<_> = grant.evicted.iter().map(|evicted| evicted.slot).collect();
+                            let evicted: BTreeSet<_> = removed.iter().map(|removed| before[removed].slot).collect();
+                            assert_eq!(told, evicted, "the grant does not name the sessions that were evicted for it");
+                        }
                         assert_eq!(added, [session].into());
                         let rest = current.values().copied().filter(|entry| entry.session != session);
                         let is_shared = slots(&current) == count(rest, policy.count_by);
@@ -173,9 +195,10 @@ pub fn check(
                                 let is_named = |removed: &SessionId| {
                                     let device = before[removed].device();
                                     let of_device = |named: &SessionId| {
-                                        before.get(named).is_some_and(|entry| entry.device() == device)
+                                        before.values().any(|entry| entry.is_named(*named) && entry.device() == device)
                                     };
-                                    named.contains(removed) || device.is_some() && named.iter().any(of_device)
+                                    let is_meant = |named: &SessionId| before[removed].is_named(*named);
+                                    named.iter().any(is_meant) || device.is_some() && named.iter().any(of_device)
                                 };
                                 let lingered = |removed: &SessionId| before[removed].status != SessionStatus::Live;
                                 let is_meant = |removed: &SessionId| {
@@ -211,10 +234,18 @@ pub fn check(
                 Outcome::Denied(usage) => {
                     assert!(removed.is_empty() && added.is_empty(), "a denial changed the record");
                     assert_eq!(usage.is_some(), options.is_some());
-                    let is_device_full = usage.as_ref().is_some_and(|usage| usage.is_device_full);
+                    let reason = usage.as_ref().and_then(|usage| usage.denied);
+                    let is_device_full = reason == Some(DenyReason::DeviceFull);
+                    let wants_to_resume =
+                        options.is_some_and(|options| options.must_resume && options.resume.is_some());
+                    assert_eq!(
+                        wants_to_resume && limit > 0,
+                        matches!(reason, Some(DenyReason::NotResumed(_))),
+                        "{reason:?}"
+                    );
                     let is_ceiling = after.sessions().len() >= UserRecord::MAX_SESSIONS;
                     assert!(
-                        slots(&current) >= limit || is_device_full || is_ceiling,
+                        slots(&current) >= limit || is_device_full || is_ceiling || wants_to_resume,
                         "a session was denied although a slot is free"
                     );
                     let choice = options.and_then(|options| options.evict.as_ref());
@@ -224,7 +255,15 @@ pub fn check(
                         Some(Evict::Sessions(_) | Evict::Nobody) => false,
                         None => evicts_oldest,
                     };
-                    assert!(limit == 0 || !gives_way, "a session was denied although another one was to be evicted");
+                    assert!(
+                        limit == 0 || !gives_way || wants_to_resume,
+                        "a session was denied although another one was to be evicted"
+                    );
+                    if let Some(Evict::Sessions(named)) = choice {
+                        let is_there = |named: &SessionId| current.values().any(|entry| entry.is_named(*named));
+                        let is_gone = policy.client_choice && limit > 0 && !named.iter().all(is_there);
+                        assert_eq!(is_gone && !wants_to_resume, reason == Some(DenyReason::Gone), "{reason:?}");
+                    }
                 }
                 outcome => assert!(is_dead && *outcome == Outcome::Rejected(StoreError::Failed), "{outcome:?}"),
             }

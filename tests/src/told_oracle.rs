@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use session_core::ledger::{AdmissionPolicy, CountBy, Outcome, StoreCommand, UserRecord};
+use session_core::ledger::{AdmissionPolicy, CountBy, Outcome, Resumption, StoreCommand, UserRecord};
 use session_core::{DisplayName, SessionId, UserId};
 
 /// What a store granted, and in which order.
@@ -49,7 +49,7 @@ impl ToldOracle {
         // A session that resumes a slot, or shares that of its device, adds none. The slots may be more than its limit, which
         // was lowered, or is claimed by its token.
         let of_others = slots(holders.iter().filter(|(holder, _)| *holder != session).map(|(_, device)| device));
-        let is_resumed = grant.as_ref().is_some_and(|grant| grant.is_resumed);
+        let is_resumed = grant.as_ref().is_some_and(|grant| grant.resume == Resumption::Resumed);
         let slots = if is_resumed || of_others == slots(holders.values()) {
             slots(holders.values())
         } else {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use session_core::connection_limiter::ConnectionLimits;
+use session_core::ledger::SessionNames;
 use session_core::ledger::SlotLimit;
 use session_core::protocol::UserSummary;
 use session_core::{DisplayName, Timestamp, UserId};
@@ -55,6 +56,12 @@ pub fn limit(slots: u32) -> SlotLimit {
 #[must_use]
 pub fn name(text: &str) -> Option<DisplayName> {
     Some(DisplayName::parse(text).expect("a good name"))
+}
+
+/// What a session with this label, and no device, calls itself.
+#[must_use]
+pub fn labelled(label: &str) -> Option<Box<SessionNames>> {
+    SessionNames::new(None, name(label).as_ref())
 }
 
 /// An IP address.

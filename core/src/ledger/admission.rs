@@ -4,15 +4,16 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::command::AcquireOptions;
-use super::end::remove;
+use super::command::{AcquireOptions, Evict};
+use super::end::{remove, split_by_status};
 use super::lapsed::remove_lapsed_at;
 use super::limit::SlotLimit;
-use super::outcome::{EndReason, EndedSession, Liveness};
+use super::outcome::{EndReason, EndedSession, EvictedSession, Liveness, NotResumed, Resumption, SessionNames};
 use super::policy::{AdmissionPolicy, CountBy, LimitSource};
 use super::record::{ClientInfo, Resumable, SessionRecord, SessionStatus, UserRecord};
 use super::slots::{Slot, Slots};
-use crate::id::{NodeId, SessionId};
+use crate::id::{NodeId, SessionId, SlotId};
+use crate::resume_token::ResumeKey;
 use crate::time::Timestamp;
 
 /// A request for a slot.
@@ -39,10 +40,18 @@ pub struct Grant {
     pub limit: SlotLimit,
     /// The grace period of the slot after its session is lost. Zero if it cannot be resumed.
     pub linger: Duration,
-    /// True if the session took over a slot with its resume token.
-    pub is_resumed: bool,
+    /// The slot.
+    pub slot: SlotId,
+    /// When the slot was taken, by the clock of the node that did.
+    pub since: Timestamp,
+    /// What became of the resume token that the client showed.
+    pub resume: Resumption,
     /// The live sessions that lost their slots to this one. Each has to be told.
     pub ended: Vec<EndedSession>,
+    /// The lingering sessions that lost their slots to this one. Nobody has to be told: their clients are gone.
+    pub displaced: Vec<EndedSession>,
+    /// The sessions that were evicted for this one, live or lingering. Not the one that it resumed.
+    pub evicted: Vec<EvictedSession>,
 }
 
 /// A session was not admitted. Nothing has changed.
@@ -69,6 +78,10 @@ pub enum DenyReason {
     LimitReached,
     /// The device has as many sessions as [`AdmissionPolicy::sessions_per_device`] allows.
     DeviceFull,
+    /// The user holds as many slots as the limit allows, and a session that the client chose to evict is not there any more.
+    Gone,
+    /// The client wants no other slot than the one that it cannot resume.
+    NotResumed(NotResumed),
     /// The node of the session is dead. It would lapse at once.
     NodeDead,
 }
@@ -79,6 +92,8 @@ impl core::fmt::Display for Denied {
             DenyReason::LimitReached => {
                 write!(f, "the user holds {} slots of {}", self.slots, self.limit)
             }
+            DenyReason::Gone => f.write_str("a session that was to be evicted is not there any more"),
+            DenyReason::NotResumed(_) => f.write_str("the session cannot be resumed"),
             DenyReason::DeviceFull => f.write_str("the device has as many sessions as it may"),
             DenyReason::NodeDead => f.write_str("the node of the session is dead"),
         }
@@ -141,56 +156,100 @@ pub(super) fn admit(
     if liveness(session.node()) != Liveness::Alive {
         return Err(deny(record, DenyReason::NodeDead, None));
     }
+    let granted = |record: &UserRecord| grant(record, session, limit, options, policy);
     if let Some(own) = record.sessions_mut().iter_mut().find(|entry| entry.session == session) {
         // Otherwise the slot could be taken from the session without notice, as from one that was lost.
         own.status = SessionStatus::Live;
-        return Ok(grant(record, session, limit, options, policy, Vec::new()));
+        return Ok(granted(record));
     }
-    let mut ended = Vec::new();
-    if limit.slots() > 0 && resume(record, session, options, &mut ended) {
-        return Ok(grant(record, session, limit, options, policy, ended));
-    }
-    match find_room(record, limit, options, policy) {
-        Room::AfterEvicting(victims) => {
-            let by = options.and_then(|options| options.label.clone().or_else(|| options.device.clone()));
-            remove(record, &victims, &EndReason::TakenOver(by), &mut ended);
+    let mut resume = Resumption::NotAsked;
+    if let Some(options) = options
+        && let Some(key) = options.resume
+    {
+        if limit.slots() > 0
+            && let Some(before) = move_slot(record, &acquire, options, &key)
+        {
+            let (ended, displaced) = before;
+            return Ok(Grant { ended, displaced, ..granted(record) });
         }
-        Room::None { reason, free_at } => return Err(deny(record, reason, free_at)),
+        let why = NotResumed::from(record.former_end(&key));
+        resume = Resumption::Failed(why);
+        if options.must_resume && limit.slots() > 0 {
+            return Err(deny(record, DenyReason::NotResumed(why), None));
+        }
     }
+    let removed = match find_room(record, limit, options, policy) {
+        Room::AfterEvicting(victims) if victims.is_empty() => Vec::new(),
+        Room::AfterEvicting(victims) => remove(record, &victims),
+        Room::None { reason, free_at } => return Err(deny(record, reason, free_at)),
+    };
     let client = options.map(|options| ClientInfo {
         device: options.device.clone(),
         label: options.label.clone(),
-        resumable: options.new_resume_key.map(|key| Resumable { key, linger: policy.linger() }),
+        resumable: options.new_resume_key.map(|key| Resumable { key, linger: policy.linger(), moved_at: None }),
     });
     let client = client.filter(|client| *client != ClientInfo::default()).map(Box::new);
-    record.sessions_mut().push(SessionRecord { client, ..SessionRecord::new(session, at) });
-    Ok(grant(record, session, limit, options, policy, ended))
+    record.sessions_mut().push(SessionRecord { client, claim: token_limit, ..SessionRecord::new(session, at) });
+    let mut grant = Grant { resume, ..granted(record) };
+    if !removed.is_empty() {
+        let names = options.and_then(|options| SessionNames::new(options.device.as_ref(), options.label.as_ref()));
+        let reason = takeover(&removed, options, policy)(names);
+        (grant.ended, grant.displaced) = split_by_status(&removed, &reason);
+        let evicted =
+            |entry: &SessionRecord| EvictedSession { slot: entry.slot, names: SessionNames::from_record(entry) };
+        grant.evicted = removed.iter().map(evicted).collect();
+    }
+    Ok(grant)
 }
 
-/// Moves a slot to the session that shows its resume token. The session that had it loses it, so nobody is admitted.
+/// What the sessions are told that were evicted for a session with these options.
+fn takeover(
+    removed: &[SessionRecord],
+    options: Option<&AcquireOptions>,
+    policy: &AdmissionPolicy,
+) -> fn(Option<Box<SessionNames>>) -> EndReason {
+    let device = options.and_then(|options| options.device.as_ref());
+    let is_own_device = device.is_some() && removed.iter().all(|entry| entry.device() == device);
+    if policy.count_by == CountBy::Devices && is_own_device { EndReason::DeviceFull } else { EndReason::TakenOver }
+}
+
+/// A slot that moves from a live session to another connection twice within this time is contested: two clients have its
+/// resume token, as after a browser tab was duplicated. A client that comes back twice in this time, because its network
+/// failed twice, does not hear of it: its earlier connections are dead.
+const CONTEST_WINDOW: Duration = Duration::from_secs(10);
+
+/// Moves a slot to the session that shows its resume token. The session that had it loses it, so nobody is admitted. Returns
+/// that session, if it was live and has to be told, or if it lingered.
 ///
 /// The slot keeps its device: under another device it could count twice. A client that names a device resumes only
 /// slots of that device. Otherwise clients of many devices could share one slot.
-fn resume(
+fn move_slot(
     record: &mut UserRecord,
-    session: SessionId,
-    options: Option<&AcquireOptions>,
-    ended: &mut Vec<EndedSession>,
-) -> bool {
-    let Some((options, key)) = options.and_then(|options| Some((options, options.resume?))) else { return false };
+    &Acquire { session, token_limit, at, .. }: &Acquire<'_>,
+    options: &AcquireOptions,
+    key: &ResumeKey,
+) -> Option<(Vec<EndedSession>, Vec<EndedSession>)> {
     let fits = |entry: &&mut SessionRecord| {
-        entry.resumable().is_some_and(|resumable| resumable.key == key)
+        entry.resumable().is_some_and(|resumable| resumable.key == *key)
             && (options.device.is_none() || options.device.as_ref() == entry.device())
     };
-    let Some(entry) = record.sessions_mut().iter_mut().find(fits) else { return false };
-    if entry.status == SessionStatus::Live {
-        ended.push(EndedSession { session: entry.session, reason: EndReason::Resumed });
+    let entry = record.sessions_mut().iter_mut().find(fits)?;
+    let before = [entry.clone()];
+    (entry.session, entry.status, entry.claim) = (session, SessionStatus::Live, token_limit);
+    let mut reason = EndReason::Resumed;
+    if let Some(client) = &mut entry.client {
+        if let Some(label) = &options.label {
+            client.label = Some(label.clone());
+        }
+        if let Some(resumable) = &mut client.resumable
+            && before[0].status == SessionStatus::Live
+            && let Some(moved_at) = resumable.moved_at.replace(at)
+            && at.since(moved_at) < CONTEST_WINDOW
+        {
+            reason = EndReason::Contested;
+        }
     }
-    (entry.session, entry.status) = (session, SessionStatus::Live);
-    if let (Some(client), Some(label)) = (&mut entry.client, &options.label) {
-        client.label = Some(label.clone());
-    }
-    true
+    Some(split_by_status(&before, &reason))
 }
 
 /// Whether there is room for one more session.
@@ -239,26 +298,36 @@ fn find_room(
     if held < max && sessions < UserRecord::MAX_SESSIONS {
         return Room::AfterEvicting(victims);
     }
-    let is_device_full = is_shared && slots.count() >= max;
-    let reason = if is_device_full { DenyReason::DeviceFull } else { DenyReason::LimitReached };
+    let is_gone = |&id: &SessionId| !record.sessions().iter().any(|entry| entry.is_named(id));
+    let reason = match options.and_then(|options| options.evict.as_ref()) {
+        Some(Evict::Sessions(chosen)) if policy.client_choice && chosen.iter().any(is_gone) => DenyReason::Gone,
+        _ if is_shared && slots.count() >= max => DenyReason::DeviceFull,
+        _ => DenyReason::LimitReached,
+    };
     Room::None { reason, free_at: slots.free_at(max) }
 }
 
+/// The grant to a session that has its slot.
 fn grant(
     record: &UserRecord,
     session: SessionId,
     limit: SlotLimit,
     options: Option<&AcquireOptions>,
     policy: &AdmissionPolicy,
-    ended: Vec<EndedSession>,
 ) -> Grant {
-    let resumable = record.session(session).and_then(SessionRecord::resumable);
+    let entry = record.session(session).expect("the session has its slot");
+    let resumable = entry.resumable();
     let key = resumable.map(|resumable| resumable.key);
+    let is_resumed = key.is_some() && key == options.and_then(|options| options.resume);
     Grant {
         slots: Slots::count_in(record, policy.count_by),
         limit,
         linger: resumable.map_or(Duration::ZERO, |resumable| resumable.linger),
-        is_resumed: key.is_some() && key == options.and_then(|options| options.resume),
-        ended,
+        slot: entry.slot,
+        since: entry.since,
+        resume: if is_resumed { Resumption::Resumed } else { Resumption::NotAsked },
+        ended: Vec::new(),
+        displaced: Vec::new(),
+        evicted: Vec::new(),
     }
 }

@@ -3,17 +3,17 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::admission::{Acquire, DenyReason, admit};
+use super::admission::{Acquire, Denied, DenyReason, Grant, admit};
 use super::command::StoreCommand;
 use super::end::{end_sessions, linger, release};
 use super::lapsed::remove_lapsed_at;
 use super::listing::list;
-use super::outcome::{ApplyResult, EndReason, EndedSession, GrantDetails, Liveness, Outcome, SlotUsage, StoreError};
+use super::outcome::{ApplyResult, GrantDetails, Liveness, Outcome, SlotUsage, StoreError};
 use super::policy::AdmissionPolicy;
-use super::record::{SessionRecord, SessionStatus, UserRecord};
+use super::record::UserRecord;
 use super::renewal::{Renewal, renew};
 use super::slots::Slots;
-use crate::id::{NodeId, SessionId, UserId};
+use crate::id::{NodeId, UserId};
 
 /// Applies a command to the record of its user. `user` is the user whose record it is: the key that the store read it with.
 ///
@@ -41,35 +41,17 @@ pub fn apply(
     let outcome = match command {
         StoreCommand::Acquire { session, limit, at, options, .. } => {
             let acquire = Acquire { session: *session, token_limit: *limit, options: options.as_deref(), at: *at };
-            let lingering = lingering(record);
             match admit(record, acquire, policy, &liveness) {
-                Ok(grant) => {
-                    displaced = displaced_among(lingering, record, || {
-                        if grant.is_resumed {
-                            EndReason::Resumed
-                        } else {
-                            let by = record.session(*session).and_then(SessionRecord::display_name);
-                            EndReason::TakenOver(by.cloned())
-                        }
-                    });
-                    ended = grant.ended;
-                    let details =
-                        GrantDetails { limit: grant.limit, linger: grant.linger, is_resumed: grant.is_resumed };
-                    Outcome::Granted { slots: grant.slots, grant: options.is_some().then(|| Box::new(details)) }
+                Ok(Grant { slots, limit, linger, slot, since, resume, ended: live, displaced: lingering, evicted }) => {
+                    (ended, displaced) = (live, lingering);
+                    let details = || GrantDetails { limit, linger, slot, since, resume, evicted: evicted.into() };
+                    Outcome::Granted { slots, grant: options.is_some().then(|| Box::new(details())) }
                 }
-                Err(denied) => {
-                    let is_device_full = match denied.reason {
-                        DenyReason::NodeDead => {
-                            return ApplyResult { outcome: REJECTED, ended, lapsed, displaced };
-                        }
-                        DenyReason::DeviceFull => true,
-                        DenyReason::LimitReached => false,
-                    };
-                    Outcome::Denied(options.is_some().then(|| {
-                        let usage = list(record, *limit, policy, SlotUsage::MAX_SHOWN);
-                        Box::new(SlotUsage { is_device_full, free_at: denied.free_at, ..usage })
-                    }))
-                }
+                Err(Denied { reason: DenyReason::NodeDead, .. }) => REJECTED,
+                Err(denied) => Outcome::Denied(options.is_some().then(|| {
+                    let usage = list(record, *limit, policy, SlotUsage::MAX_SHOWN);
+                    Box::new(SlotUsage { denied: Some(denied.reason), free_at: denied.free_at, ..usage })
+                })),
             }
         }
         StoreCommand::Release { session, .. } => {
@@ -86,10 +68,8 @@ pub fn apply(
             Outcome::Listed(Box::new(list(record, *limit, policy, max)))
         }
         StoreCommand::EndSessions { session, target, reason, .. } => {
-            let lingering = lingering(record);
             let result = end_sessions(record, *session, *target, reason, policy);
-            ended = result.ended;
-            displaced = displaced_among(lingering, record, || reason.clone());
+            (ended, displaced) = (result.ended, result.displaced);
             // A record has at most 1024 sessions.
             let before = u16::try_from(result.before).unwrap_or(u16::MAX);
             Outcome::Ended { sessions: result.sessions, before, slots: result.slots }
@@ -103,21 +83,6 @@ pub fn apply(
         }
     };
     ApplyResult { outcome, ended, lapsed, displaced }
-}
-
-/// Those of the sessions, which lingered before the command, that have no slot any more. A session that resumes another has
-/// its slot, under its own id.
-fn displaced_among(
-    lingering: Vec<SessionId>,
-    record: &UserRecord,
-    reason: impl Fn() -> EndReason,
-) -> Vec<EndedSession> {
-    let gone = lingering.into_iter().filter(|&session| record.session(session).is_none());
-    gone.map(|session| EndedSession { session, reason: reason() }).collect()
-}
-
-fn lingering(record: &UserRecord) -> Vec<SessionId> {
-    record.sessions().iter().filter(|entry| entry.status != SessionStatus::Live).map(|entry| entry.session).collect()
 }
 
 /// The answer to a command that must not be applied.

@@ -78,7 +78,7 @@ pub enum StoreCommand {
         /// The time of the request.
         at: Timestamp,
     },
-    /// Asks whether the session may go on with another credential of its user. Changes nothing.
+    /// Asks whether the session may go on with another credential of its user. Changes only the claim that its slot shows.
     Renew {
         /// The user.
         user: UserId,
@@ -169,8 +169,8 @@ pub enum KnownToken {
 /// The sessions that [`StoreCommand::EndSessions`] ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndTarget {
-    /// This one, and with it the other sessions of its slot: those of the same device, if devices are counted. Of a slot that
-    /// the asker shares, this one alone.
+    /// This one, named by its id or by its slot, and with it the other sessions of its slot: those of the same device, if
+    /// devices are counted. Of a slot that the asker shares, this one alone.
     One(SessionId),
     /// All sessions of the user.
     All,
@@ -196,6 +196,8 @@ pub struct AcquireOptions {
     pub new_resume_key: Option<ResumeKey>,
     /// The sessions to evict if no slot is free.
     pub evict: Option<Evict>,
+    /// Whether to deny the session a slot if it cannot resume the one that it wants to.
+    pub must_resume: bool,
 }
 
 /// The sessions that a client chooses to evict if its user has no free slot.
@@ -203,7 +205,8 @@ pub struct AcquireOptions {
 pub enum Evict {
     /// The sessions of the oldest slots.
     Oldest,
-    /// The sessions that share a slot with these, in this order. If the policy does not let clients choose, no live session
+    /// The sessions that share a slot with these, in this order. A session is named by its id, or by its slot
+    /// ([`SessionRecord::is_named`](super::SessionRecord::is_named)). If the policy does not let clients choose, no live session
     /// is evicted: neither these nor, instead of them, the oldest.
     Sessions(Box<[SessionId]>),
     /// None. Not even if the policy evicts the oldest, and no lingering slot is freed either.

@@ -4,9 +4,9 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::command::{EndTarget, KnownToken};
-use super::outcome::{EndReason, EndedSession};
+use super::outcome::{EndReason, EndedSession, SessionNames};
 use super::policy::AdmissionPolicy;
-use super::record::{SessionRecord, SessionStatus, UserRecord};
+use super::record::{FormerEnd, SessionRecord, SessionStatus, UserRecord};
 use super::slots::Slots;
 use crate::id::SessionId;
 use crate::time::Timestamp;
@@ -19,6 +19,8 @@ pub struct EndResult {
     pub sessions: Box<[SessionId]>,
     /// The live ones among them. Each has to be told.
     pub ended: Vec<EndedSession>,
+    /// Those that only lingered. Nobody has to be told: their clients are gone.
+    pub displaced: Vec<EndedSession>,
     /// The slots that the user held before.
     pub before: u32,
     /// The slots that the user holds now.
@@ -72,32 +74,36 @@ pub fn end_sessions(
     };
     let may_end = !matches!(reason, EndReason::ByUser(_)) || record.session(asker).is_some();
     sessions.retain(|&session| may_end && session != asker);
-    let mut ended = Vec::new();
+    let mut removed = Vec::new();
+    let named;
+    let reason = if *reason == EndReason::ByUser(None) {
+        named = EndReason::ByUser(record.session(asker).and_then(SessionNames::from_record));
+        &named
+    } else {
+        reason
+    };
     if !matches!(target, EndTarget::Excess { dry_run: true, .. }) {
-        let named;
-        let reason = if *reason == EndReason::ByUser(None) {
-            named = EndReason::ByUser(record.session(asker).and_then(SessionRecord::display_name).cloned());
-            &named
-        } else {
-            reason
-        };
-        remove(record, &sessions, reason, &mut ended);
+        removed = remove(record, &sessions);
     }
-    EndResult { sessions: sessions.into(), ended, before, slots: Slots::count_in(record, policy.count_by) }
+    let slots = Slots::count_in(record, policy.count_by);
+    let (ended, displaced) = split_by_status(&removed, reason);
+    EndResult { sessions: sessions.into(), ended, displaced, before, slots }
 }
 
-/// Removes these sessions from the record. The live ones are added to `ended`.
-pub(super) fn remove(
-    record: &mut UserRecord,
-    sessions: &[SessionId],
-    reason: &EndReason,
-    ended: &mut Vec<EndedSession>,
-) {
-    record.sessions_mut().retain(|entry| {
-        let is_removed = sessions.contains(&entry.session);
-        if is_removed && entry.status == SessionStatus::Live {
-            ended.push(EndedSession { session: entry.session, reason: reason.clone() });
-        }
-        !is_removed
-    });
+/// Removes these sessions from the record, which remembers that their slots were taken. Returns what was removed.
+pub(super) fn remove(record: &mut UserRecord, sessions: &[SessionId]) -> Vec<SessionRecord> {
+    let removed: Vec<_> = record.sessions_mut().extract_if(.., |entry| sessions.contains(&entry.session)).collect();
+    for entry in &removed {
+        record.remember(entry, FormerEnd::Taken);
+    }
+    removed
+}
+
+/// The live ones of these sessions, which have to be told the reason, and those that only lingered.
+pub(super) fn split_by_status(removed: &[SessionRecord], reason: &EndReason) -> (Vec<EndedSession>, Vec<EndedSession>) {
+    let of = |is_live: bool| {
+        let removed = removed.iter().filter(|entry| (entry.status == SessionStatus::Live) == is_live);
+        removed.map(|entry| EndedSession { session: entry.session, reason: reason.clone() }).collect()
+    };
+    (of(true), of(false))
 }

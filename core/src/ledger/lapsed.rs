@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::outcome::Liveness;
-use super::record::{SessionRecord, SessionStatus, UserRecord};
+use super::record::{FormerEnd, SessionRecord, SessionStatus, UserRecord};
 use crate::id::{NodeId, SessionId};
 use crate::time::Timestamp;
 
@@ -24,15 +24,11 @@ pub(super) fn remove_lapsed_at(
     now: Option<Timestamp>,
     liveness: &impl Fn(NodeId) -> Liveness,
 ) -> Vec<SessionId> {
-    let mut lapsed = Vec::new();
-    record.sessions_mut().retain_mut(|entry| {
-        let stays = stays(entry, now, liveness);
-        if !stays {
-            lapsed.push(entry.session);
-        }
-        stays
-    });
-    lapsed
+    let lapsed: Vec<_> = record.sessions_mut().extract_if(.., |entry| !stays(entry, now, liveness)).collect();
+    for entry in &lapsed {
+        record.remember(entry, FormerEnd::Expired);
+    }
+    lapsed.into_iter().map(|entry| entry.session).collect()
 }
 
 /// Whether the session has not lapsed. Lets it linger if its node is dead.

@@ -26,7 +26,7 @@ pub fn list(record: &UserRecord, token_limit: Option<SlotLimit>, policy: &Admiss
         slots: slots.count(),
         sessions: record.sessions().iter().take(max).cloned().collect(),
         free_at: slots.free_at(limit.slots()),
-        is_device_full: false,
+        denied: None,
         client_choice: policy.client_choice && limit.slots() > 0,
     }
 }

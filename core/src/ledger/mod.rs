@@ -46,8 +46,9 @@ pub use lapsed::remove_lapsed;
 pub use limit::{SlotLimit, SlotLimitError};
 pub use listing::{count, list};
 pub use outcome::{
-    ApplyResult, EndReason, EndedSession, GrantDetails, Liveness, Outcome, RenewalDenied, SlotUsage, StoreError,
+    ApplyResult, EndReason, EndedSession, EvictedSession, GrantDetails, Liveness, NotResumed, Outcome, RenewalDenied,
+    Resumption, SessionNames, SlotUsage, StoreError,
 };
 pub use policy::{AdmissionPolicy, CountBy, LimitSource, UserOverrides, WhenFull};
-pub use record::{ClientInfo, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord};
+pub use record::{ClientInfo, FormerEnd, FormerSlot, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord};
 pub use renewal::{Renewal, renew};

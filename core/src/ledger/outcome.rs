@@ -5,10 +5,13 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
+use super::admission::DenyReason;
+use serde::{Deserialize, Serialize};
+
 use super::limit::SlotLimit;
 use super::policy::LimitSource;
-use super::record::SessionRecord;
-use crate::id::{DisplayName, SessionId};
+use super::record::{FormerEnd, SessionRecord};
+use crate::id::{DisplayName, SessionId, SlotId};
 use crate::time::Timestamp;
 
 /// The answer to a [`StoreCommand`](super::StoreCommand).
@@ -71,14 +74,97 @@ impl Outcome {
 }
 
 /// The details of a grant, for a client that asked with [`AcquireOptions`](super::AcquireOptions).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantDetails {
     /// The limit in force.
     pub limit: SlotLimit,
     /// The grace period of the slot after its session is lost.
     pub linger: Duration,
-    /// Whether the session took over a slot with the resume token that it showed.
-    pub is_resumed: bool,
+    /// The slot.
+    pub slot: SlotId,
+    /// When the slot was taken, by the clock of the node that did.
+    pub since: Timestamp,
+    /// What became of the resume token that the client showed.
+    pub resume: Resumption,
+    /// The sessions that were ended for this one, also those that only lingered.
+    pub evicted: Box<[EvictedSession]>,
+}
+
+/// What became of the resume token that a client showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Resumption {
+    /// The client showed none.
+    NotAsked,
+    /// The session took over the slot of the token.
+    Resumed,
+    /// No slot has the token any more, or not for this device.
+    Failed(NotResumed),
+}
+
+/// Why a resume token gives no slot. In JSON a word in lower case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NotResumed {
+    /// The grace period of its slot ended.
+    Expired,
+    /// Another session took its slot, or another session or the operator ended it.
+    Taken,
+    /// It never was the token of a slot of this user and device, or the record does not remember it.
+    Unknown,
+}
+
+impl NotResumed {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::Expired, Self::Taken, Self::Unknown];
+}
+
+impl From<Option<FormerEnd>> for NotResumed {
+    fn from(end: Option<FormerEnd>) -> Self {
+        match end {
+            Some(FormerEnd::Expired) => Self::Expired,
+            Some(FormerEnd::Taken) => Self::Taken,
+            None => Self::Unknown,
+        }
+    }
+}
+
+/// A session that was ended for another one, as that one is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvictedSession {
+    /// The slot that it had.
+    pub slot: SlotId,
+    /// What the session calls itself.
+    pub names: Option<Box<SessionNames>>,
+}
+
+/// What a session calls itself, for people. At least one of the two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionNames {
+    /// The device, if the client named one.
+    pub device: Option<DisplayName>,
+    /// The label, if the client gave one.
+    pub label: Option<DisplayName>,
+}
+
+impl SessionNames {
+    /// These names. `None` if there is neither.
+    #[must_use]
+    pub fn new(device: Option<&DisplayName>, label: Option<&DisplayName>) -> Option<Box<Self>> {
+        let is_named = device.is_some() || label.is_some();
+        is_named.then(|| Box::new(Self { device: device.cloned(), label: label.cloned() }))
+    }
+
+    /// The names of this session. `None` if it has none.
+    #[must_use]
+    pub fn from_record(record: &SessionRecord) -> Option<Box<Self>> {
+        Self::new(record.device(), record.label())
+    }
+
+    /// What to call the session: its label, or else its device.
+    #[must_use]
+    pub fn display_name(&self) -> Option<&DisplayName> {
+        self.label.as_ref().or(self.device.as_ref())
+    }
 }
 
 /// How many slots a user holds of how many, and the sessions that hold them, as the ledger has them.
@@ -94,8 +180,8 @@ pub struct SlotUsage {
     pub sessions: Box<[SessionRecord]>,
     /// When a slot becomes free by itself, if that is known.
     pub free_at: Option<Timestamp>,
-    /// Whether the device has as many sessions as it may. Then the limit is not what denies the session.
-    pub is_device_full: bool,
+    /// Why a session was denied. `None` if this is no denial.
+    pub denied: Option<DenyReason>,
     /// Whether a client may choose sessions to evict.
     pub client_choice: bool,
 }
@@ -131,15 +217,34 @@ pub struct EndedSession {
 /// Why a session lost its slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndReason {
-    /// Another session of its user took the slot. With the label or device of that session.
-    TakenOver(Option<DisplayName>),
-    /// Another session of its user ended it. With the label or device of that session, which [`apply`](super::apply())
-    /// fills in.
-    ByUser(Option<DisplayName>),
+    /// Another session of its user took the slot. With the names of that session.
+    TakenOver(Option<Box<SessionNames>>),
+    /// Another session of its device took its place, because the device had as many sessions as it may. With the names of that
+    /// session.
+    DeviceFull(Option<Box<SessionNames>>),
+    /// Another session of its user ended it. With the names of that session, which [`apply`](super::apply()) fills in.
+    ByUser(Option<Box<SessionNames>>),
     /// The operator ended it.
     ByOperator,
+    /// The operator lowered the limit of the user, and enforced it.
+    LimitLowered,
+    /// The user may hold no session any more: the operator has enforced a limit of 0.
+    Banned,
     /// Its client resumed it on another connection.
     Resumed,
+    /// A client resumed it on another connection, as one did a moment before. So two clients have its resume token.
+    Contested,
+}
+
+impl EndReason {
+    /// The names of the session that took the slot or ended the session.
+    #[must_use]
+    pub fn names(&self) -> Option<&SessionNames> {
+        match self {
+            Self::TakenOver(names) | Self::DeviceFull(names) | Self::ByUser(names) => names.as_deref(),
+            Self::ByOperator | Self::LimitLowered | Self::Banned | Self::Resumed | Self::Contested => None,
+        }
+    }
 }
 
 /// Why a session may not go on with another credential. It keeps the slot, and the credential that it has.

@@ -6,7 +6,8 @@ use core::time::Duration;
 
 use thiserror::Error;
 
-use crate::id::{DisplayName, SessionId};
+use super::limit::SlotLimit;
+use crate::id::{DisplayName, SessionId, SlotId};
 use crate::resume_token::ResumeKey;
 use crate::time::Timestamp;
 
@@ -16,6 +17,8 @@ mod encoding;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserRecord {
     sessions: Vec<SessionRecord>,
+    /// Oldest first. At most [`UserRecord::MAX_FORMER`].
+    former: Vec<FormerSlot>,
 }
 
 /// One session that holds a slot of its user. If devices are counted, the sessions of one device share a slot.
@@ -23,8 +26,12 @@ pub struct UserRecord {
 pub struct SessionRecord {
     /// The session.
     pub session: SessionId,
-    /// When the session took its slot, by the clock of its node.
+    /// The name of its slot, which a session that resumes it takes over.
+    pub slot: SlotId,
+    /// When the slot was taken, by the clock of its node.
     pub since: Timestamp,
+    /// The limit that the session's token claims, if it claims one.
+    pub claim: Option<SlotLimit>,
     /// Whether the session is live or lingers.
     pub status: SessionStatus,
     /// What the client said about itself, if it did.
@@ -72,12 +79,33 @@ pub struct Resumable {
     pub key: ResumeKey,
     /// The grace period after the session is lost, in whole milliseconds, at most about 49 days.
     pub linger: Duration,
+    /// When the slot last moved from a live session to another connection that showed the token.
+    pub moved_at: Option<Timestamp>,
+}
+
+/// A slot that its user does not have any more, although its client may still show the resume token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FormerSlot {
+    /// The first bytes of its [`ResumeKey`]. Who guesses them only learns how the slot ended.
+    pub key_prefix: [u8; 8],
+    /// How it ended.
+    pub end: FormerEnd,
+}
+
+/// How a slot ended that could have been resumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FormerEnd {
+    /// Its grace period ended.
+    Expired,
+    /// Another session took it, or another session or the operator ended it.
+    Taken,
 }
 
 /// The version of the encoding that is written.
-const VERSION: u8 = 2;
-/// The version before it, which is still read.
+const VERSION: u8 = 3;
+/// The versions before it, which are still read.
 const VERSION_1: u8 = 1;
+const VERSION_2: u8 = 2;
 
 /// Why bytes are not a [`UserRecord`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -86,7 +114,7 @@ pub enum RecordError {
     #[error("the record is empty")]
     Empty,
     /// Written by another version of this software.
-    #[error("the record has version {0}, this server reads versions {VERSION_1} and {VERSION}")]
+    #[error("the record has version {0}, this server reads versions {VERSION_1} to {VERSION}")]
     Version(u8),
     /// Not a whole number of sessions.
     #[error("the record is cut off")]
@@ -106,7 +134,13 @@ impl SessionRecord {
     /// A live session without client information.
     #[must_use]
     pub const fn new(session: SessionId, since: Timestamp) -> Self {
-        Self { session, since, status: SessionStatus::Live, client: None }
+        Self { session, slot: SlotId::new(session), since, claim: None, status: SessionStatus::Live, client: None }
+    }
+
+    /// Whether a client means this session by the id: that of the session, or the name of its slot.
+    #[must_use]
+    pub fn is_named(&self, id: SessionId) -> bool {
+        self.session == id || self.slot.first_session() == id
     }
 
     /// The device, if the client named one.
@@ -143,6 +177,9 @@ impl UserRecord {
     /// The most sessions in one record, whatever is configured. It keeps records small.
     pub const MAX_SESSIONS: usize = 1024;
 
+    /// The most slots that the record remembers although the user does not have them any more.
+    pub const MAX_FORMER: usize = 8;
+
     /// A record of these sessions, oldest first.
     ///
     /// # Errors
@@ -157,7 +194,7 @@ impl UserRecord {
         if sessions.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(RecordError::DuplicateSession);
         }
-        Ok(Self { sessions: entries })
+        Ok(Self { sessions: entries, former: Vec::new() })
     }
 
     /// The sessions, oldest first. Some may have lapsed, see [`remove_lapsed`](super::remove_lapsed).
@@ -175,6 +212,34 @@ impl UserRecord {
     /// The sessions, for the rule to change.
     pub(crate) const fn sessions_mut(&mut self) -> &mut Vec<SessionRecord> {
         &mut self.sessions
+    }
+
+    /// The slots that the user does not have any more, as far as the record remembers them: the last
+    /// [`UserRecord::MAX_FORMER`]. A record without sessions is deleted, and forgets them.
+    #[must_use]
+    pub fn former(&self) -> &[FormerSlot] {
+        &self.former
+    }
+
+    /// The same record, with these former slots. If there are more than [`UserRecord::MAX_FORMER`], the last ones.
+    #[must_use]
+    pub fn with_former(mut self, former: &[FormerSlot]) -> Self {
+        self.former = former[former.len().saturating_sub(Self::MAX_FORMER)..].to_vec();
+        self
+    }
+
+    /// Remembers how the slot of a session ended that is removed, if its client could have resumed it.
+    pub(crate) fn remember(&mut self, removed: &SessionRecord, end: FormerEnd) {
+        let Some(Resumable { key, .. }) = removed.resumable() else { return };
+        if self.former.len() == Self::MAX_FORMER {
+            self.former.remove(0);
+        }
+        self.former.push(FormerSlot { key_prefix: key.prefix(), end });
+    }
+
+    /// How the slot with this key ended, if the record remembers it.
+    pub(crate) fn former_end(&self, key: &ResumeKey) -> Option<FormerEnd> {
+        self.former.iter().rev().find(|former| former.key_prefix == key.prefix()).map(|former| former.end)
     }
 
     /// Whether no session is left. Then the store can delete the record.

@@ -24,16 +24,20 @@ pub struct Renewal<'a> {
 /// A credential with which the session could not have been admitted to its slot does not extend it. Otherwise one borrowed
 /// credential would put a device into the slot of another for good.
 ///
+/// A permitted renewal puts the new claim into the record, for those who look at it. It counts for no other session.
+///
 /// # Errors
 /// [`RenewalDenied`] if the limit in force for the credential is 0, or if it names another device than the slot has.
-pub fn renew(record: &UserRecord, renewal: Renewal<'_>, policy: &AdmissionPolicy) -> Result<u32, RenewalDenied> {
+pub fn renew(record: &mut UserRecord, renewal: Renewal<'_>, policy: &AdmissionPolicy) -> Result<u32, RenewalDenied> {
     if policy.limit_for(renewal.token_limit).0.slots() == 0 {
         return Err(RenewalDenied::Banned);
     }
     // A session that lost its slot is about to hear of that.
-    let own = record.session(renewal.session);
-    if renewal.device.is_some() && own.is_some_and(|own| own.device() != renewal.device) {
-        return Err(RenewalDenied::AnotherDevice);
+    if let Some(own) = record.sessions_mut().iter_mut().find(|entry| entry.session == renewal.session) {
+        if renewal.device.is_some() && own.device() != renewal.device {
+            return Err(RenewalDenied::AnotherDevice);
+        }
+        own.claim = renewal.token_limit;
     }
     Ok(Slots::count_in(record, policy.count_by))
 }

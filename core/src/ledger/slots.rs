@@ -63,12 +63,15 @@ impl<'a> Slots<'a> {
         self.0.iter().find(|slot| slot.device == Some(device))
     }
 
-    /// The sessions that end together if `session` is ended by `asker`: those of its slot. In a slot that the asker shares,
-    /// `session` alone, because the asker keeps the slot.
-    pub(super) fn ended_with(&self, session: SessionId, asker: SessionId) -> Vec<SessionId> {
-        match self.0.iter().find(|slot| slot.is_held_by(session)) {
+    /// The sessions that end together if the one that `id` names is ended by `asker`: those of its slot. In a slot that the
+    /// asker shares, that one alone, because the asker keeps the slot.
+    pub(super) fn ended_with(&self, id: SessionId, asker: SessionId) -> Vec<SessionId> {
+        match self.0.iter().find(|slot| slot.is_named(id)) {
             None => Vec::new(),
-            Some(slot) if slot.is_held_by(asker) => [session].into(),
+            Some(slot) if slot.is_held_by(asker) => {
+                let named = slot.sessions.iter().filter(|entry| entry.is_named(id));
+                named.map(|entry| entry.session).collect()
+            }
             Some(slot) => slot.sessions.iter().map(|entry| entry.session).collect(),
         }
     }
@@ -93,9 +96,9 @@ impl<'a> Slots<'a> {
         match choice {
             Some(Evict::Sessions(sessions)) if policy.client_choice => {
                 for &session in sessions {
-                    let chosen = self.0.iter().find(|slot| slot.is_held_by(session)).filter(is_left);
+                    let chosen = self.0.iter().find(|slot| slot.is_named(session)).filter(is_left);
                     if let Some(chosen) = chosen
-                        && !victims.iter().any(|victim| victim.is_held_by(session))
+                        && !victims.iter().any(|victim| victim.is_named(session))
                     {
                         victims.push(chosen);
                     }
@@ -137,6 +140,10 @@ impl<'a> Slot<'a> {
 
     fn is_held_by(&self, session: SessionId) -> bool {
         self.sessions.iter().any(|entry| entry.session == session)
+    }
+
+    fn is_named(&self, id: SessionId) -> bool {
+        self.sessions.iter().any(|entry| entry.is_named(id))
     }
 
     /// When the slot becomes free by itself. `None` if one of its sessions is live.

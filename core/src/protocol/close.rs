@@ -43,11 +43,16 @@ pub enum CloseReason {
     Evicted,
     /// The client resumed the session on another connection.
     Resumed,
+    /// The client was denied a slot and told that it may choose a session to evict, and it did not in time. It comes back
+    /// when the person asks for it.
+    NotChosen,
+    /// Another client resumed the session, as one did a moment before: two clients have its resume token.
+    Contested,
 }
 
 impl CloseReason {
     /// Every reason, in the order of its code.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Bye,
         Self::ShuttingDown,
         Self::ProtocolError,
@@ -60,9 +65,11 @@ impl CloseReason {
         Self::TryAgainLater,
         Self::NotAuthenticated,
         Self::TokenExpired,
+        Self::NotChosen,
         Self::PeerSilent,
         Self::Evicted,
         Self::Resumed,
+        Self::Contested,
     ];
 
     /// Every reason with this close code: none for a code that this protocol does not use.
@@ -211,10 +218,18 @@ impl CloseReason {
             Self::TokenExpired => row(
                 4402,
                 "Token has expired",
-                Released,
+                Kept,
                 WithFreshToken,
                 "authenticate again with a fresh token",
                 "the token has expired",
+            ),
+            Self::NotChosen => row(
+                4403,
+                "No session was chosen in time",
+                Released,
+                Never,
+                "connect again when the person asks for it",
+                "a client that was denied a slot did not authenticate again within `choose_within_ms`",
             ),
             Self::PeerSilent => row(
                 4408,
@@ -239,6 +254,14 @@ impl CloseReason {
                 Never,
                 "this connection is not needed any more",
                 "the session continues on another connection",
+            ),
+            Self::Contested => row(
+                4411,
+                "Two clients resume the same session",
+                Lost,
+                Never,
+                "another client has the same resume token, so sign in without it",
+                "within 10 seconds the session was resumed a second time while it was live: two clients have its token",
             ),
         }
     }

@@ -4,16 +4,28 @@ use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use core::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::UserIdError;
-use crate::ledger::{EndReason, SlotLimit, StoreError};
+use crate::ledger::{EndReason, NotResumed, SessionNames, StoreError};
 
 /// Why an `AUTHENTICATE` failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthenticateFailure {
     /// The user holds as many slots as the limit allows.
     LimitReached,
+    /// The user may hold no session: the limit is 0. To a client that sends plain strings it is [`Self::LimitReached`].
+    Banned,
     /// The device has as many sessions as it may.
     DeviceFull,
+    /// A session that the client chose to evict is not there any more, and no slot is free.
+    Gone,
+    /// The session cannot be resumed, and the client wants no other slot.
+    NotResumed(NotResumed),
+    /// The object of the `AUTHENTICATE` is invalid.
+    BadOptions(AuthenticateOptionsError),
+    /// The session has its slot, and a credential that needs no renewal.
+    AlreadyAuthenticated,
     /// The credential was rejected.
     Credential(CredentialError),
     /// The credential is valid, but this session belongs to another user.
@@ -128,7 +140,7 @@ impl TokenError {
             Self::NoUser => "Token does not say who its user is",
             Self::Limit => "The limit that the token claims is neither a whole number from 0 to 1024 nor \"unlimited\"",
             Self::Device => {
-                "The device that the token names is not a string of 1 to 64 bytes without control characters"
+                "The device that the token names is not a string of 1 to 64 characters without control characters"
             }
             Self::NoDevice => "Token does not say which device it is for",
         }
@@ -218,21 +230,38 @@ pub enum AuthenticateOptionsError {
     Resume,
     /// `evict` is not `"oldest"`, `"nobody"` or a list of sessions.
     Evict,
+    /// `if_not_resumed` is neither `"refuse"` nor `"acquire"`.
+    IfNotResumed,
 }
 
 impl AuthenticateOptionsError {
     /// Every error.
-    pub const ALL: [Self; 5] = [Self::UserAndToken, Self::Device, Self::Label, Self::Resume, Self::Evict];
+    pub const ALL: [Self; 6] =
+        [Self::UserAndToken, Self::Device, Self::Label, Self::Resume, Self::Evict, Self::IfNotResumed];
+
+    /// The field that is wrong.
+    #[must_use]
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::UserAndToken => "token",
+            Self::Device => "device",
+            Self::Label => "label",
+            Self::Resume => "resume",
+            Self::Evict => "evict",
+            Self::IfNotResumed => "if_not_resumed",
+        }
+    }
 
     /// What a client is told.
     #[must_use]
     pub const fn message(self) -> &'static str {
         match self {
             Self::UserAndToken => "AUTHENTICATE takes a user or a token, not both",
-            Self::Device => "device must be a string of 1 to 64 bytes without control characters",
-            Self::Label => "label must be a string of 1 to 64 bytes without control characters",
+            Self::Device => "device must be a string of 1 to 64 characters without control characters",
+            Self::Label => "label must be a string without control characters, and not empty",
             Self::Resume => "resume must be a token from an earlier grant, 64 hexadecimal digits",
-            Self::Evict => "evict must be \"oldest\", \"nobody\" or a list of 1 to 100 session ids",
+            Self::Evict => "evict must be \"oldest\", \"nobody\" or a list of 1 to 100 ids of slots or sessions",
+            Self::IfNotResumed => "if_not_resumed must be \"refuse\" or \"acquire\"",
         }
     }
 }
@@ -243,7 +272,14 @@ impl AuthenticateFailure {
     pub fn message(&self) -> Cow<'_, str> {
         match self {
             Self::LimitReached => "User has reached connection limit, no more connections allowed".into(),
+            Self::Banned => "This user may hold no session".into(),
             Self::DeviceFull => "This device has as many sessions as one may".into(),
+            Self::Gone => "A session that was to be evicted is not there any more".into(),
+            Self::NotResumed(NotResumed::Expired) => "Cannot resume: the grace period of the session is over".into(),
+            Self::NotResumed(NotResumed::Taken) => "Cannot resume: the slot of the session was taken away".into(),
+            Self::NotResumed(NotResumed::Unknown) => "Cannot resume: no session has this token".into(),
+            Self::BadOptions(error) => error.message().into(),
+            Self::AlreadyAuthenticated => RequestError::ALREADY_AUTHENTICATED.into(),
             Self::Credential(error) => error.message().into(),
             Self::NotChecked => "The credential cannot be checked now, try again later".into(),
             Self::AnotherUser => "This session belongs to another user".into(),
@@ -254,13 +290,17 @@ impl AuthenticateFailure {
         }
     }
 
-    /// The failure as a code for programs. `limit` is the limit in force, if it is known.
+    /// The failure as a code for programs.
     #[must_use]
-    pub fn code(&self, limit: Option<SlotLimit>) -> &'static str {
+    pub const fn code(&self) -> &'static str {
         match self {
-            Self::LimitReached if limit.is_some_and(|limit| limit.slots() == 0) => "banned",
             Self::LimitReached => "limit_reached",
+            Self::Banned => "banned",
             Self::DeviceFull => "device_full",
+            Self::Gone => "gone",
+            Self::NotResumed(_) => "not_resumed",
+            Self::BadOptions(_) => "bad_request",
+            Self::AlreadyAuthenticated => "already_authenticated",
             Self::Credential(_) => "credential_refused",
             Self::NotChecked => "not_checked",
             Self::AnotherUser => "another_user",
@@ -274,10 +314,21 @@ impl AuthenticateFailure {
     #[must_use]
     pub fn from_message(message: Box<str>) -> Self {
         let tokens = TokenError::ALL.map(CredentialError::Token);
-        let plain = [Self::LimitReached, Self::DeviceFull, Self::NotChecked, Self::StoreTimedOut];
+        let plain = [
+            Self::LimitReached,
+            Self::Banned,
+            Self::DeviceFull,
+            Self::Gone,
+            Self::AlreadyAuthenticated,
+            Self::NotChecked,
+            Self::StoreTimedOut,
+            Self::AnotherUser,
+            Self::AnotherDevice,
+        ];
         plain
             .into_iter()
-            .chain([Self::AnotherUser, Self::AnotherDevice])
+            .chain(NotResumed::ALL.map(Self::NotResumed))
+            .chain(AuthenticateOptionsError::ALL.map(Self::BadOptions))
             .chain(StoreError::ALL.map(Self::Store))
             .chain(CredentialError::OPEN.into_iter().chain(tokens).map(Self::Credential))
             .find(|known| known.message() == *message)
@@ -311,6 +362,7 @@ impl RequestError {
     ];
 
     const UNKNOWN_TYPE: &str = "No such event type ";
+    const ALREADY_AUTHENTICATED: &str = "This session is already authenticated";
 
     /// The error for an unknown type. Cuts the type to [`RequestError::SHOWN_CHARS`].
     #[must_use]
@@ -333,7 +385,7 @@ impl RequestError {
             Self::BadSessionId => "END_SESSION needs the id of a session as its payload, 32 hexadecimal digits",
             Self::NoSuchSession => "This user has no such session",
             Self::OwnSession => "A session ends itself with BYE",
-            Self::AlreadyAuthenticated => "This session is already authenticated",
+            Self::AlreadyAuthenticated => Self::ALREADY_AUTHENTICATED,
             Self::NotAuthenticated => "This session is not authenticated",
             Self::RequestPending => "The last message is not answered yet",
             Self::BinaryMessage => "Binary messages are not supported",
@@ -344,6 +396,58 @@ impl RequestError {
             Self::StoreTimedOut => "The session store did not answer, try again later",
             Self::Other(words) => words,
         })
+    }
+
+    /// The error as a code for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotJson => "not_json",
+            Self::NotAnObject => "not_an_object",
+            Self::DuplicateKey => "duplicate_key",
+            Self::NoType => "no_type",
+            Self::TypeNotText => "type_not_text",
+            Self::UnknownType(_) => "unknown_type",
+            Self::UnwantedPayload => "unwanted_payload",
+            Self::BadOptions(_) => "bad_request",
+            Self::BadSessionId => "bad_session_id",
+            Self::NoSuchSession => "gone",
+            Self::OwnSession => "own_session",
+            Self::AlreadyAuthenticated => "already_authenticated",
+            Self::NotAuthenticated => "not_authenticated",
+            Self::RequestPending => "request_pending",
+            Self::BinaryMessage => "binary_message",
+            Self::ProtocolError => "protocol_error",
+            Self::InvalidUtf8 => "invalid_utf8",
+            Self::MessageTooBig => "message_too_big",
+            Self::Store(_) | Self::StoreTimedOut => "store_unavailable",
+            Self::Other(_) => "other",
+        }
+    }
+
+    /// The field of the message that is wrong, if it is one.
+    #[must_use]
+    pub const fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::NoType | Self::TypeNotText | Self::UnknownType(_) => Some("type"),
+            Self::UnwantedPayload | Self::BadSessionId => Some("payload"),
+            Self::BadOptions(error) => Some(error.field()),
+            Self::NotJson
+            | Self::NotAnObject
+            | Self::DuplicateKey
+            | Self::NoSuchSession
+            | Self::OwnSession
+            | Self::AlreadyAuthenticated
+            | Self::NotAuthenticated
+            | Self::RequestPending
+            | Self::BinaryMessage
+            | Self::ProtocolError
+            | Self::InvalidUtf8
+            | Self::MessageTooBig
+            | Self::Store(_)
+            | Self::StoreTimedOut
+            | Self::Other(_) => None,
+        }
     }
 
     /// The error with this message.
@@ -362,15 +466,50 @@ impl EndReason {
     /// What the client of the ended session is told.
     #[must_use]
     pub fn message(&self) -> Cow<'static, str> {
-        match self {
-            Self::TakenOver(Some(by)) => alloc::format!("{by} has taken the place of this session").into(),
-            Self::TakenOver(None) => "Another session of this user has taken the place of this one".into(),
-            Self::ByUser(Some(by)) => alloc::format!("{by} has ended this session").into(),
-            Self::ByUser(None) => "Another session of this user has ended this one".into(),
-            Self::ByOperator => "The operator has ended this session".into(),
-            Self::Resumed => "This session goes on on another connection".into(),
+        match (self, self.names().and_then(SessionNames::display_name)) {
+            (Self::TakenOver(_) | Self::DeviceFull(_), Some(by)) => {
+                alloc::format!("{by} has taken the place of this session").into()
+            }
+            (Self::TakenOver(_) | Self::DeviceFull(_), None) => {
+                "Another session of this user has taken the place of this one".into()
+            }
+            (Self::ByUser(_), Some(by)) => alloc::format!("{by} has ended this session").into(),
+            (Self::ByUser(_), None) => "Another session of this user has ended this one".into(),
+            (Self::ByOperator | Self::LimitLowered | Self::Banned, _) => "The operator has ended this session".into(),
+            (Self::Resumed | Self::Contested, _) => "This session goes on on another connection".into(),
         }
     }
+
+    /// The reason as a code for programs.
+    #[must_use]
+    pub const fn code(&self) -> EvictedCode {
+        match self {
+            Self::TakenOver(_) | Self::Resumed | Self::Contested => EvictedCode::Taken,
+            Self::DeviceFull(_) => EvictedCode::DeviceFull,
+            Self::ByUser(_) => EvictedCode::EndedByUser,
+            Self::ByOperator => EvictedCode::Operator,
+            Self::LimitLowered => EvictedCode::LimitLowered,
+            Self::Banned => EvictedCode::Banned,
+        }
+    }
+}
+
+/// Why a session was ended, as a code for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvictedCode {
+    /// Another session took the slot.
+    Taken,
+    /// Another session of the user ended this one.
+    EndedByUser,
+    /// The operator ended it.
+    Operator,
+    /// The operator has banned the user: the limit is 0 now.
+    Banned,
+    /// The operator has lowered the limit of the user.
+    LimitLowered,
+    /// Another session of its device took its place: the device had as many as it may.
+    DeviceFull,
 }
 
 /// Each prints its message.

@@ -3,7 +3,7 @@
 //! | direction | type | payload |
 //! |---|---|---|
 //! | server | `HELLO` | `"message from server"` |
-//! | client | `AUTHENTICATE` | the credential, a string; or an object with `user` or `token`, and the [options](AuthenticateOptions) `device`, `label`, `resume`, `evict` |
+//! | client | `AUTHENTICATE` | the credential, a string; or an object with `user` or `token`, and the [options](AuthenticateOptions) `device`, `label`, `resume`, `if_not_resumed`, `evict` |
 //! | server | `AUTHENTICATE_SUCCESS` | the user, `{"id":"…","connections":n}`; with [details](AuthenticateSuccessDetails) if the client sent an object |
 //! | server | `AUTHENTICATE_FAILURE` | the [reason](AuthenticateFailure) in words; with [details](AuthenticateFailureDetails) if the client sent an object |
 //! | client | `BYE` | `null`, or no payload |
@@ -12,10 +12,15 @@
 //! | server | `CHECK_CONNECTIONS_SUCCESS` | the user |
 //! | client | `LIST_SESSIONS` | `null`, or no payload |
 //! | server | `LIST_SESSIONS_SUCCESS` | the [sessions](SessionList) that hold the user's slots |
-//! | client | `END_SESSION` | the id of another session of the user |
+//! | client | `END_SESSION` | the slot, or the id, of another session of the user |
 //! | server | `END_SESSION_SUCCESS` | the user |
-//! | server | `EVICTED` | who ended the session, in words; then the server closes |
-//! | server | `ERROR` | the [error](RequestError) in words |
+//! | client | `PING` | `null`, or no payload |
+//! | server | `PONG` | `null` |
+//! | server | `EVICTED` | who ended the session, in words; with [details](EvictedDetails) to a client that speaks at length; then the server closes |
+//! | server | `ERROR` | the [error](RequestError) in words; with [details](ErrorDetails) to a client that speaks at length |
+//!
+//! A client *speaks at length* once it has sent an `AUTHENTICATE` with an object, or if it selected the subprotocol
+//! [`SUBPROTOCOL`]; then the `HELLO` is a [`Greeting`] too. Every other client gets the same bytes as from the first version.
 //!
 //! A user's id is a [`UserId`](crate::UserId). Every byte of it counts, so ids that look alike are different users, unless
 //! the server maps them to one. It answers with the id that counts. The [`CloseReason`] says whether a client reconnects.
@@ -24,15 +29,21 @@
 //! that server and client cannot disagree. Parsing is total: any text gives a message or an error, in time and space linear
 //! in its length.
 
+/// The name of the WebSocket subprotocol (RFC 6455 §1.9). A client that offers it reads the details of each message. A later
+/// version would have another name: a client offers those that it speaks, and the server selects the first that it knows.
+pub const SUBPROTOCOL: &str = "sessions.v1";
+
 mod request;
 mod reply;
 mod error;
 mod close;
 
 pub use close::{CloseReason, Reconnect};
-pub use error::{AuthenticateFailure, AuthenticateOptionsError, CredentialError, RequestError, TokenError};
+pub use error::{
+    AuthenticateFailure, AuthenticateOptionsError, CredentialError, EvictedCode, RequestError, TokenError,
+};
 pub use reply::{
-    AuthenticateFailureDetails, AuthenticateSuccessDetails, ServerMessage, ServerMessageError, SessionList,
-    SessionSummary, StatusWord, UserSummary,
+    AuthenticateFailureDetails, AuthenticateSuccessDetails, ErrorDetails, EvictedDetails, EvictedSummary, Greeting,
+    ServerMessage, ServerMessageError, SessionList, SessionSummary, StatusWord, UserSummary,
 };
 pub use request::{AuthenticateOptions, ClientMessage, Credential};

@@ -28,8 +28,10 @@ pub enum ClientMessage {
     CheckConnections,
     /// Asks for the sessions that hold the slots of the session's user.
     ListSessions,
-    /// Asks the server to end another session of the same user.
+    /// Asks the server to end another session of the same user, named by its id or by its slot.
     EndSession(SessionId),
+    /// Asks for a [`Pong`](super::ServerMessage::Pong), at any time. It never reaches the store.
+    Ping,
     /// Gives the slot back and asks the server to close.
     Bye,
 }
@@ -61,6 +63,17 @@ pub struct AuthenticateOptions {
     pub resume: Option<ResumeToken>,
     /// The sessions to evict if no slot is free.
     pub evict: Option<Evict>,
+    /// Whether to be denied a slot if the session cannot be resumed.
+    pub must_resume: bool,
+    /// Whether the label was longer than a [`DisplayName`], and was cut. Only the server sees that.
+    pub is_label_cut: bool,
+    /// The keys that this version does not know, at most [`AuthenticateOptions::MAX_IGNORED`]. Only the server sees them.
+    pub ignored: Box<[Box<str>]>,
+}
+
+impl AuthenticateOptions {
+    /// The most ignored keys that a client is told of.
+    pub const MAX_IGNORED: usize = 8;
 }
 
 impl Credential {
@@ -130,9 +143,10 @@ impl ClientMessage {
                 Value::Text(id) => SessionId::parse(&id).map(Self::EndSession).ok_or(RequestError::BadSessionId),
                 Value::Missing | Value::Null | Value::Object(_) | Value::Other => Err(RequestError::BadSessionId),
             },
-            "CHECK_CONNECTIONS" | "LIST_SESSIONS" | "BYE" if has_payload => Err(RequestError::UnwantedPayload),
+            "CHECK_CONNECTIONS" | "LIST_SESSIONS" | "PING" | "BYE" if has_payload => Err(RequestError::UnwantedPayload),
             "CHECK_CONNECTIONS" => Ok(Self::CheckConnections),
             "LIST_SESSIONS" => Ok(Self::ListSessions),
+            "PING" => Ok(Self::Ping),
             "BYE" => Ok(Self::Bye),
             unknown => Err(RequestError::unknown_type(unknown)),
         }
@@ -145,15 +159,26 @@ impl ClientMessage {
             (_, Field::Text(token)) => Credential::Token(token.into()),
             (_, _) => Credential::None,
         };
-        let name = |field: Field<'_>, error| match field {
-            Field::Missing | Field::Null => Ok(None),
-            Field::Text(text) => DisplayName::parse(&text).map(Some).ok_or(error),
-            Field::List(_) | Field::Other => Err(error),
+        let device = match fields.device {
+            Field::Missing | Field::Null => None,
+            // It says what counts together, so it is not cut.
+            Field::Text(text) => Some(DisplayName::parse(&text).ok_or(AuthenticateOptionsError::Device)?),
+            Field::List(_) | Field::Other => return Err(AuthenticateOptionsError::Device),
         };
-        let (device, label) = (
-            name(fields.device, AuthenticateOptionsError::Device)?,
-            name(fields.label, AuthenticateOptionsError::Label)?,
-        );
+        let (label, is_label_cut) = match fields.label {
+            Field::Missing | Field::Null => (None, false),
+            Field::Text(text) => {
+                let (label, is_cut) = DisplayName::parse_cut(&text).ok_or(AuthenticateOptionsError::Label)?;
+                (Some(label), is_cut)
+            }
+            Field::List(_) | Field::Other => return Err(AuthenticateOptionsError::Label),
+        };
+        let must_resume = match fields.if_not_resumed {
+            Field::Missing | Field::Null => false,
+            Field::Text(text) if text == "acquire" => false,
+            Field::Text(text) if text == "refuse" => true,
+            Field::Text(_) | Field::List(_) | Field::Other => return Err(AuthenticateOptionsError::IfNotResumed),
+        };
         let resume = match fields.resume {
             Field::Missing | Field::Null => None,
             Field::Text(text) => Some(ResumeToken::parse(&text).ok_or(AuthenticateOptionsError::Resume)?),
@@ -169,7 +194,9 @@ impl ClientMessage {
             }
             Field::Text(_) | Field::Other => return Err(AuthenticateOptionsError::Evict),
         };
-        Ok(Self::AuthenticateWith(credential, Box::new(AuthenticateOptions { device, label, resume, evict })))
+        let ignored = fields.ignored.into();
+        let options = AuthenticateOptions { device, label, resume, evict, must_resume, is_label_cut, ignored };
+        Ok(Self::AuthenticateWith(credential, Box::new(options)))
     }
 
     /// The message as a text frame.
@@ -185,6 +212,7 @@ impl ClientMessage {
             }
             Self::CheckConnections => r#"{"type":"CHECK_CONNECTIONS","payload":null}"#.into(),
             Self::ListSessions => r#"{"type":"LIST_SESSIONS","payload":null}"#.into(),
+            Self::Ping => r#"{"type":"PING","payload":null}"#.into(),
             Self::EndSession(id) => alloc::format!(r#"{{"type":"END_SESSION","payload":"{id}"}}"#),
             Self::Bye => r#"{"type":"BYE","payload":null}"#.into(),
         }
@@ -208,7 +236,7 @@ impl Credential {
 
 impl AuthenticateOptions {
     fn encode(&self, fields: &mut Map<String, serde_json::Value>) {
-        let Self { device, label, resume, evict } = self;
+        let Self { device, label, resume, evict, must_resume, is_label_cut: _, ignored: _ } = self;
         for (key, name) in [("device", device), ("label", label)] {
             if let Some(name) = name {
                 fields.insert(key.into(), name.as_str().into());
@@ -216,6 +244,9 @@ impl AuthenticateOptions {
         }
         if let Some(resume) = resume {
             fields.insert("resume".into(), resume.text().into());
+        }
+        if *must_resume {
+            fields.insert("if_not_resumed".into(), "refuse".into());
         }
         match evict {
             None => {}

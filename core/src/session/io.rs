@@ -9,8 +9,11 @@ use crate::time::UnixSeconds;
 /// What can happen to a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// The WebSocket is open. Always the first event.
+    /// The WebSocket is open. This or [`Event::ConnectedV1`] is the first event.
     Connected,
+    /// The WebSocket is open, and the client selected the subprotocol [`SUBPROTOCOL`](crate::protocol::SUBPROTOCOL). So it
+    /// reads the details of every message.
+    ConnectedV1,
     /// A text message. Hold it back while [`Session::is_busy`](super::Session::is_busy).
     Text(&'a str),
     /// The peer sent a ping or a pong.

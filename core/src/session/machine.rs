@@ -6,14 +6,19 @@ use core::num::NonZeroU32;
 use core::time::Duration;
 
 use super::io::{Actions, Effect, Event, Frame, Identity, Violation};
-use super::replies::{authenticate_failure, error, limit_failure, query_reply, reply, violation_reply};
+use super::replies::{
+    authenticate_failure, error, evicted, failure_of, limit_failure, query_reply, reply, violation_reply,
+};
 use super::settings::SessionSettings;
-use super::state::{Connection, PendingCall, ResumeTokens, Slot, StoreQuery};
+use super::state::{AcquireRequest, Connection, PendingCall, Slot, StoreQuery};
 use crate::id::{DisplayName, SessionId};
-use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, GrantDetails, KnownToken, Outcome, SlotUsage};
+use crate::ledger::{
+    self, AcquireOptions, EndReason, EndTarget, EvictedSession, GrantDetails, KnownToken, Outcome, RenewalDenied,
+    Resumption, SlotUsage,
+};
 use crate::protocol::{
     AuthenticateFailure, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential,
-    CredentialError, RequestError, ServerMessage, UserSummary,
+    CredentialError, EvictedSummary, Greeting, RequestError, ServerMessage, UserSummary,
 };
 use crate::time::{Timestamp, UnixSeconds};
 use crate::token_bucket::TokenBucket;
@@ -27,6 +32,9 @@ pub struct Session {
     /// Limits the rate of messages, pings and pongs together.
     message_bucket: TokenBucket,
     bad_messages: u16,
+    /// Whether the client speaks at length: it selected the subprotocol, or has sent an object. Then each message has its
+    /// details.
+    is_detailed: bool,
     /// Whether the client had its [`Session::RETRY_WINDOW`].
     has_retry_window: bool,
     /// How often the time to authenticate was put off.
@@ -55,6 +63,7 @@ impl Session {
             settings: *settings,
             message_bucket: TokenBucket::default(),
             bad_messages: 0,
+            is_detailed: false,
             has_retry_window: false,
             put_offs: 0,
             listed: None,
@@ -131,7 +140,9 @@ impl Session {
             Some(PendingCall::Query(StoreQuery::Renewal { expires, .. })) => *expires,
             Some(
                 PendingCall::Acquire(_)
-                | PendingCall::Query(StoreQuery::Connections | StoreQuery::Sessions | StoreQuery::End(_)),
+                | PendingCall::Query(
+                    StoreQuery::Connections | StoreQuery::Sessions | StoreQuery::End(_) | StoreQuery::Gone(_),
+                ),
             )
             | None => self.slot.as_ref()?.expires,
         }
@@ -141,7 +152,8 @@ impl Session {
     /// a close. An event that does not fit the state changes nothing.
     pub fn handle(&mut self, event: Event<'_>, now: Timestamp) -> Actions {
         let mut actions = match event {
-            Event::Connected => self.connected(),
+            Event::Connected => self.connected(false),
+            Event::ConnectedV1 => self.connected(true),
             Event::Text(text) => self.text(text, now),
             Event::Alive => self.alive(now),
             Event::Violation(violation) => self.violation(violation, now),
@@ -181,7 +193,8 @@ impl Session {
         }
         // `Resumed` counts as well: if the store is in doubt, the new connection may not have the slot. Then the slot
         // is still there, and must stay resumable.
-        let is_lost = close.is_none_or(|reason| reason.keeps_slot() || reason == CloseReason::Resumed);
+        let is_moved = |reason| matches!(reason, CloseReason::Resumed | CloseReason::Contested);
+        let is_lost = close.is_none_or(|reason| reason.keeps_slot() || is_moved(reason));
         self.connection = Connection::Ended { linger_from: is_lost.then_some(now) };
         Actions { close, ..Actions::default() }
     }
@@ -211,18 +224,32 @@ impl Session {
         self.settings.max_message_rate.is_none_or(|rate| self.message_bucket.take(rate, now).is_ok())
     }
 
-    fn connected(&self) -> Actions {
+    fn connected(&mut self, is_v1: bool) -> Actions {
         let is_new = self.is_open() && !self.is_busy() && self.slot.is_none();
-        if is_new { reply(ServerMessage::Hello) } else { Actions::default() }
+        if !is_new {
+            return Actions::default();
+        }
+        self.is_detailed = is_v1;
+        reply(if is_v1 {
+            ServerMessage::HelloDetailed(Greeting { authenticate_within: self.settings.auth_timeout })
+        } else {
+            ServerMessage::Hello
+        })
+    }
+
+    /// The connection ends because its client has no slot for too long.
+    fn not_authenticated(&mut self, now: Timestamp) -> Actions {
+        let reason = if self.has_retry_window { CloseReason::NotChosen } else { CloseReason::NotAuthenticated };
+        self.end(Some(reason), now)
     }
 
     fn text(&mut self, text: &str, now: Timestamp) -> Actions {
         let Connection::Open { deadline, .. } = self.connection else { return Actions::default() };
         if self.is_busy() {
-            return error(RequestError::RequestPending);
+            return reply(error(RequestError::RequestPending, self.is_detailed));
         }
         if self.slot.is_none() && now >= deadline {
-            return self.end(Some(CloseReason::NotAuthenticated), now);
+            return self.not_authenticated(now);
         }
         self.put_off_ping(now);
         if !self.within_rate(now) {
@@ -231,16 +258,22 @@ impl Session {
         match ClientMessage::parse(text) {
             Ok(ClientMessage::Authenticate(credential)) => self.authenticate(credential, None, now),
             Ok(ClientMessage::AuthenticateWith(credential, options)) => {
+                self.is_detailed = true;
                 self.authenticate(credential, Some(options), now)
             }
             Ok(ClientMessage::CheckConnections) => self.query(StoreQuery::Connections, None, now),
             Ok(ClientMessage::ListSessions) => self.query(StoreQuery::Sessions, None, now),
             Ok(ClientMessage::EndSession(session)) => self.query(StoreQuery::End(session), None, now),
+            Ok(ClientMessage::Ping) => reply(ServerMessage::Pong),
             Ok(ClientMessage::Bye) => Actions {
                 send: Some(Frame::Message(ServerMessage::ByeSuccess)),
                 ..self.end(Some(CloseReason::Bye), now)
             },
-            Err(error) => self.bad_message(ServerMessage::Error(error), now),
+            Err(RequestError::BadOptions(error)) => {
+                self.is_detailed = true;
+                self.bad_message(authenticate_failure(AuthenticateFailure::BadOptions(error), true), now)
+            }
+            Err(cause) => self.bad_message(error(cause, self.is_detailed), now),
         }
     }
 
@@ -251,7 +284,12 @@ impl Session {
         now: Timestamp,
     ) -> Actions {
         if self.slot.as_ref().is_some_and(|slot| slot.expires.is_none()) {
-            return self.bad_message(ServerMessage::Error(RequestError::AlreadyAuthenticated), now);
+            let message = if options.is_some() {
+                authenticate_failure(AuthenticateFailure::AlreadyAuthenticated, true)
+            } else {
+                error(RequestError::AlreadyAuthenticated, self.is_detailed)
+            };
+            return self.bad_message(message, now);
         }
         self.call(PendingCall::Verify(options), Effect::Verify(credential))
     }
@@ -259,16 +297,18 @@ impl Session {
     /// Asks the store about the user, if the session has a slot. `device` is that of the token of a renewal.
     fn query(&mut self, query: StoreQuery, device: Option<DisplayName>, now: Timestamp) -> Actions {
         let Some(slot) = &self.slot else {
-            return self.bad_message(ServerMessage::Error(RequestError::NotAuthenticated), now);
+            return self.bad_message(error(RequestError::NotAuthenticated, self.is_detailed), now);
         };
         let (user, session, at) = (slot.user.clone(), self.id, now);
         let command = match query {
             StoreQuery::Connections => ledger::StoreCommand::CountSlots { user, session, at },
             StoreQuery::Renewal { limit, .. } => ledger::StoreCommand::Renew { user, session, limit, device, at },
-            StoreQuery::Sessions => {
+            StoreQuery::Sessions | StoreQuery::Gone(_) => {
                 ledger::StoreCommand::ListSessions { user, session, limit: slot.limit, is_unbounded: false, at }
             }
-            StoreQuery::End(target) if target == session => return error(RequestError::OwnSession),
+            StoreQuery::End(target) if target == session => {
+                return reply(error(RequestError::OwnSession, self.is_detailed));
+            }
             StoreQuery::End(target) => {
                 let (target, reason) = (EndTarget::One(target), EndReason::ByUser(None));
                 ledger::StoreCommand::EndSessions { user, session, target, reason, at }
@@ -300,8 +340,9 @@ impl Session {
         if !self.is_open() {
             return Actions::default();
         }
-        let (error, reason) = violation_reply(violation);
-        Actions { send: Some(Frame::Message(ServerMessage::Error(error))), ..self.end(Some(reason), now) }
+        let (cause, reason) = violation_reply(violation);
+        let message = error(cause, self.is_detailed);
+        Actions { send: Some(Frame::Message(message)), ..self.end(Some(reason), now) }
     }
 
     /// The authenticator has answered, or has taken too long. Returns what the client sent with its credential. `None` if no
@@ -345,14 +386,18 @@ impl Session {
 
     fn acquire(&mut self, identity: Identity, options: Option<Box<AuthenticateOptions>>, now: Timestamp) -> Actions {
         let Identity { user, limit, expires, device, resume_token } = identity;
-        let (options, tokens) = match (options, device) {
+        let (options, request) = match (options, device) {
             (Some(options), token_device) => {
-                let AuthenticateOptions { device, label, resume, evict } = *options;
-                let tokens = ResumeTokens { shown: resume, new: resume_token };
-                let [resume, new_resume_key] = [tokens.shown, tokens.new].map(|token| token.map(|token| token.key()));
+                let AuthenticateOptions { device, label, resume, evict, must_resume, is_label_cut, ignored } = *options;
+                let cut_label = label.clone().filter(|_| is_label_cut);
+                let is_device_ignored = token_device.is_some() && device.is_some() && token_device != device;
+                let ignored =
+                    if is_device_ignored { ignored.into_iter().chain(["device".into()]).collect() } else { ignored };
+                let request = AcquireRequest { shown: resume, new: resume_token, cut_label, ignored };
+                let [resume, new_resume_key] = [request.shown, request.new].map(|token| token.map(|token| token.key()));
                 let device = token_device.or(device);
-                let options = AcquireOptions { device, label, resume, new_resume_key, evict };
-                (Some(Box::new(options)), Some(Box::new(tokens)))
+                let options = AcquireOptions { device, label, resume, new_resume_key, evict, must_resume };
+                (Some(Box::new(options)), Some(Box::new(request)))
             }
             // The client sent no options, but its token names a device.
             (None, device @ Some(_)) => (Some(Box::new(AcquireOptions { device, ..AcquireOptions::default() })), None),
@@ -360,12 +405,12 @@ impl Session {
         };
         self.slot = Some(Slot { user: user.clone(), limit, expires, knows_token: false });
         let command = ledger::StoreCommand::Acquire { user, session: self.id, limit, at: now, options };
-        self.call(PendingCall::Acquire(tokens), Effect::Store(command))
+        self.call(PendingCall::Acquire(request), Effect::Store(command))
     }
 
     fn stored(&mut self, outcome: Outcome, now: Timestamp) -> Actions {
         match self.pending.take() {
-            Some(PendingCall::Acquire(tokens)) => self.acquired(tokens.as_deref(), outcome, now),
+            Some(PendingCall::Acquire(request)) => self.acquired(request, outcome, now),
             Some(PendingCall::Query(query)) if self.is_open() => self.answered(query, outcome, now),
             Some(PendingCall::Query(_)) => Actions::default(),
             pending @ (Some(PendingCall::Verify(_)) | None) => {
@@ -375,17 +420,18 @@ impl Session {
         }
     }
 
-    fn acquired(&mut self, tokens: Option<&ResumeTokens>, outcome: Outcome, now: Timestamp) -> Actions {
+    fn acquired(&mut self, request: Option<Box<AcquireRequest>>, outcome: Outcome, now: Timestamp) -> Actions {
         let slot = self.slot.take().expect("a pending acquire asks for a slot");
         if !self.is_open() {
-            self.acquired_after_end(slot, tokens, outcome, now);
+            self.acquired_after_end(slot, request.as_deref(), outcome, now);
             return Actions::default();
         }
+        let is_detailed = request.is_some();
         let failure = match outcome {
             Outcome::Granted { slots, grant } => {
-                return reply(self.granted(slot, tokens, slots, grant, now));
+                return reply(self.granted(slot, request, slots, grant, now));
             }
-            Outcome::Denied(usage) => return reply(self.denied(usage.as_deref(), tokens.is_some(), now)),
+            Outcome::Denied(usage) => return reply(self.denied(usage.as_deref(), is_detailed, now)),
             Outcome::Rejected(store_error) => AuthenticateFailure::Store(store_error),
             // An outcome that does not fit an acquire says as little as `Unknown`.
             Outcome::Unknown
@@ -395,13 +441,13 @@ impl Session {
             | Outcome::Ended { .. }
             | Outcome::NotRenewed(_) => AuthenticateFailure::StoreTimedOut,
         };
-        self.refuse(failure, tokens.is_some(), now)
+        self.refuse(failure, is_detailed, now)
     }
 
     /// The user's connections are too many, so the store is not asked for a slot.
     fn too_many_connections(&mut self, now: Timestamp) -> Actions {
         let is_detailed = match &self.pending {
-            Some(PendingCall::Acquire(tokens)) => tokens.is_some(),
+            Some(PendingCall::Acquire(request)) => request.is_some(),
             Some(PendingCall::Verify(_) | PendingCall::Query(_)) | None => return Actions::default(),
         };
         (self.pending, self.slot) = (None, None);
@@ -422,19 +468,37 @@ impl Session {
     fn granted(
         &mut self,
         mut slot: Slot,
-        tokens: Option<&ResumeTokens>,
+        request: Option<Box<AcquireRequest>>,
         slots: u32,
         grant: Option<Box<GrantDetails>>,
         now: Timestamp,
     ) -> ServerMessage {
         let user = UserSummary { id: slot.user.clone(), connections: slots };
-        let message = match (tokens, grant) {
-            (Some(tokens), Some(grant)) => {
-                let GrantDetails { limit, linger, is_resumed } = *grant;
-                let resume = if is_resumed { tokens.shown } else { tokens.new };
+        let message = match (request, grant) {
+            (Some(request), Some(grant)) => {
+                let GrantDetails { limit, linger, slot: name, since, resume: resumption, evicted } = *grant;
+                let AcquireRequest { shown, new, cut_label, ignored } = *request;
+                let resume = if resumption == Resumption::Resumed { shown } else { new };
                 slot.knows_token = resume.is_some();
-                let details = AuthenticateSuccessDetails { user, limit, session: self.id, resume, linger };
-                ServerMessage::AuthenticateSuccessDetailed(Box::new(details))
+                let ended = |EvictedSession { slot, names }| {
+                    let (device, label) = names.map_or((None, None), |names| (names.device, names.label));
+                    EvictedSummary { slot, device, label }
+                };
+                ServerMessage::AuthenticateSuccessDetailed(Box::new(AuthenticateSuccessDetails {
+                    user,
+                    limit,
+                    session: self.id,
+                    slot: name,
+                    since: since.millis(),
+                    resumption,
+                    resume,
+                    linger,
+                    ping_interval: self.settings.ping_interval,
+                    pong_timeout: self.settings.pong_timeout,
+                    cut_label,
+                    ended: evicted.into_iter().map(ended).collect(),
+                    ignored,
+                }))
             }
             (Some(_), None) | (None, _) => ServerMessage::AuthenticateSuccess(user),
         };
@@ -446,29 +510,30 @@ impl Session {
     fn denied(&mut self, usage: Option<&SlotUsage>, is_detailed: bool, now: Timestamp) -> ServerMessage {
         match usage {
             Some(usage) if is_detailed => {
-                self.open_retry_window(now);
-                limit_failure(usage, &mut self.listed, now)
+                let choose_by = self.open_retry_window(now);
+                limit_failure(usage, self.id, &mut self.listed, choose_by, now)
             }
-            Some(usage) if usage.is_device_full => authenticate_failure(AuthenticateFailure::DeviceFull, false),
-            Some(_) | None => authenticate_failure(AuthenticateFailure::LimitReached, is_detailed),
+            Some(usage) => authenticate_failure(failure_of(usage), false),
+            None => authenticate_failure(AuthenticateFailure::LimitReached, is_detailed),
         }
     }
 
-    fn open_retry_window(&mut self, now: Timestamp) {
-        if let Connection::Open { deadline, .. } = &mut self.connection
-            && !mem::replace(&mut self.has_retry_window, true)
-        {
+    /// Returns the end of the time to choose and to authenticate again.
+    fn open_retry_window(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let Connection::Open { deadline, .. } = &mut self.connection else { return None };
+        if !mem::replace(&mut self.has_retry_window, true) {
             *deadline = (*deadline).max(now + Self::RETRY_WINDOW);
         }
+        Some(*deadline)
     }
 
     /// Keeps a slot that the store granted after the connection ended, for `settle` to give up. After any other outcome
     /// the [`ReleaseTracker`](crate::release_tracker::ReleaseTracker) releases what may be in the store.
-    fn acquired_after_end(&mut self, slot: Slot, tokens: Option<&ResumeTokens>, outcome: Outcome, now: Timestamp) {
+    fn acquired_after_end(&mut self, slot: Slot, request: Option<&AcquireRequest>, outcome: Outcome, now: Timestamp) {
         if let Outcome::Granted { grant, .. } = outcome {
             // The client never learned of the grant. It can still resume a slot whose token it sent, but not a new one.
-            let knows_token =
-                grant.is_some_and(|grant| grant.is_resumed) && tokens.is_some_and(|tokens| tokens.shown.is_some());
+            let knows_token = grant.is_some_and(|grant| grant.resume == Resumption::Resumed)
+                && request.is_some_and(|request| request.shown.is_some());
             self.slot = Some(Slot { knows_token, ..slot });
             if let Connection::Ended { linger_from: Some(from) } = &mut self.connection {
                 *from = now;
@@ -479,11 +544,22 @@ impl Session {
     fn answered(&mut self, query: StoreQuery, outcome: Outcome, now: Timestamp) -> Actions {
         self.put_off_ping(now);
         let slot = self.slot.as_mut().expect("a session that asks the store has its slot");
-        // After any other outcome the session goes on with the token it had.
-        if let (StoreQuery::Renewal { limit, expires, .. }, Outcome::Counted { .. }) = (query, &outcome) {
-            (slot.limit, slot.expires) = (limit, expires);
+        match (query, &outcome) {
+            // After any other outcome the session goes on with the token it had.
+            (StoreQuery::Renewal { limit, expires, .. }, Outcome::Counted { .. }) => {
+                (slot.limit, slot.expires) = (limit, expires);
+            }
+            (StoreQuery::End(target), Outcome::Ended { sessions, .. }) if sessions.is_empty() && self.is_detailed => {
+                return self.query(StoreQuery::Gone(target), None, now);
+            }
+            _ => {}
         }
-        reply(query_reply(slot.user.clone(), query, outcome))
+        let user = slot.user.clone();
+        let is_renewal = matches!(query, StoreQuery::Renewal { .. });
+        let is_banned = is_renewal && outcome == Outcome::NotRenewed(RenewalDenied::Banned);
+        let message = query_reply(user, self.id, query, outcome, self.is_detailed);
+        let actions = if is_banned { self.end(Some(CloseReason::Evicted), now) } else { Actions::default() };
+        Actions { send: Some(Frame::Message(message)), ..actions }
     }
 
     /// The slot was taken from the session. The session still gives it up, and the store then finds nothing to release.
@@ -493,8 +569,14 @@ impl Session {
         }
         match reason {
             EndReason::Resumed => self.end(Some(CloseReason::Resumed), now),
-            EndReason::TakenOver(_) | EndReason::ByUser(_) | EndReason::ByOperator => {
-                let message = ServerMessage::Evicted(reason.message().into());
+            EndReason::Contested => self.end(Some(CloseReason::Contested), now),
+            EndReason::TakenOver(_)
+            | EndReason::DeviceFull(_)
+            | EndReason::ByUser(_)
+            | EndReason::ByOperator
+            | EndReason::LimitLowered
+            | EndReason::Banned => {
+                let message = evicted(reason, self.is_detailed);
                 Actions { send: Some(Frame::Message(message)), ..self.end(Some(CloseReason::Evicted), now) }
             }
         }
@@ -512,7 +594,7 @@ impl Session {
             return Actions::default();
         }
         match (&self.slot, self.connection) {
-            (None, Connection::Open { .. }) => self.end(Some(CloseReason::NotAuthenticated), now),
+            (None, Connection::Open { .. }) => self.not_authenticated(now),
             (Some(_), Connection::Open { is_pinged: true, .. }) => self.end(Some(CloseReason::PeerSilent), now),
             (Some(_), Connection::Open { is_pinged: false, .. }) => {
                 let deadline = now + self.settings.pong_timeout;

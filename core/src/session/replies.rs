@@ -7,11 +7,11 @@ use core::num::NonZeroU32;
 
 use super::io::{Actions, Frame, Violation};
 use super::state::StoreQuery;
-use crate::id::UserId;
-use crate::ledger::{Outcome, RenewalDenied, SlotLimit, SlotUsage};
+use crate::id::{SessionId, UserId};
+use crate::ledger::{DenyReason, EndReason, Outcome, RenewalDenied, SlotUsage};
 use crate::protocol::{
-    AuthenticateFailure, AuthenticateFailureDetails, CloseReason, RequestError, ServerMessage, SessionList,
-    SessionSummary, UserSummary,
+    AuthenticateFailure, AuthenticateFailureDetails, CloseReason, ErrorDetails, EvictedDetails, RequestError,
+    ServerMessage, SessionList, SessionSummary, UserSummary,
 };
 use crate::time::Timestamp;
 
@@ -19,34 +19,69 @@ pub(super) fn reply(message: ServerMessage) -> Actions {
     Actions { send: Some(Frame::Message(message)), ..Actions::default() }
 }
 
-pub(super) fn error(error: RequestError) -> Actions {
-    reply(ServerMessage::Error(error))
+/// An error, with its code for a client that speaks at length.
+pub(super) fn error(error: RequestError, is_detailed: bool) -> ServerMessage {
+    if is_detailed {
+        ServerMessage::ErrorDetailed(Box::new(ErrorDetails { error, sessions: None }))
+    } else {
+        ServerMessage::Error(error)
+    }
+}
+
+/// What an ended session tells its client.
+pub(super) fn evicted(reason: &EndReason, is_detailed: bool) -> ServerMessage {
+    let message = reason.message().into();
+    if !is_detailed {
+        return ServerMessage::Evicted(message);
+    }
+    let (label, device) = reason.names().map_or((None, None), |names| (names.label.clone(), names.device.clone()));
+    ServerMessage::EvictedDetailed(Box::new(EvictedDetails { message, code: reason.code(), label, device }))
 }
 
 /// A failure that says nothing about the user's sessions.
 pub(super) fn authenticate_failure(failure: AuthenticateFailure, is_detailed: bool) -> ServerMessage {
     if is_detailed {
-        ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails::new(failure)))
-    } else {
-        ServerMessage::AuthenticateFailure(failure)
+        return ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails::new(failure)));
+    }
+    // The plain protocol has one text for both.
+    let is_banned = failure == AuthenticateFailure::Banned;
+    ServerMessage::AuthenticateFailure(if is_banned { AuthenticateFailure::LimitReached } else { failure })
+}
+
+/// The failure for a denial by the ledger.
+pub(super) fn failure_of(usage: &SlotUsage) -> AuthenticateFailure {
+    match usage.denied {
+        Some(DenyReason::DeviceFull) => AuthenticateFailure::DeviceFull,
+        Some(DenyReason::Gone) => AuthenticateFailure::Gone,
+        Some(DenyReason::NotResumed(why)) => AuthenticateFailure::NotResumed(why),
+        Some(DenyReason::LimitReached | DenyReason::NodeDead) | None if usage.limit.slots() == 0 => {
+            AuthenticateFailure::Banned
+        }
+        Some(DenyReason::LimitReached | DenyReason::NodeDead) | None => AuthenticateFailure::LimitReached,
     }
 }
 
 /// A denial that lists the sessions that hold the user's slots, unless the last list was the same. `listed` is its
-/// fingerprint. A list is up to 36 KB, and the request for it less than a hundred bytes.
-pub(super) fn limit_failure(usage: &SlotUsage, listed: &mut Option<NonZeroU32>, now: Timestamp) -> ServerMessage {
-    let sessions = session_summaries(usage);
+/// fingerprint. A list is up to 75 KB, and the request for it less than a hundred bytes. A client that chose a session which
+/// is gone has an old list, so it gets the new one.
+pub(super) fn limit_failure(
+    usage: &SlotUsage,
+    asker: SessionId,
+    listed: &mut Option<NonZeroU32>,
+    choose_by: Option<Timestamp>,
+    now: Timestamp,
+) -> ServerMessage {
+    let sessions = session_summaries(usage, Some(asker));
     let fingerprint = Some(fingerprint(&sessions));
-    let is_new = mem::replace(listed, fingerprint) != fingerprint;
-    let failure =
-        if usage.is_device_full { AuthenticateFailure::DeviceFull } else { AuthenticateFailure::LimitReached };
+    let is_new = mem::replace(listed, fingerprint) != fingerprint || usage.denied == Some(DenyReason::Gone);
     ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
-        reason: failure,
+        reason: failure_of(usage),
         limit: Some(usage.limit),
         connections: Some(usage.slots),
         retry_after: usage.free_at.map(|at| at.since(now)),
         sessions: is_new.then_some(sessions),
         client_choice: usage.client_choice,
+        choose_within: choose_by.map(|by| by.since(now)),
     }))
 }
 
@@ -54,17 +89,18 @@ pub(super) fn limit_failure(usage: &SlotUsage, listed: &mut Option<NonZeroU32>, 
 fn renewal_failure(denied: RenewalDenied, is_detailed: bool) -> ServerMessage {
     match denied {
         RenewalDenied::AnotherDevice => authenticate_failure(AuthenticateFailure::AnotherDevice, is_detailed),
-        RenewalDenied::Banned if is_detailed => {
-            let details = AuthenticateFailureDetails::new(AuthenticateFailure::LimitReached);
-            let limit = SlotLimit::new(0).ok();
-            ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails { limit, ..details }))
-        }
-        RenewalDenied::Banned => authenticate_failure(AuthenticateFailure::LimitReached, false),
+        RenewalDenied::Banned => authenticate_failure(AuthenticateFailure::Banned, is_detailed),
     }
 }
 
-/// The reply to a client whose query the store answered.
-pub(super) fn query_reply(user: UserId, query: StoreQuery, outcome: Outcome) -> ServerMessage {
+/// The reply to the client of `asker`, whose query the store answered.
+pub(super) fn query_reply(
+    user: UserId,
+    asker: SessionId,
+    query: StoreQuery,
+    outcome: Outcome,
+    is_detailed: bool,
+) -> ServerMessage {
     let store_error = match (query, outcome) {
         (StoreQuery::Connections, Outcome::Counted { slots: connections }) => {
             return ServerMessage::CheckConnectionsSuccess(UserSummary { id: user, connections });
@@ -74,11 +110,23 @@ pub(super) fn query_reply(user: UserId, query: StoreQuery, outcome: Outcome) -> 
         }
         (StoreQuery::Sessions, Outcome::Listed(usage)) => {
             let (limit, connections) = (usage.limit.slots(), usage.slots);
-            let sessions = SessionList { limit, connections, sessions: session_summaries(&usage) };
+            let sessions = session_summaries(&usage, is_detailed.then_some(asker));
+            let sessions = SessionList { limit, connections, sessions };
             return ServerMessage::ListSessionsSuccess(Box::new(sessions));
         }
+        (StoreQuery::Gone(target), Outcome::Listed(usage)) => {
+            let own = usage.sessions.iter().find(|entry| entry.session == asker);
+            if own.is_some_and(|own| own.is_named(target)) {
+                return error(RequestError::OwnSession, is_detailed);
+            }
+            let sessions = Some(session_summaries(&usage, Some(asker)));
+            return ServerMessage::ErrorDetailed(Box::new(ErrorDetails {
+                error: RequestError::NoSuchSession,
+                sessions,
+            }));
+        }
         (StoreQuery::End(_), Outcome::Ended { sessions, .. }) if sessions.is_empty() => {
-            return ServerMessage::Error(RequestError::NoSuchSession);
+            return error(RequestError::NoSuchSession, is_detailed);
         }
         (StoreQuery::End(_), Outcome::Ended { slots: connections, .. }) => {
             return ServerMessage::EndSessionSuccess(UserSummary { id: user, connections });
@@ -86,7 +134,7 @@ pub(super) fn query_reply(user: UserId, query: StoreQuery, outcome: Outcome) -> 
         (StoreQuery::Renewal { is_detailed, .. }, Outcome::NotRenewed(denied)) => {
             return renewal_failure(denied, is_detailed);
         }
-        (_, Outcome::Rejected(error)) => Some(error),
+        (_, Outcome::Rejected(cause)) => Some(cause),
         // An outcome that does not fit the query says as little as `Unknown`.
         (
             _,
@@ -105,8 +153,8 @@ pub(super) fn query_reply(user: UserId, query: StoreQuery, outcome: Outcome) -> 
             store_error.map_or(AuthenticateFailure::StoreTimedOut, AuthenticateFailure::Store),
             is_detailed,
         ),
-        StoreQuery::Connections | StoreQuery::Sessions | StoreQuery::End(_) => {
-            ServerMessage::Error(store_error.map_or(RequestError::StoreTimedOut, RequestError::Store))
+        StoreQuery::Connections | StoreQuery::Sessions | StoreQuery::End(_) | StoreQuery::Gone(_) => {
+            error(store_error.map_or(RequestError::StoreTimedOut, RequestError::Store), is_detailed)
         }
     }
 }
@@ -121,8 +169,13 @@ pub(super) fn violation_reply(violation: Violation) -> (RequestError, CloseReaso
     }
 }
 
-fn session_summaries(usage: &SlotUsage) -> Box<[SessionSummary]> {
-    usage.sessions.iter().map(SessionSummary::from).collect()
+/// The sessions for the client of `asker`, if it speaks at length.
+fn session_summaries(usage: &SlotUsage, asker: Option<SessionId>) -> Box<[SessionSummary]> {
+    let summary = |record| match asker {
+        Some(asker) => SessionSummary::detailed(record, asker),
+        None => SessionSummary::from(record),
+    };
+    usage.sessions.iter().map(summary).collect()
 }
 
 /// A number that stands for a list. If two lists have the same one by chance, a client is not told of the change.

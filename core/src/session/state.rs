@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 
-use crate::id::{SessionId, UserId};
+use crate::id::{DisplayName, SessionId, UserId};
 use crate::ledger::SlotLimit;
 use crate::protocol::AuthenticateOptions;
 use crate::resume_token::ResumeToken;
@@ -26,19 +26,23 @@ pub(super) enum PendingCall {
     /// The authenticator verifies a credential. If the session has a slot, this renews its token. The options are there
     /// if the client sent an object.
     Verify(Option<Box<AuthenticateOptions>>),
-    /// The store acquires a slot. The tokens are there if the client sent an object.
-    Acquire(Option<Box<ResumeTokens>>),
+    /// The store acquires a slot. The request is there if the client sent an object.
+    Acquire(Option<Box<AcquireRequest>>),
     /// The store answers a query of a session that has its slot.
     Query(StoreQuery),
 }
 
-/// The resume tokens of an acquire.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ResumeTokens {
+/// What the session keeps of a request for a slot, for the answer.
+#[derive(Debug)]
+pub(super) struct AcquireRequest {
     /// The token that the client sent, to resume a slot.
     pub(super) shown: Option<ResumeToken>,
     /// The token that a new slot can be resumed with.
     pub(super) new: Option<ResumeToken>,
+    /// The label, if it was cut to this.
+    pub(super) cut_label: Option<DisplayName>,
+    /// The keys that were ignored.
+    pub(super) ignored: Box<[Box<str>]>,
 }
 
 /// What a session with a slot asks the store.
@@ -56,8 +60,10 @@ pub(super) enum StoreQuery {
     },
     /// The list of the user's sessions.
     Sessions,
-    /// The end of this session of the user.
+    /// The end of the session of the user with this id or slot.
     End(SessionId),
+    /// The list of the user's sessions, for a client that asked for the end of one that is not there.
+    Gone(SessionId),
 }
 
 /// The connection to the peer.

@@ -24,7 +24,7 @@ pub struct UserReport {
     /// The sessions beyond the limit that is set for the user. They go on. Without such a limit none counts as beyond it: its
     /// token may have claimed another.
     pub beyond_limit: Vec<String>,
-    /// What another session would get if its token claims no limit.
+    /// What another session would get, if its token claims the same limit as that of the newest session.
     pub next: NextOutcome,
     /// The sessions that were ended, or would be in a dry run.
     pub ended: Vec<String>,
@@ -63,7 +63,7 @@ pub enum Change {
 pub struct StateReport {
     /// How many slots the user may hold, 1024 at most.
     pub limit: u32,
-    /// Where the limit comes from. A token may claim another, which overrides the server's.
+    /// Where the limit comes from. The claim of a token is that of the newest session: the next token may claim another.
     #[serde(rename = "rule")]
     pub limit_source: LimitSource,
     /// What happens when all slots are taken.
@@ -99,9 +99,10 @@ impl From<UserOverrides> for OverridesReport {
 }
 
 impl StateReport {
-    /// The state of a user for whom this policy holds. `seen` is `None` if the store cannot say it.
-    pub(super) fn new(policy: &AdmissionPolicy, seen: Option<SeenState>) -> Self {
-        let (limit, limit_source) = policy.limit_for(None);
+    /// The state of a user for whom this policy holds. `claim` is the limit that the user's newest token claims. `seen` is
+    /// `None` if the store cannot say it.
+    pub(super) fn new(policy: &AdmissionPolicy, claim: Option<SlotLimit>, seen: Option<SeenState>) -> Self {
+        let (limit, limit_source) = policy.limit_for(claim);
         let [first_seen, last_seen] = seen.map_or([None; 2], seen_millis);
         Self {
             limit: limit.slots(),
@@ -129,6 +130,9 @@ pub struct SessionReport {
     /// The session, as others of its user see it.
     #[serde(flatten)]
     pub session: SessionSummary,
+    /// The limit that its token claims.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_limit: Option<u32>,
     /// The address that its client connects from. Only for a session that is connected to this server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<IpAddr>,

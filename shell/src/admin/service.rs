@@ -210,7 +210,7 @@ impl AdminService {
     async fn report(&self, user: &UserId, effect: Effect) -> Result<UserReport, AdminError> {
         let usage = self.list(user).await?;
         let policy = self.policy_for(user).await?;
-        let state = StateReport::new(&policy, self.seen(user, &usage).await);
+        let state = StateReport::new(&policy, newest_claim(&usage.sessions), self.seen(user, &usage).await);
         let next = self.next_outcome(user, usage.sessions.to_vec(), &policy);
         let beyond_limit = self.excess(user, usage.sessions.to_vec(), &policy);
         Ok(self.describe(user, &usage, state, beyond_limit, next, effect))
@@ -230,11 +230,18 @@ impl AdminService {
         let next = self.next_outcome(user, left, &policy);
         let effect = Effect {
             is_change: policy.overrides != before.overrides || !ended.is_empty(),
-            before: Some(StateReport::new(&before, seen)),
+            before: Some(StateReport::new(&before, newest_claim(&usage.sessions), seen)),
             connections_before: patch.enforce.then_some(usage.slots),
             ended,
         };
-        let report = self.describe(user, &usage, StateReport::new(&policy, seen), beyond_limit, next, effect);
+        let report = self.describe(
+            user,
+            &usage,
+            StateReport::new(&policy, newest_claim(&usage.sessions), seen),
+            beyond_limit,
+            next,
+            effect,
+        );
         let change = match report.change {
             Change::Made => Change::WouldBeMade,
             change @ (Change::None | Change::WouldBeMade) => change,
@@ -272,7 +279,8 @@ impl AdminService {
     /// What one more session would get while these hold slots.
     fn next_outcome(&self, user: &UserId, holders: Vec<SessionRecord>, policy: &AdmissionPolicy) -> NextOutcome {
         let (user, session) = (user.clone(), self.admin_session());
-        let acquire = StoreCommand::Acquire { user, session, limit: None, at: self.clock.now(), options: None };
+        let (limit, at) = (newest_claim(&holders), self.clock.now());
+        let acquire = StoreCommand::Acquire { user, session, limit, at, options: None };
         let sessions: Vec<_> = holders.iter().map(|holder| holder.session).collect();
         let (outcome, record) = simulate(holders, &acquire, policy);
         if matches!(outcome, Outcome::Granted { .. }) {
@@ -292,11 +300,12 @@ impl AdminService {
         next: NextOutcome,
         effect: Effect,
     ) -> UserReport {
-        let session_report = |session| {
-            let session = SessionSummary::from(session);
+        let session_report = |entry: &SessionRecord| {
+            let claimed_limit = entry.claim.map(SlotLimit::slots);
+            let session = SessionSummary { is_own: false, ..SessionSummary::detailed(entry, entry.session) };
             let from = self.address_of.as_ref().and_then(|address_of| address_of(session.id));
             let client_prefix = from.map(|address| ClientPrefix::from(address).to_string());
-            SessionReport { session, from, client_prefix }
+            SessionReport { session, claimed_limit, from, client_prefix }
         };
         let Effect { is_change, before, connections_before, ended } = effect;
         let ids = |sessions: Vec<SessionId>| sessions.iter().map(ToString::to_string).collect();
@@ -324,7 +333,12 @@ impl AdminService {
     }
 
     fn end_command(&self, user: &UserId, target: EndTarget) -> StoreCommand {
-        let (user, session, reason) = (user.clone(), self.admin_session(), EndReason::ByOperator);
+        let (user, session) = (user.clone(), self.admin_session());
+        let reason = match target {
+            EndTarget::Excess { limit, .. } if limit.slots() == 0 => EndReason::Banned,
+            EndTarget::Excess { .. } => EndReason::LimitLowered,
+            EndTarget::One(_) | EndTarget::All => EndReason::ByOperator,
+        };
         StoreCommand::EndSessions { user, session, target, reason, at: self.clock.now() }
     }
 
@@ -396,7 +410,7 @@ impl AdminService {
                 UserUpdate::Forget => log_event!(user_forgotten { user }),
             }
         }
-        let before = StateReport::new(&policy.with_overrides(before.overrides), Some(before.seen));
+        let before = StateReport::new(&policy.with_overrides(before.overrides), None, Some(before.seen));
         Ok(Effect { is_change, before: Some(before), ..Effect::default() })
     }
 
@@ -448,4 +462,8 @@ fn simulate(sessions: Vec<SessionRecord>, command: &StoreCommand, policy: &Admis
     // The store listed no lapsed sessions.
     let result = ledger::apply(command.user(), &mut record, command, policy, |_| Liveness::Alive);
     (result.outcome, record)
+}
+/// The limit that the token of the newest session claims.
+fn newest_claim(sessions: &[SessionRecord]) -> Option<SlotLimit> {
+    sessions.last()?.claim
 }

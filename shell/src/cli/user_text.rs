@@ -139,17 +139,21 @@ fn slots(report: &UserReport) -> String {
 const fn source(source: LimitSource) -> &'static str {
     match source {
         LimitSource::Server => "the server's default, unless a token has another",
-        LimitSource::Token => "the token's limit",
+        LimitSource::Token => "as the newest session's token claims",
         LimitSource::User => "per-user override",
     }
 }
 
-fn session(SessionReport { session, from, client_prefix }: &SessionReport) -> String {
-    let mut message = format!("  {} since {}", session.id, format_rfc3339(session.since));
+fn session(SessionReport { session, claimed_limit, from, client_prefix }: &SessionReport) -> String {
+    let name = session.slot.map_or_else(|| session.id.to_string(), |slot| slot.to_string());
+    let mut message = format!("  {name} since {}", format_rfc3339(session.since));
     for (what, name) in [("label", &session.label), ("device", &session.device)] {
         if let Some(name) = name {
             let _infallible = write!(message, ", {what} {:?}", name.as_str());
         }
+    }
+    if let Some(limit) = claimed_limit {
+        let _infallible = write!(message, ", token claims {limit}");
     }
     if let Some(from) = from {
         let _infallible = write!(message, ", from {from}");

@@ -195,7 +195,7 @@ impl HoldArguments {
         let SignIn { url, credentials, options, token_file } = server.into_sign_in();
         let is_interactive =
             format == Format::Text && connections == 1 && io::stdin().is_terminal() && out.is_terminal();
-        let authenticate_options = AuthenticateOptions { device, label, resume: None, evict };
+        let authenticate_options = AuthenticateOptions { device, label, evict, ..AuthenticateOptions::default() };
         let authenticate_options =
             (authenticate_options != AuthenticateOptions::default()).then_some(authenticate_options);
         let run_options = RunOptions {

@@ -130,7 +130,10 @@ impl Connection {
         let socket = timeout.wait_for("WebSocket handshake", upgrade(url, stream)).await?;
         let mut connection = Self { socket, reply_timeout: options.reply_timeout, listed: None };
         let greeting = timeout.wait_for("HELLO", connection.next_reply()).await?;
-        if greeting == ServerMessage::Hello { Ok(connection) } else { Err(unexpected_reply("HELLO", &greeting)) }
+        match greeting {
+            ServerMessage::Hello | ServerMessage::HelloDetailed(_) => Ok(connection),
+            other => Err(unexpected_reply("HELLO", &other)),
+        }
     }
 
     /// Asks for a slot for `user`. Returns the user with the slots held, including this one.
@@ -170,9 +173,16 @@ impl Connection {
         let failed = |reason: AuthenticateFailure, details: Option<Box<AuthenticateFailureDetails>>| {
             let user = credentials.user().map(Into::into);
             match reason {
-                AuthenticateFailure::LimitReached => Error::Denied { user, is_device_full: false, details },
+                // That it chose a session which is gone concerns only what it may do next.
+                AuthenticateFailure::LimitReached | AuthenticateFailure::Gone => {
+                    Error::Denied { user, is_device_full: false, details }
+                }
                 AuthenticateFailure::DeviceFull => Error::Denied { user, is_device_full: true, details },
-                reason @ (AuthenticateFailure::Credential(_)
+                reason @ (AuthenticateFailure::Banned
+                | AuthenticateFailure::NotResumed(_)
+                | AuthenticateFailure::BadOptions(_)
+                | AuthenticateFailure::AlreadyAuthenticated
+                | AuthenticateFailure::Credential(_)
                 | AuthenticateFailure::NotChecked
                 | AuthenticateFailure::AnotherUser
                 | AuthenticateFailure::AnotherDevice
@@ -190,7 +200,11 @@ impl Connection {
                 return Err(failed(details.reason.clone(), Some(details)));
             }
             ServerMessage::Error(error) => return Err(Error::RequestFailed(error)),
+            ServerMessage::ErrorDetailed(details) => return Err(Error::RequestFailed(details.error)),
             other @ (ServerMessage::Hello
+            | ServerMessage::HelloDetailed(_)
+            | ServerMessage::Pong
+            | ServerMessage::EvictedDetailed(_)
             | ServerMessage::ByeSuccess
             | ServerMessage::CheckConnectionsSuccess(_)
             | ServerMessage::ListSessionsSuccess(_)
@@ -220,7 +234,7 @@ impl Connection {
         .await
     }
 
-    /// Ends another session of the same user. Returns the user with the slots that remain.
+    /// Ends another session of the same user, named by its id or by its slot. Returns the user with the slots that remain.
     ///
     /// # Errors
     /// As [`Connection::check_connections`]; [`Error::RequestFailed`] also when the user has no such session, or it is this one.
@@ -307,7 +321,11 @@ impl Connection {
         let exchange = async {
             self.send(request.encode()).await?;
             let reply = self.next_reply().await?;
-            if let ServerMessage::Evicted(reason) = reply { Err(Error::Evicted(reason)) } else { Ok(reply) }
+            match reply {
+                ServerMessage::Evicted(reason) => Err(Error::Evicted(reason)),
+                ServerMessage::EvictedDetailed(details) => Err(Error::Evicted(details.message)),
+                reply => Ok(reply),
+            }
         };
         timeout.wait_for(awaited, exchange).await
     }
@@ -322,6 +340,7 @@ impl Connection {
         match read(self.request(request, awaited).await?) {
             Ok(answer) => Ok(answer),
             Err(ServerMessage::Error(error)) => Err(Error::RequestFailed(error)),
+            Err(ServerMessage::ErrorDetailed(details)) => Err(Error::RequestFailed(details.error)),
             Err(other) => Err(unexpected_reply(awaited, &other)),
         }
     }

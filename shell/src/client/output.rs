@@ -35,7 +35,8 @@ const fn is_bidi_control(character: char) -> bool {
 
 /// One session as a line of text.
 pub(crate) fn format_session(session: &SessionSummary) -> String {
-    let mut text = session.id.to_string();
+    // The name that lasts, if the server tells it.
+    let mut text = session.slot.map_or_else(|| session.id.to_string(), |slot| slot.to_string());
     for (what, name) in [("label", &session.label), ("device", &session.device)] {
         if let Some(name) = name {
             let _infallible = write!(text, ", {what} {:?}", name.as_str());
@@ -62,6 +63,8 @@ mod tests {
     fn session_line_has_names_and_state() {
         let live = SessionSummary {
             id: NodeId::new(7).session(8),
+            slot: None,
+            is_own: false,
             device: None,
             label: None,
             since: 1_700_000_000_000,

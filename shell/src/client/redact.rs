@@ -13,6 +13,10 @@ pub(crate) fn redacted_json(reply: &ServerMessage) -> String {
             .encode()
         }
         ServerMessage::Hello
+        | ServerMessage::HelloDetailed(_)
+        | ServerMessage::Pong
+        | ServerMessage::EvictedDetailed(_)
+        | ServerMessage::ErrorDetailed(_)
         | ServerMessage::AuthenticateSuccess(_)
         | ServerMessage::AuthenticateFailure(_)
         | ServerMessage::AuthenticateFailureDetailed(_)

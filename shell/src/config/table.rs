@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use session_core::ledger::{CountBy, SlotLimit, WhenFull};
+use session_core::protocol::SUBPROTOCOL;
 
 use super::key::settings;
 use super::value::{
@@ -24,7 +25,7 @@ use crate::net::hosts::Host;
 use crate::net::listen_address::ListenAddress;
 use crate::net::origins::Origin;
 use crate::net::paths::RequestPath;
-use crate::net::subprotocols::{SESSIONS_V1, Subprotocol};
+use crate::net::subprotocols::Subprotocol;
 use crate::net::trusted_proxies::ProxyNetwork;
 use crate::runtime::duration::duration_within;
 use crate::runtime::events::LogUsers;
@@ -83,7 +84,7 @@ settings! {
         /// server selects none, and browsers then close the connection
         subprotocols: Vec<Subprotocol> {
             reader: list(one(Subprotocol::from_str)),
-            value: "NAME", default: SESSIONS_V1, applies: AtOnce
+            value: "NAME", default: SUBPROTOCOL, applies: AtOnce
         }
 
         /// Proxies whose `forwarded_header` or PROXY protocol header gives the client's address: addresses, or networks

@@ -6,10 +6,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The name of the protocol that the README describes.
-pub const SESSIONS_V1: &str = "sessions.v1";
+use session_core::protocol::SUBPROTOCOL;
 
-/// The subprotocols that the server may select. By default [`SESSIONS_V1`].
+/// The subprotocols that the server may select. By default [`SUBPROTOCOL`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subprotocols(Vec<Subprotocol>);
 
@@ -44,7 +43,7 @@ impl Subprotocols {
 
 impl Default for Subprotocols {
     fn default() -> Self {
-        Self(vec![Subprotocol(SESSIONS_V1.into())])
+        Self(vec![Subprotocol(SUBPROTOCOL.into())])
     }
 }
 
@@ -60,7 +59,7 @@ impl FromStr for Subprotocol {
     fn from_str(text: &str) -> Result<Self, String> {
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         if text.is_empty() || !text.bytes().all(is_token) {
-            return Err(format!("it must be a token of letters, digits and !#$%&'*+-.^_`|~, as in {SESSIONS_V1}"));
+            return Err(format!("it must be a token of letters, digits and !#$%&'*+-.^_`|~, as in {SUBPROTOCOL}"));
         }
         Ok(Self(text.into()))
     }

@@ -30,6 +30,7 @@ use crate::net::subprotocols::Selection;
 use crate::net::transport::log_unexpected_proxy_header;
 use crate::runtime::events::log_limited;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
+use session_core::protocol::SUBPROTOCOL;
 
 /// The maximum number of header fields in a request. With more the response is 431.
 const MAX_HEADERS: usize = 64;
@@ -48,6 +49,8 @@ pub enum UpgradeOutcome<S> {
         stream: S,
         /// Bytes of the stream that were read together with the request.
         read: Vec<u8>,
+        /// Whether [`SUBPROTOCOL`] was selected.
+        is_v1: bool,
     },
     /// The request got another response, or did not come in time. The connection is over.
     Answered,
@@ -62,7 +65,11 @@ pub async fn serve_request<S: AsyncRead + AsyncWrite + Unpin>(
     permit: &mut ConnectionPermit,
     timeout: impl Future<Output = ()>,
 ) -> UpgradeOutcome<S> {
-    let service = UpgradeService { peer, settings, request: Mutex::new(RequestState { permit, is_upgraded: false }) };
+    let service = UpgradeService {
+        peer,
+        settings,
+        request: Mutex::new(RequestState { permit, is_upgraded: false, is_v1: false }),
+    };
     let mut connection = http1::Builder::new()
         .max_buf_size(settings.max_header_bytes)
         .max_headers(MAX_HEADERS)
@@ -79,12 +86,13 @@ pub async fn serve_request<S: AsyncRead + AsyncWrite + Unpin>(
     let result = serve.or(timeout).await;
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner();
-    let is_upgraded = parts.service.request.into_inner().unwrap_or_else(PoisonError::into_inner).is_upgraded;
+    let request = parts.service.request.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let RequestState { is_upgraded, is_v1, .. } = request;
     match result {
         Some(Ok(())) if is_upgraded => {
             // The whole response has left hyper's buffer: it is shorter than the empty send buffer of a new socket.
             // The read buffer is copied because hyper's is eight times larger than what the WebSocket keeps.
-            return UpgradeOutcome::Upgraded { stream, read: parts.read_buf.to_vec() };
+            return UpgradeOutcome::Upgraded { stream, read: parts.read_buf.to_vec(), is_v1 };
         }
         Some(served) => {
             let is_no_http = served.is_err_and(|error| error.is_parse() && !error.is_parse_too_large());
@@ -115,6 +123,7 @@ struct UpgradeService<'a> {
 struct RequestState<'a> {
     permit: &'a mut ConnectionPermit,
     is_upgraded: bool,
+    is_v1: bool,
 }
 
 impl Service<Request<Incoming>> for UpgradeService<'_> {
@@ -146,6 +155,7 @@ impl Service<Request<Incoming>> for UpgradeService<'_> {
             response = message_response(StatusCode::BAD_REQUEST, "A handshake has no body");
         }
         state.is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        state.is_v1 = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL).is_some_and(|name| name == SUBPROTOCOL);
         ready(Ok(response))
     }
 }

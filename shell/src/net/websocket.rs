@@ -230,7 +230,9 @@ impl MessageSocket for WebSocket {
                 | CloseReason::TokenExpired
                 | CloseReason::PeerSilent
                 | CloseReason::Evicted
-                | CloseReason::Resumed => Phase::Closing { until },
+                | CloseReason::Resumed
+                | CloseReason::NotChosen
+                | CloseReason::Contested => Phase::Closing { until },
             };
         }
     }

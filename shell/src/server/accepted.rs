@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use session_core::Timestamp;
-use session_core::session::SessionSettings;
+use session_core::session::{Event, SessionSettings};
 use smol::future::FutureExt as _;
 use smol::net::TcpStream;
 
@@ -39,6 +39,7 @@ pub(super) struct UpgradedConnection {
     session_settings: SessionSettings,
     permit: ConnectionPermit,
     accepted: Timestamp,
+    is_v1: bool,
 }
 
 /// Runs one connection from its first byte to its last. A panic ends only this connection.
@@ -63,11 +64,12 @@ async fn run_upgraded(
     context: &Arc<ConnectionContext>,
     registration: &Registration,
 ) {
-    let Some(UpgradedConnection { socket, session_settings, permit, accepted }) = upgrade.await else { return };
+    let Some(UpgradedConnection { socket, session_settings, permit, accepted, is_v1 }) = upgrade.await else { return };
     if let Some(address) = permit.address() {
         registration.mailbox().set_client_address(address);
     }
-    Connection::new(registration, socket, &session_settings, accepted, Arc::clone(context), permit).run().await;
+    let greeting = if is_v1 { Event::ConnectedV1 } else { Event::Connected };
+    Connection::new(registration, socket, &session_settings, accepted, Arc::clone(context), permit).run(greeting).await;
 }
 
 /// Establishes the transport and serves the HTTP request. `None` if the connection is over, at once if the server drains.
@@ -102,9 +104,9 @@ pub(super) async fn upgrade(
         })
     });
     match handshake.or(drained).await? {
-        UpgradeOutcome::Upgraded { stream, read } => {
+        UpgradeOutcome::Upgraded { stream, read, is_v1 } => {
             let socket = WebSocket::new(stream, read, &settings, clock.clone()).await;
-            Some(UpgradedConnection { socket, session_settings: settings.session, permit, accepted })
+            Some(UpgradedConnection { socket, session_settings: settings.session, permit, accepted, is_v1 })
         }
         UpgradeOutcome::Answered => None,
     }

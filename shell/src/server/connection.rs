@@ -180,14 +180,14 @@ impl<S: MessageSocket> Connection<S> {
         }
     }
 
-    /// Runs until the session has finished and the socket is closed.
+    /// Runs until the session has finished and the socket is closed. `connected` is the session's first event.
     ///
     /// Takes `&mut self`, not `self`: a future stores an argument twice, and `self` is most of an idle session's memory.
-    pub async fn run(&mut self) {
+    pub async fn run(&mut self, connected: Event<'_>) {
         let mut timer = DeadlineTimer::new(self.clock.clone());
         // A message that waits while the session is busy. The socket reads no further message until it is handled.
         let mut unhandled: Option<S::Text> = None;
-        self.handle(Event::Connected);
+        self.handle(connected);
         while !(self.session.is_finished() && self.socket.is_closed()) {
             if !self.session.is_busy()
                 && let Some(text) = unhandled.take()

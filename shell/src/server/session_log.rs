@@ -8,7 +8,7 @@ use crate::net::message_socket::MessageSize;
 use crate::runtime::events::logged_user::names_users;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::runtime::events::{log_event, log_limited};
-use session_core::ledger::{EndReason, Outcome};
+use session_core::ledger::{EndReason, Outcome, Resumption};
 use session_core::protocol::{AuthenticateFailure, CloseReason};
 use session_core::{SessionId, UserId};
 
@@ -31,9 +31,18 @@ pub struct Subject {
 /// out unless the log names users by their ids.
 fn logged_reason(reason: &EndReason) -> Cow<'static, str> {
     match reason {
-        EndReason::TakenOver(Some(_)) if !names_users() => EndReason::TakenOver(None).message(),
+        EndReason::TakenOver(Some(_)) | EndReason::DeviceFull(Some(_)) if !names_users() => {
+            EndReason::TakenOver(None).message()
+        }
         EndReason::ByUser(Some(_)) if !names_users() => EndReason::ByUser(None).message(),
-        EndReason::TakenOver(_) | EndReason::ByUser(_) | EndReason::ByOperator | EndReason::Resumed => reason.message(),
+        EndReason::TakenOver(_)
+        | EndReason::DeviceFull(_)
+        | EndReason::ByUser(_)
+        | EndReason::ByOperator
+        | EndReason::LimitLowered
+        | EndReason::Banned
+        | EndReason::Resumed
+        | EndReason::Contested => reason.message(),
     }
 }
 
@@ -114,7 +123,7 @@ impl SessionLog {
                     session: display(of.session),
                     client_address: of.client_address.map(display),
                     connections: *slots,
-                    is_resumed: grant.as_ref().is_some_and(|grant| grant.is_resumed),
+                    is_resumed: grant.as_ref().is_some_and(|grant| grant.resume == Resumption::Resumed),
                 });
                 return;
             }

@@ -45,7 +45,7 @@ impl Connection {
         let read = ServerMessage::parse(&text).expect("the server sends valid messages");
         assert_eq!(&read, reply, "the message changes by encoding");
         match reply {
-            ServerMessage::Hello => {
+            ServerMessage::Hello | ServerMessage::HelloDetailed(_) => {
                 assert!(!self.greeted, "HELLO twice");
                 self.greeted = true;
             }
@@ -64,8 +64,11 @@ impl Connection {
             | ServerMessage::CheckConnectionsSuccess(_)
             | ServerMessage::ListSessionsSuccess(_)
             | ServerMessage::EndSessionSuccess(_)
+            | ServerMessage::Pong
             | ServerMessage::Evicted(_)
-            | ServerMessage::Error(_) => {}
+            | ServerMessage::EvictedDetailed(_)
+            | ServerMessage::Error(_)
+            | ServerMessage::ErrorDetailed(_) => {}
         }
         None
     }

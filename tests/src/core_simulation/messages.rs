@@ -1,6 +1,6 @@
 //! The messages of the clients, and how the server verifies their credentials.
 
-use session_core::ledger::{Evict, SlotLimit, UserRecord};
+use session_core::ledger::{Evict, SessionRecord, SlotLimit, UserRecord};
 use session_core::protocol::{AuthenticateOptions, ClientMessage, Credential, CredentialError, TokenError};
 use session_core::session::Identity;
 use session_core::{DisplayName, ResumeToken, UnixSeconds, UserId};
@@ -25,13 +25,15 @@ impl CoreSimulation {
         resume: Option<u8>,
     ) -> ClientMessage {
         let sessions = self.store.records.get(&user_id(user)).map_or(&[][..], UserRecord::sessions);
-        let evict = match evict % 4 {
+        let choice = match evict % 4 {
             0 => None,
             1 => Some(Evict::Nobody).filter(|_| evict % 8 == 1),
             2 => Some(Evict::Oldest),
             _ => {
                 let chosen = sessions.iter().skip(usize::from(evict) / 4 % sessions.len().max(1));
-                Some(Evict::Sessions(chosen.map(|entry| entry.session).collect()))
+                // By its id, or by its slot.
+                let name = |entry: &SessionRecord| if evict < 128 { entry.session } else { entry.slot.first_session() };
+                Some(Evict::Sessions(chosen.map(name).collect()))
             }
         };
         let resume =
@@ -41,14 +43,16 @@ impl CoreSimulation {
             label: None,
             resume: resume.map(|&(_, token)| token),
             // The protocol has no empty list.
-            evict: evict.filter(|evict| !matches!(evict, Evict::Sessions(these) if these.is_empty())),
+            evict: choice.filter(|evict| !matches!(evict, Evict::Sessions(these) if these.is_empty())),
+            must_resume: evict % 16 == 13,
+            ..AuthenticateOptions::default()
         };
         ClientMessage::AuthenticateWith(Credential::User(user_id(user).as_str().into()), Box::new(options))
     }
 
     pub(super) fn end_session(&self, which: u8) -> ClientMessage {
-        let sessions: Vec<_> =
-            self.store.records.values().flat_map(UserRecord::sessions).map(|entry| entry.session).collect();
+        let name = |entry: &SessionRecord| if which % 2 == 0 { entry.session } else { entry.slot.first_session() };
+        let sessions: Vec<_> = self.store.records.values().flat_map(UserRecord::sessions).map(name).collect();
         let session = sessions.get(usize::from(which) % sessions.len().max(1));
         ClientMessage::EndSession(session.copied().unwrap_or_else(|| self.node().session(0)))
     }

@@ -99,15 +99,20 @@ impl Client {
             ServerOutput::Reply(reply) => {
                 let read = ServerMessage::parse(&reply.encode()).expect("the server sends valid messages");
                 assert_eq!(&read, reply, "the message changes by encoding");
-                assert_eq!(matches!(reply, ServerMessage::Hello), !self.greeted, "HELLO comes first, and once");
+                let is_hello = matches!(reply, ServerMessage::Hello | ServerMessage::HelloDetailed(_));
+                assert_eq!(is_hello, !self.greeted, "HELLO comes first, and once");
                 self.greeted = true;
                 let shown = match reply {
-                    ServerMessage::Hello | ServerMessage::Evicted(_) => None,
+                    ServerMessage::Hello
+                    | ServerMessage::HelloDetailed(_)
+                    | ServerMessage::Evicted(_)
+                    | ServerMessage::EvictedDetailed(_) => None,
                     _ => self.unanswered.pop_front(),
                 };
                 let expires = if let Some(ShownCredential::Token(expires)) = shown { Some(expires) } else { None };
                 match reply {
-                    ServerMessage::Hello => "HELLO",
+                    ServerMessage::Hello | ServerMessage::HelloDetailed(_) => "HELLO",
+                    ServerMessage::Pong => "PONG",
                     ServerMessage::AuthenticateSuccessDetailed(admission) => {
                         assert!(!self.granted, "granted twice");
                         assert!(!self.evicted, "granted after an eviction");
@@ -120,7 +125,7 @@ impl Client {
                     ServerMessage::AuthenticateFailureDetailed(_) => "denied in detail",
                     ServerMessage::ListSessionsSuccess(_) => "listed",
                     ServerMessage::EndSessionSuccess(_) => "ended another",
-                    ServerMessage::Evicted(_) => {
+                    ServerMessage::Evicted(_) | ServerMessage::EvictedDetailed(_) => {
                         self.granted = false;
                         self.evicted = true;
                         // The server does not answer its remaining messages.
@@ -147,6 +152,11 @@ impl Client {
                     ServerMessage::Error(error) => {
                         assert_ne!(*error, RequestError::RequestPending, "a message was delivered to a busy session");
                         "ERROR"
+                    }
+                    ServerMessage::ErrorDetailed(details) => {
+                        let is_pending = details.error == RequestError::RequestPending;
+                        assert!(!is_pending, "a message was delivered to a busy session");
+                        if details.sessions.is_some() { "ERROR gone" } else { "ERROR" }
                     }
                 }
             }

@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use session_core::ledger::{AdmissionPolicy, Evict, SlotLimit};
+use session_core::ledger::{AdmissionPolicy, Evict, SessionRecord, SlotLimit};
 use session_core::protocol::{AuthenticateOptions, ClientMessage, Credential};
-use session_core::session::{SessionSettings, Violation};
+use session_core::session::{Event, SessionSettings, Violation};
 use session_core::{DisplayName, ResumeToken, SessionId, Timestamp, UserId};
 use shell::server::connection::Connection;
 
@@ -147,6 +147,8 @@ impl Simulation {
                     // Mostly of this user.
                     resume: resume.map(|&(_, token)| token),
                     evict: self.choice(&user_id(*user), *evict),
+                    must_resume: *evict % 16 == 13,
+                    ..AuthenticateOptions::default()
                 };
                 let user = resume.map_or_else(|| user_id(*user), |(owner, _)| owner.clone());
                 let credential = Credential::User(user.as_str().into());
@@ -170,7 +172,8 @@ impl Simulation {
                     self.with(client, |client| entries.retain(|entry| entry.session != client.session));
                 }
                 if let Some(entry) = entries.get(usize::from(*which) % entries.len().max(1)) {
-                    self.send(client, &ClientMessage::EndSession(entry.session).encode());
+                    let name = if *which % 2 == 0 { entry.session } else { entry.slot.first_session() };
+                    self.send(client, &ClientMessage::EndSession(name).encode());
                 }
             }
             Op::SetLimit { slots } => {
@@ -180,6 +183,7 @@ impl Simulation {
                 let first = (0..USERS).map(user_id).find(|user| self.store.is_beyond_limit(user));
                 self.store.enforce(first.unwrap_or_else(|| user_id(*user)));
             }
+            Op::Check { client } if *client % 4 == 3 => self.send(*client, &ClientMessage::Ping.encode()),
             Op::Check { client } => self.send(*client, &ClientMessage::CheckConnections.encode()),
             Op::Bye { client } => self.send(*client, &ClientMessage::Bye.encode()),
             Op::Raw { client, text } => self.send(*client, text),
@@ -233,7 +237,9 @@ impl Simulation {
             _ => {
                 let entries = self.store.holds_of(user);
                 let chosen = entries.iter().skip(usize::from(evict) / 4 % entries.len().max(1));
-                let chosen: Box<[_]> = chosen.map(|entry| entry.session).collect();
+                // By its id, or by its slot.
+                let name = |entry: &SessionRecord| if evict < 128 { entry.session } else { entry.slot.first_session() };
+                let chosen: Box<[_]> = chosen.map(name).collect();
                 Some(Evict::Sessions(chosen)).filter(|_| !entries.is_empty())
             }
         }
@@ -279,7 +285,7 @@ impl Simulation {
         let permit = server.connection_limiter.acquire(Some(address_of(session))).expect("no bounds");
         let mut connection = Connection::new(&entry, socket.clone(), &SETTINGS, clock.now(), context, permit);
         let task = async move {
-            connection.run().await;
+            connection.run(if session.number() % 2 == 0 { Event::Connected } else { Event::ConnectedV1 }).await;
             drop(entry);
         };
         server.tasks.insert(session.number(), Task::new(task));

@@ -8,8 +8,8 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use session_core::ledger::{self, ApplyResult, EndTarget, StoreCommand};
 use session_core::ledger::{
-    AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, Outcome, SessionRecord, SessionStatus, SlotLimit,
-    StoreError, UserRecord,
+    AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, NotResumed, Outcome, Resumption, SessionRecord,
+    SessionStatus, SlotLimit, StoreError, UserRecord,
 };
 use session_core::{NodeId, SessionId, Timestamp, UserId};
 use shell::runtime::process::Process;
@@ -412,7 +412,11 @@ impl Inner {
     fn count(&mut self, command: &StoreCommand, before: &UserRecord, outcome: &Outcome, ended: &[EndedSession]) {
         let mut reached = Vec::new();
         for EndedSession { session, reason: how } in ended {
-            reached.push(if *how == EndReason::Resumed { "resumed from a live session" } else { "a session ended" });
+            reached.push(match how {
+                EndReason::Resumed => "resumed from a live session",
+                EndReason::Contested => "contested",
+                _ => "a session ended",
+            });
             let is_of_victim = |queued: &&Queued| queued.command.session() == *session;
             if self.queue.iter().find(is_of_victim).is_some_and(|queued| queued.command.is_release()) {
                 reached.push("ended while its release was under way");
@@ -427,7 +431,7 @@ impl Inner {
         if let (StoreCommand::Acquire { options: Some(options), .. }, Outcome::Granted { grant: Some(grant), .. }) =
             (command, outcome)
         {
-            if grant.is_resumed {
+            if grant.resume == Resumption::Resumed {
                 reached.push("resumed");
                 let is_of = |entry: &SessionRecord| entry.resumable().map(|resumable| resumable.key) == options.resume;
                 let is_of_dead = |entry: &SessionRecord| is_of(entry) && !self.alive.contains(&entry.session.node());
@@ -441,8 +445,12 @@ impl Inner {
                 if before.sessions().iter().any(|entry| is_of(entry) && is_last_second(entry)) {
                     reached.push("resumed in its last second");
                 }
-            } else if options.resume.is_some() {
-                reached.push("a token of a slot that is gone");
+            } else if let Resumption::Failed(why) = grant.resume {
+                reached.push(match why {
+                    NotResumed::Expired => "a token of a slot that expired",
+                    NotResumed::Taken => "a token of a slot that was taken",
+                    NotResumed::Unknown => "a token of a slot that is gone",
+                });
             }
         }
         if let StoreCommand::Acquire { options: Some(options), .. } = command

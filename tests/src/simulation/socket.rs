@@ -90,6 +90,10 @@ impl ServerOutput {
             Self::Reply(ServerMessage::ByeSuccess) => Some(false),
             Self::Reply(
                 ServerMessage::Hello
+                | ServerMessage::HelloDetailed(_)
+                | ServerMessage::Pong
+                | ServerMessage::EvictedDetailed(_)
+                | ServerMessage::ErrorDetailed(_)
                 | ServerMessage::AuthenticateFailure(_)
                 | ServerMessage::AuthenticateFailureDetailed(_)
                 | ServerMessage::CheckConnectionsSuccess(_)

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
+use session_core::SlotId;
 use session_core::ledger::{Evict, SessionRecord, SessionStatus, SlotLimit, StoreError};
+use session_core::ledger::{NotResumed, Resumption};
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptions, AuthenticateOptionsError,
     AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential, CredentialError, RequestError, ServerMessage,
@@ -203,7 +205,7 @@ fn credentials_and_resume_tokens_are_never_printed() {
 #[test]
 fn only_shutdown_and_silence_keep_the_slot() {
     let lingering: Vec<_> = CloseReason::ALL.into_iter().filter(|reason| reason.keeps_slot()).collect();
-    assert_eq!(lingering, [CloseReason::ShuttingDown, CloseReason::PeerSilent]);
+    assert_eq!(lingering, [CloseReason::ShuttingDown, CloseReason::TokenExpired, CloseReason::PeerSilent]);
 }
 
 /// A detailed message has its text where the plain message has it.
@@ -215,7 +217,7 @@ fn detailed_messages_have_these_bytes() {
         (
             admitted(),
             format!(
-                r#"{{"type":"AUTHENTICATE_SUCCESS","payload":{{"id":"ada","connections":2,"limit":3,"session":"{digits}","resume":"{token}","linger_ms":30000}}}}"#
+                r#"{{"type":"AUTHENTICATE_SUCCESS","payload":{{"id":"ada","connections":2,"limit":3,"session":"{digits}","slot":"0000000000000ada0000000000000002","since":1700000000250,"resumed":true,"resume":"{token}","linger_ms":30000,"ping_interval_ms":20000,"pong_timeout_ms":10000}}}}"#
             ),
         ),
         (
@@ -226,11 +228,12 @@ fn detailed_messages_have_these_bytes() {
                 sessions: Some([SessionSummary::from(&SessionRecord::new(session(1), Timestamp::from_epoch(Duration::from_millis(1_700_000_000_250))))].into()),
                 retry_after: Some(Duration::from_millis(1500)),
                 client_choice: true,
+                choose_within: Some(Duration::from_secs(60)),
             })),
             [
                 r#"{"type":"AUTHENTICATE_FAILURE","payload":"User has reached connection limit, no more connections allowed","#,
                 r#""code":"limit_reached","limit":1,"connections":2,"sessions":[{"id":"0000000000000ada0000000000000001","#,
-                r#""since":1700000000250,"state":"live"}],"retry_after_ms":1500,"choice":true}"#,
+                r#""since":1700000000250,"state":"live"}],"retry_after_ms":1500,"choice":true,"choose_within_ms":60000}"#,
             ]
             .concat(),
         ),
@@ -250,8 +253,16 @@ fn admitted() -> ServerMessage {
         user: UserSummary { id: UserId::parse("ada").unwrap(), connections: 2 },
         limit: SlotLimit::new(3).unwrap(),
         session: session(7),
+        slot: SlotId::new(session(2)),
+        since: 1_700_000_000_250,
+        resumption: Resumption::Resumed,
         resume: Some(ResumeToken::new([0xcd; 32])),
         linger: Duration::from_secs(30),
+        ping_interval: Duration::from_secs(20),
+        pong_timeout: Duration::from_secs(10),
+        cut_label: None,
+        ended: [].into(),
+        ignored: [].into(),
     }))
 }
 
@@ -334,7 +345,8 @@ fn plain_reading(fields: &Map<String, Value>) -> Result<ClientMessage, RequestEr
         (None, None) => Credential::None,
     };
     let device = read(given("device"), DisplayName::parse, AuthenticateOptionsError::Device)?;
-    let label = read(given("label"), DisplayName::parse, AuthenticateOptionsError::Label)?;
+    let label = read(given("label"), DisplayName::parse_cut, AuthenticateOptionsError::Label)?;
+    let (label, is_label_cut) = label.map_or((None, false), |(label, is_cut)| (Some(label), is_cut));
     let resume = read(given("resume"), ResumeToken::parse, AuthenticateOptionsError::Resume)?;
     let evict = match given("evict") {
         None => None,
@@ -346,7 +358,18 @@ fn plain_reading(fields: &Map<String, Value>) -> Result<ClientMessage, RequestEr
         }
         Some(_) => return Err(RequestError::BadOptions(AuthenticateOptionsError::Evict)),
     };
-    Ok(ClientMessage::AuthenticateWith(credential, Box::new(AuthenticateOptions { device, label, resume, evict })))
+    let must_resume = match given("if_not_resumed") {
+        None => false,
+        Some(Value::String(text)) if text == "acquire" => false,
+        Some(Value::String(text)) if text == "refuse" => true,
+        Some(_) => return Err(RequestError::BadOptions(AuthenticateOptionsError::IfNotResumed)),
+    };
+    let is_known = |key: &&String| {
+        ["user", "token", "device", "label", "resume", "evict", "if_not_resumed"].contains(&key.as_str())
+    };
+    let ignored = fields.keys().filter(|key| !is_known(key)).map(|key| key.as_str().into()).collect();
+    let options = AuthenticateOptions { device, label, resume, evict, must_resume, is_label_cut, ignored };
+    Ok(ClientMessage::AuthenticateWith(credential, Box::new(options)))
 }
 
 fn any_credential() -> impl Strategy<Value = Credential> {
@@ -372,14 +395,28 @@ fn any_options() -> impl Strategy<Value = AuthenticateOptions> {
         prop::collection::vec(any_session(), 1..=100).prop_map(|sessions| Evict::Sessions(sessions.into())),
     ];
     let resume = prop::option::of(any::<[u8; 32]>().prop_map(ResumeToken::new));
-    (prop::option::of(any_name()), prop::option::of(any_name()), resume, prop::option::of(evict))
-        .prop_map(|(device, label, resume, evict)| AuthenticateOptions { device, label, resume, evict })
+    (prop::option::of(any_name()), prop::option::of(any_name()), resume, prop::option::of(evict)).prop_map(
+        |(device, label, resume, evict)| AuthenticateOptions {
+            must_resume: device.is_some(),
+            device,
+            label,
+            resume,
+            evict,
+            ..AuthenticateOptions::default()
+        },
+    )
 }
 
 fn any_failure() -> impl Strategy<Value = AuthenticateFailureDetails> {
     let known = vec![
         AuthenticateFailure::LimitReached,
+        AuthenticateFailure::Banned,
         AuthenticateFailure::DeviceFull,
+        AuthenticateFailure::Gone,
+        AuthenticateFailure::NotResumed(NotResumed::Expired),
+        AuthenticateFailure::NotResumed(NotResumed::Taken),
+        AuthenticateFailure::BadOptions(AuthenticateOptionsError::Evict),
+        AuthenticateFailure::AlreadyAuthenticated,
         AuthenticateFailure::AnotherUser,
         AuthenticateFailure::AnotherDevice,
         AuthenticateFailure::Credential(CredentialError::Token(TokenError::Expired)),
@@ -396,13 +433,15 @@ fn any_failure() -> impl Strategy<Value = AuthenticateFailureDetails> {
     let info = (any_session(), name(), name(), any::<u64>(), any::<Option<u64>>()).prop_map(
         |(id, device, label, since, until)| {
             let state = if until.is_some() { StatusWord::Lingering } else { StatusWord::Live };
-            SessionSummary { id, device, label, since, state, until }
+            let (slot, is_own) = (device.is_some().then(|| SlotId::new(id)), label.is_some());
+            SessionSummary { id, slot, is_own, device, label, since, state, until }
         },
     );
     let sessions = prop::option::of(prop::collection::vec(info, 0..5).prop_map(Into::into));
     let retry_after = prop::option::of(any::<u64>().prop_map(Duration::from_millis));
     (failure, limit, any::<Option<u32>>(), sessions, retry_after, any::<bool>()).prop_map(
         |(failure, limit, connections, sessions, retry_after, may_choose)| AuthenticateFailureDetails {
+            choose_within: retry_after,
             reason: failure,
             limit,
             connections,
@@ -418,7 +457,8 @@ fn any_text() -> impl Strategy<Value = String> {
 }
 
 fn any_field() -> impl Strategy<Value = String> {
-    prop::sample::select(&["user", "token", "device", "label", "resume", "evict", "x"][..]).prop_map(Into::into)
+    prop::sample::select(&["user", "token", "device", "label", "resume", "evict", "if_not_resumed", "x"][..])
+        .prop_map(Into::into)
 }
 
 fn any_field_value() -> impl Strategy<Value = Value> {
@@ -426,6 +466,8 @@ fn any_field_value() -> impl Strategy<Value = Value> {
     prop_oneof![
         2 => Just(Value::Null),
         1 => Just(json!("oldest")),
+        1 => Just(json!("refuse")),
+        1 => any::<bool>().prop_map(|is_cut| json!("é".repeat(if is_cut { 65 } else { 64 }))),
         1 => any::<bool>().prop_map(|value| json!(value)),
         1 => any::<i64>().prop_map(|value| json!(value)),
         1 => any_text().prop_map(|text| json!(text)),

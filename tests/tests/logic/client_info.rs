@@ -4,12 +4,15 @@
 
 use std::time::Duration;
 
+use session_core::SlotId;
 use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, KnownToken, LimitSource, SlotUsage};
+use session_core::ledger::{DenyReason, Resumption, SessionNames};
 use session_core::ledger::{EndReason, Evict, Outcome, RenewalDenied, SessionRecord, SessionStatus, StoreError};
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateSuccessDetails, CloseReason, CredentialError,
     RequestError, ServerMessage, SessionList, SessionSummary, StatusWord, TokenError,
 };
+use session_core::protocol::{ErrorDetails, EvictedCode, EvictedDetails};
 use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings, Violation};
 use session_core::{NodeId, ResumeToken, SessionId, Timestamp, UnixSeconds, UserId};
 use tests::values::{limit, name, user, user_summary};
@@ -61,7 +64,9 @@ impl SessionHarness {
     }
 
     fn granted(&mut self, is_resumed: bool, linger: Duration) -> Actions {
-        let grant = GrantDetails { limit: limit(3), linger, is_resumed };
+        let (slot, since) = (SlotId::new(id()), at(0));
+        let resume = if is_resumed { Resumption::Resumed } else { Resumption::NotAsked };
+        let grant = GrantDetails { limit: limit(3), linger, slot, since, resume, evicted: [].into() };
         self.handle(Event::Stored(Outcome::Granted { slots: 2, grant: Some(Box::new(grant)) }))
     }
 
@@ -102,12 +107,21 @@ fn linger(second: u64) -> ledger::StoreCommand {
 }
 
 fn admitted(resume: Option<ResumeToken>, linger: Duration) -> Actions {
+    let is_resumed = resume == Some(old_token());
     reply(ServerMessage::AuthenticateSuccessDetailed(Box::new(AuthenticateSuccessDetails {
         user: user_summary(2),
         limit: limit(3),
         session: id(),
+        slot: SlotId::new(id()),
+        since: at(0).millis(),
+        resumption: if is_resumed { Resumption::Resumed } else { Resumption::NotAsked },
         resume,
         linger,
+        ping_interval: Duration::from_secs(30),
+        pong_timeout: Duration::from_secs(10),
+        cut_label: None,
+        ended: [].into(),
+        ignored: [].into(),
     })))
 }
 
@@ -119,14 +133,15 @@ fn usage() -> SlotUsage {
         slots: 1,
         sessions: [entry].into(),
         free_at: Some(at(3)),
-        is_device_full: false,
+        denied: Some(DenyReason::LimitReached),
         client_choice: true,
     }
 }
 
 fn info() -> SessionSummary {
     let (id, since) = (NodeId::new(9).session(9), at(0).millis());
-    SessionSummary { id, device: None, label: None, since, state: StatusWord::Live, until: None }
+    let slot = Some(SlotId::new(id));
+    SessionSummary { id, slot, is_own: false, device: None, label: None, since, state: StatusWord::Live, until: None }
 }
 
 #[test]
@@ -148,6 +163,7 @@ fn options_reach_the_store_without_any_token() {
         resume: Some(old_token().key()),
         new_resume_key: Some(new_token().key()),
         evict: Some(Evict::Sessions([NodeId::new(9).session(9)].into())),
+        must_resume: false,
     };
     assert_eq!((*options, claim, actions), (expected, Some(limit(7)), at(0)));
     // The device in the token overrides that of the client.
@@ -185,6 +201,7 @@ fn detailed_denial_gives_one_minute_to_choose() {
         sessions: Some([info()].into()),
         retry_after: Some(Duration::from_secs(1)),
         client_choice: true,
+        choose_within: Some(Duration::from_secs(60)),
     };
     let denied = |harness: &mut SessionHarness| harness.handle(Event::Stored(Outcome::Denied(Some(Box::new(usage())))));
     assert_eq!(harness.session.deadline(), None);
@@ -192,11 +209,13 @@ fn detailed_denial_gives_one_minute_to_choose() {
     assert_eq!(harness.session.deadline(), Some(at(62)), "a minute after the denial");
     harness.second = 50;
     drop(harness.authenticate(r#","evict":"oldest""#, identity()));
-    let late = AuthenticateFailureDetails { sessions: None, retry_after: Some(Duration::ZERO), ..denial };
+    let choose_within = Some(Duration::from_secs(12));
+    let late =
+        AuthenticateFailureDetails { sessions: None, retry_after: Some(Duration::ZERO), choose_within, ..denial };
     assert_eq!(denied(&mut harness), reply(ServerMessage::AuthenticateFailureDetailed(Box::new(late))));
     assert_eq!(harness.session.deadline(), Some(at(62)), "once");
     harness.second = 62;
-    let expected = Actions { close: Some(CloseReason::NotAuthenticated), ..Actions::default() };
+    let expected = Actions { close: Some(CloseReason::NotChosen), ..Actions::default() };
     assert_eq!(harness.handle(Event::Tick), expected);
     // A plain client has no time to choose.
     let mut plain = SessionHarness::new();
@@ -246,6 +265,7 @@ fn detailed_failure(reason: AuthenticateFailure) -> ServerMessage {
         sessions: None,
         retry_after: None,
         client_choice: false,
+        choose_within: None,
     }))
 }
 
@@ -268,7 +288,7 @@ fn object_client_gets_every_failure_detailed() {
     }
     let mut harness = SessionHarness::new();
     drop(harness.authenticate("", identity()));
-    let full = SlotUsage { is_device_full: true, free_at: None, ..usage() };
+    let full = SlotUsage { denied: Some(DenyReason::DeviceFull), free_at: None, ..usage() };
     let actions = harness.handle(Event::Stored(Outcome::Denied(Some(Box::new(full)))));
     assert!(
         matches!(&actions.send, Some(Frame::Message(ServerMessage::AuthenticateFailureDetailed(denial))) if denial.reason == AuthenticateFailure::DeviceFull)
@@ -291,10 +311,13 @@ fn plain_client_has_the_device_of_its_token() {
     let mut harness = waiting();
     assert_eq!(harness.granted(false, LINGER), reply(ServerMessage::AuthenticateSuccess(user_summary(2))));
     assert_eq!(harness.handle(Event::Disconnected), store(release()), "a plain client cannot resume");
-    for (is_device_full, failure) in
-        [(true, AuthenticateFailure::DeviceFull), (false, AuthenticateFailure::LimitReached)]
-    {
-        let full = SlotUsage { is_device_full, ..usage() };
+    for (reason, slots, failure) in [
+        (DenyReason::DeviceFull, 1, AuthenticateFailure::DeviceFull),
+        (DenyReason::LimitReached, 1, AuthenticateFailure::LimitReached),
+        // The plain protocol has no word for it.
+        (DenyReason::LimitReached, 0, AuthenticateFailure::LimitReached),
+    ] {
+        let full = SlotUsage { denied: Some(reason), limit: limit(slots), ..usage() };
         let actions = waiting().handle(Event::Stored(Outcome::Denied(Some(Box::new(full)))));
         assert_eq!(actions, reply(ServerMessage::AuthenticateFailure(failure)));
     }
@@ -371,13 +394,10 @@ fn failed_renewal_with_object_is_detailed() {
         ledger::StoreCommand::Renew { user: user(), session, limit: Some(limit(0)), device: name("phone"), at };
     assert_eq!(command, expected);
     let actions = harness.handle(Event::Stored(Outcome::NotRenewed(RenewalDenied::Banned)));
-    let banned = AuthenticateFailureDetails {
-        limit: Some(limit(0)),
-        ..AuthenticateFailureDetails::new(AuthenticateFailure::LimitReached)
-    };
-    assert_eq!(actions, reply(ServerMessage::AuthenticateFailureDetailed(Box::new(banned))));
-    // The session goes on with the token that it had.
-    assert_eq!(harness.session.expires_at(), Some(UnixSeconds::from_unix_seconds(100)));
+    // Who may hold no session has none from now on.
+    let (effect, close) = (Some(Effect::Store(release())), Some(CloseReason::Evicted));
+    assert_eq!(actions, Actions { effect, close, ..reply(detailed_failure(AuthenticateFailure::Banned)) });
+    assert!(harness.session.is_finished());
 }
 
 #[test]
@@ -415,8 +435,11 @@ fn slot_resumed_then_lost_can_be_resumed() {
 fn eviction_before_the_grant_hides_the_grant() {
     let mut harness = SessionHarness::resuming();
     let message = "phone has taken the place of this session";
-    let actions = harness.handle(Event::Ended(EndReason::TakenOver(name("phone"))));
-    let expected = Actions { close: Some(CloseReason::Evicted), ..reply(ServerMessage::Evicted(message.into())) };
+    let actions = harness.handle(Event::Ended(EndReason::TakenOver(SessionNames::new(name("phone").as_ref(), None))));
+    let (message, code) = (message.into(), EvictedCode::Taken);
+    let evicted = EvictedDetails { message, code, label: None, device: name("phone") };
+    let evicted = ServerMessage::EvictedDetailed(Box::new(evicted));
+    let expected = Actions { close: Some(CloseReason::Evicted), ..reply(evicted) };
     assert_eq!(actions, expected);
     assert!(harness.session.is_busy());
     assert_eq!(harness.granted(false, LINGER), store(release()));
@@ -430,10 +453,11 @@ fn any_live_session_lists_and_ends_sessions() {
     let list = r#"{"type":"LIST_SESSIONS"}"#;
     let other = NodeId::new(9).session(9);
     let end = format!(r#"{{"type":"END_SESSION","payload":"{other}"}}"#);
-    let error = |error| reply(ServerMessage::Error(error));
+    let error = |error| reply(ServerMessage::ErrorDetailed(Box::new(ErrorDetails { error, sessions: None })));
     let mut harness = SessionHarness::new();
     for text in [list, &*end] {
-        assert_eq!(harness.handle(Event::Text(text)), error(RequestError::NotAuthenticated));
+        let expected = reply(ServerMessage::Error(RequestError::NotAuthenticated));
+        assert_eq!(harness.handle(Event::Text(text)), expected);
     }
 
     let mut harness = SessionHarness::live(LINGER);
@@ -455,8 +479,20 @@ fn any_live_session_lists_and_ends_sessions() {
     let actions = harness.handle(Event::Stored(Outcome::Ended { sessions: [other].into(), before: 2, slots: 1 }));
     assert_eq!(actions, reply(ServerMessage::EndSessionSuccess(user_summary(1))));
     drop(harness.handle(Event::Text(&end)));
-    let actions = harness.handle(Event::Stored(Outcome::Ended { sessions: [].into(), before: 1, slots: 1 }));
-    assert_eq!(actions, error(RequestError::NoSuchSession));
+    // Its list is old, so it gets the new one.
+    let nothing = || Event::Stored(Outcome::Ended { sessions: [].into(), before: 1, slots: 1 });
+    let list_again =
+        ledger::StoreCommand::ListSessions { user: user(), session: id(), limit: None, is_unbounded: false, at: at(3) };
+    assert_eq!(harness.handle(nothing()), store(list_again));
+    let gone = ErrorDetails { error: RequestError::NoSuchSession, sessions: Some([info()].into()) };
+    let actions = harness.handle(Event::Stored(Outcome::Listed(Box::new(usage()))));
+    assert_eq!(actions, reply(ServerMessage::ErrorDetailed(Box::new(gone))));
+    // Its own slot has the name of the session that took it first.
+    drop(harness.handle(Event::Text(&end)));
+    drop(harness.handle(nothing()));
+    let own = SessionRecord { slot: SlotId::new(other), ..SessionRecord::new(id(), at(0)) };
+    let own = SlotUsage { sessions: [own].into(), ..usage() };
+    assert_eq!(harness.handle(Event::Stored(Outcome::Listed(Box::new(own)))), error(RequestError::OwnSession));
     for (text, outcome, expected) in [
         (list, Outcome::Rejected(StoreError::Overloaded), RequestError::Store(StoreError::Overloaded)),
         (list, Outcome::Unknown, RequestError::StoreTimedOut),

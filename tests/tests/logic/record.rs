@@ -5,6 +5,8 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use session_core::SlotId;
+use session_core::ledger::SlotLimit;
 use session_core::ledger::{ClientInfo, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord};
 use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp};
 
@@ -33,11 +35,14 @@ fn full_entry() -> SessionRecord {
         resumable: Some(Resumable {
             key: ResumeKey::from_bytes([0xab; 32]),
             linger: Duration::from_millis(0x0102_0304),
+            moved_at: Some(millis(0x018b_cfe5_6802)),
         }),
     };
     SessionRecord {
         session: NodeId::new(0x0123_4567_89ab_cdef).session(0x42),
+        slot: SlotId::new(NodeId::new(0xfe).session(0x41)),
         since: millis(0x018b_cfe5_6800),
+        claim: SlotLimit::new(0x0203).ok(),
         status: SessionStatus::Lingering { until: millis(0x018b_cfe5_6801) },
         client: Some(Box::new(client_info)),
     }
@@ -121,22 +126,27 @@ fn every_decoding_error() {
 }
 
 fn name() -> impl Strategy<Value = Option<DisplayName>> {
-    prop::option::of("[a-zé🦀 ]{1,16}").prop_map(|name| name.and_then(|name| DisplayName::parse(&name)))
+    prop::option::of("[a-zé🦀 ]{1,64}").prop_map(|name| name.and_then(|name| DisplayName::parse(&name)))
 }
 
 fn entry() -> impl Strategy<Value = SessionRecord> {
-    let resumable = prop::option::of((any::<[u8; 32]>(), any::<u32>())).prop_map(|resumable| {
-        resumable.map(|(key, linger)| Resumable {
-            key: ResumeKey::from_bytes(key),
-            linger: Duration::from_millis(linger.into()),
-        })
+    let moved_at = prop::option::of(any::<u64>().prop_map(millis));
+    let resumable = (any::<[u8; 32]>(), any::<u32>(), moved_at).prop_map(|(key, linger, moved_at)| Resumable {
+        key: ResumeKey::from_bytes(key),
+        linger: Duration::from_millis(linger.into()),
+        moved_at,
     });
+    let resumable = prop::option::of(resumable);
     let client_info =
         (name(), name(), resumable).prop_map(|(device, label, resumable)| ClientInfo { device, label, resumable });
-    (any::<u64>(), any::<u64>(), any::<u64>(), prop::option::of(any::<u64>()), client_info).prop_map(
-        |(node, number, since, until, client_info)| SessionRecord {
+    let slot = prop::option::of(any::<u64>());
+    let claim = prop::option::of((0..=1024_u32).prop_map(|slots| SlotLimit::new(slots).unwrap()));
+    (any::<u64>(), any::<u64>(), slot, any::<u64>(), claim, prop::option::of(any::<u64>()), client_info).prop_map(
+        |(node, number, slot, since, claim, until, client_info)| SessionRecord {
             session: NodeId::new(node).session(number),
+            slot: SlotId::new(NodeId::new(node).session(slot.unwrap_or(number))),
             since: millis(since),
+            claim,
             status: until.map_or(SessionStatus::Live, |until| SessionStatus::Lingering { until: millis(until) }),
             client: (client_info != ClientInfo::default()).then(|| Box::new(client_info)),
         },

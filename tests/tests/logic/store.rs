@@ -12,11 +12,13 @@ use std::thread;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use session_core::SlotId;
 use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, KnownToken, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, Outcome, RenewalDenied, SessionStatus, SlotLimit,
     StoreError, UserOverrides, UserRecord, WhenFull,
 };
+use session_core::ledger::{NotResumed, Resumption};
 use session_core::{DisplayName, NodeId, Timestamp, UserId};
 use shell::store::{Completion, LmdbConfig, LmdbStore, NodeStatus, PageRequest, StoreFailure, StoreHealth};
 use shell::store::{UserFilter, UserState, UserUpdate};
@@ -236,7 +238,7 @@ fn notifies_an_evicted_session_once_before_the_answer(open: fn(SlotLimit) -> Sub
 
     let choice = |ids: &[u64]| Some(Evict::Sessions(ids.iter().map(|&number| session(number)).collect()));
     subject.send(acquire_with("ada", 3, 0, AcquireOptions { evict: choice(&[2]), ..options(3) }));
-    assert_eq!(subject.next(), Observed::Ended(vec![ended(2, EndReason::TakenOver(Some(label(3))))]));
+    assert_eq!(subject.next(), Observed::Ended(vec![ended(2, EndReason::TakenOver(names(3)))]));
     assert!(matches!(subject.next(), Observed::Answer(Outcome::Granted { slots: 2, .. })));
     // What the two of them say later finds nothing.
     assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);
@@ -264,7 +266,7 @@ fn swaps_many_slots_in_one_batch(open: fn(SlotLimit) -> Subject) {
         assert!(matches!(outcome, Outcome::Granted { slots: 1, .. }), "{outcome:?}");
     }
     assert_eq!(late.recv_timeout(TIMEOUT), Ok(Outcome::Released));
-    let swapped = |number| ended(number, EndReason::TakenOver(Some(label(number + 1))));
+    let swapped = |number| ended(number, EndReason::TakenOver(names(number + 1)));
     assert_eq!(subject.ended(), (1..100).map(swapped).collect::<Vec<_>>());
     assert_eq!(subject.ask(lookup("ada", 100)), Outcome::Counted { slots: 1 });
 }
@@ -272,27 +274,31 @@ fn swaps_many_slots_in_one_batch(open: fn(SlotLimit) -> Subject) {
 fn moves_a_slot_to_a_resuming_session(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
     subject.store.set_policy(policy(1));
-    let grant = |is_resumed| {
-        let grant = GrantDetails { limit: SlotLimit::new(1).unwrap(), linger: LINGER, is_resumed };
+    let grant = |number, seconds, resume| {
+        let (slot, since) = (SlotId::new(session(number)), at(seconds));
+        let limit = SlotLimit::new(1).unwrap();
+        let grant = GrantDetails { limit, linger: LINGER, slot, since, resume, evicted: [].into() };
         Outcome::Granted { slots: 1, grant: Some(Box::new(grant)) }
     };
+    let resumed = || grant(1, 0, Resumption::Resumed);
     let resume = |user, number, token| {
         acquire_with(user, number, 1, AcquireOptions { resume: Some(key(token)), ..options(number) })
     };
-    assert_eq!(subject.ask(acquire_with("ada", 1, 0, options(1))), grant(false));
-    assert_eq!(subject.ask(resume("bob", 9, 1)), grant(false), "of another user it is worth nothing");
+    assert_eq!(subject.ask(acquire_with("ada", 1, 0, options(1))), grant(1, 0, Resumption::NotAsked));
+    let worthless = grant(9, 1, Resumption::Failed(NotResumed::Unknown));
+    assert_eq!(subject.ask(resume("bob", 9, 1)), worthless, "of another user it is worth nothing");
     assert!(matches!(subject.ask(resume("ada", 2, 7)), Outcome::Denied(_)), "nor is another token");
     // From a session that lives, then from one that is lost.
     subject.send(resume("ada", 2, 1));
     assert_eq!(
         [subject.next(), subject.next()],
-        [Observed::Ended(vec![ended(1, EndReason::Resumed)]), Observed::Answer(grant(true)),]
+        [Observed::Ended(vec![ended(1, EndReason::Resumed)]), Observed::Answer(resumed()),]
     );
     assert_eq!(subject.ask(lose("ada", 1, 1)), Outcome::Released, "it was another's already");
     assert_eq!(subject.ask(release("ada", 1)), Outcome::Released);
     assert!(matches!(subject.ask(acquire_with("ada", 8, 1, options(8))), Outcome::Denied(_)), "2 lives");
     assert_eq!(subject.ask(lose("ada", 2, 1)), Outcome::Released);
-    assert_eq!(subject.ask(resume("ada", 3, 1)), grant(true));
+    assert_eq!(subject.ask(resume("ada", 3, 1)), resumed());
     assert_eq!(subject.ended(), [], "nobody was there to be told");
 }
 
@@ -366,7 +372,7 @@ fn lists_and_ends_sessions_of_a_user(open: fn(SlotLimit) -> Subject) {
         slots,
     };
     subject.send(end("ada", 1, EndTarget::One(session(3))));
-    assert_eq!(subject.next(), Observed::Ended(vec![ended(3, EndReason::ByUser(Some(label(1))))]));
+    assert_eq!(subject.next(), Observed::Ended(vec![ended(3, EndReason::ByUser(names(1)))]));
     assert_eq!(subject.next(), Observed::Answer(ended_are(&[3], 4, 3)));
     for gone in [3, 9] {
         assert_eq!(subject.ask(end("ada", 1, EndTarget::One(session(gone)))), ended_are(&[], 3, 3), "not ada's");
@@ -378,7 +384,7 @@ fn lists_and_ends_sessions_of_a_user(open: fn(SlotLimit) -> Subject) {
     assert_eq!(subject.ask(end("ada", 1, excess(true))), ended_are(&[4], 3, 3));
     assert_eq!(subject.ended(), [], "that only says who it would be");
     assert_eq!(subject.ask(end("ada", 1, EndTarget::All)), ended_are(&[2, 4], 3, 1));
-    assert_eq!(subject.ended(), [2, 4].map(|number| ended(number, EndReason::ByUser(Some(label(1))))));
+    assert_eq!(subject.ended(), [2, 4].map(|number| ended(number, EndReason::ByUser(names(1)))));
     assert_eq!(subject.ask(lookup("bob", 9)), Outcome::Counted { slots: 1 });
 }
 

@@ -15,6 +15,7 @@ use session_core::Timestamp;
 use session_core::connection_limiter::{ConnectionLimits, Work};
 use session_core::ledger::SlotLimit;
 use session_core::protocol::{CloseReason, ServerMessage};
+use session_core::session::Event;
 use session_core::session::{Frame, Session, SessionSettings};
 use shell::auth::OpenAuthenticator;
 use shell::net::connection_limiter::SharedConnectionLimiter;
@@ -150,7 +151,8 @@ impl Server {
                 Connection::new(registration, socket.clone(), &settings, Timestamp::default(), context, permit)
             })
             .collect();
-        let mut tasks: Vec<_> = connections.iter_mut().map(|connection| Box::pin(connection.run())).collect();
+        let mut tasks: Vec<_> =
+            connections.iter_mut().map(|connection| Box::pin(connection.run(Event::Connected))).collect();
         let mut cx = Context::from_waker(Waker::noop());
         let mut reads = Vec::new();
         for second in seconds {
@@ -293,7 +295,7 @@ fn run_scripted(socket: &ScriptedSocket, settings: &SessionSettings, act: impl F
     let context = Arc::clone(&server.context);
     let mut connection =
         Connection::new(&registration, socket.clone(), settings, Timestamp::default(), context, permit);
-    let mut task = Box::pin(connection.run());
+    let mut task = Box::pin(connection.run(Event::Connected));
     act(&mut |time| {
         server.clock.set(Timestamp::default() + time);
         for _ in 0..10 {

@@ -1,10 +1,15 @@
 //! A user's record as bytes, the same for every store.
 //!
 //! ```text
-//! version 2:  02 | session*   session:  id (node, number: 8 bytes each) | since (8 bytes) | flags (1 byte)
-//!                                       [1: lingers until (8 bytes)]
-//!                                       [2: resume key (32 bytes) | grace period (4 bytes)]
-//!                                       [4: device (1 byte of length, then the text)] [8: label (the same)]
+//! version 3:  03 | number of former slots (1 byte) | former slot* | session*
+//!             former slot:  first bytes of its resume key (8 bytes) | how it ended (1 byte: 0 expired, 1 taken)
+//!             session:      id (node, number: 8 bytes each) | since (8 bytes) | flags (1 byte)
+//!                           [1: lingers until (8 bytes)]
+//!                           [2: resume key (32 bytes) | grace period (4 bytes)] [64: moved at (8 bytes)]
+//!                           [4: device (2 bytes of length, then the text)] [8: label (the same)]
+//!                           [16: slot (16 bytes); without it the slot is named by the session]
+//!                           [32: claimed limit (2 bytes)]
+//! version 2:  02 | session*   as above, with the flags 1 to 8, and 1 byte for the length of a text
 //! version 1:  01 | session*   session:  id | since
 //! ```
 //!
@@ -16,8 +21,12 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::{ClientInfo, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord, VERSION, VERSION_1};
-use crate::id::{DisplayName, SessionId};
+use super::{
+    ClientInfo, FormerEnd, FormerSlot, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord, VERSION,
+    VERSION_1, VERSION_2,
+};
+use crate::id::{DisplayName, SessionId, SlotId};
+use crate::ledger::limit::SlotLimit;
 use crate::resume_token::ResumeKey;
 use crate::time::Timestamp;
 
@@ -25,87 +34,135 @@ const LINGERS: u8 = 1;
 const RESUMABLE: u8 = 2;
 const DEVICE: u8 = 4;
 const LABEL: u8 = 8;
+const SLOT: u8 = 16;
+const CLAIM: u8 = 32;
+const MOVED: u8 = 64;
+
+const FLAGS_2: u8 = LINGERS | RESUMABLE | DEVICE | LABEL;
+const FLAGS: u8 = FLAGS_2 | SLOT | CLAIM | MOVED;
 
 impl UserRecord {
     /// Clears `bytes`, then writes the record to it.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         bytes.clear();
         bytes.push(VERSION);
+        encode_former(&self.former, bytes);
         for entry in &self.sessions {
             encode(entry, bytes);
         }
     }
 
-    /// Reads what [`UserRecord::encode`] wrote, in this version or the one before it.
+    /// Reads what [`UserRecord::encode`] wrote, in this version or one before it.
     ///
     /// # Errors
     /// [`RecordError`] for anything else.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let (&version, rest) = bytes.split_first().ok_or(RecordError::Empty)?;
         let mut rest = Reader(rest);
+        let former = match version {
+            VERSION_1 | VERSION_2 => Vec::new(),
+            VERSION => rest.former()?,
+            _ => return Err(RecordError::Version(version)),
+        };
         let mut entries = Vec::new();
         while !rest.0.is_empty() {
             entries.push(match version {
                 VERSION_1 => SessionRecord::new(rest.session()?, rest.time()?),
-                VERSION => decode(&mut rest)?,
-                _ => return Err(RecordError::Version(version)),
+                _ => decode(&mut rest, version)?,
             });
         }
-        match version {
-            VERSION_1 | VERSION => Self::from_sessions(entries),
-            _ => Err(RecordError::Version(version)),
-        }
+        Ok(Self { former, ..Self::from_sessions(entries)? })
     }
 }
 
-fn encode(SessionRecord { session, since, status, client: client_info }: &SessionRecord, bytes: &mut Vec<u8>) {
+/// Writes former slots as a record has them, their number first.
+fn encode_former(former: &[FormerSlot], bytes: &mut Vec<u8>) {
+    bytes.push(u8::try_from(former.len()).expect("a record remembers at most 8"));
+    for FormerSlot { key_prefix, end } in former {
+        bytes.extend_from_slice(key_prefix);
+        bytes.push(match end {
+            FormerEnd::Expired => 0,
+            FormerEnd::Taken => 1,
+        });
+    }
+}
+
+fn encode(
+    SessionRecord { session, slot, since, claim, status, client: client_info }: &SessionRecord,
+    bytes: &mut Vec<u8>,
+) {
     let none = ClientInfo::default();
     let ClientInfo { device, label, resumable } = client_info.as_deref().unwrap_or(&none);
-    let until = match status {
-        SessionStatus::Live => None,
-        SessionStatus::Lingering { until } => Some(until),
-    };
+    let until = status.lingers_until();
+    let moved_at = resumable.and_then(|resumable| resumable.moved_at);
     let flag = |is_there: bool, flag| if is_there { flag } else { 0 };
     bytes.extend_from_slice(&session.to_bytes());
     bytes.extend_from_slice(&since.millis().to_be_bytes());
     bytes.push(
         flag(until.is_some(), LINGERS)
             | flag(resumable.is_some(), RESUMABLE)
+            | flag(moved_at.is_some(), MOVED)
             | flag(device.is_some(), DEVICE)
-            | flag(label.is_some(), LABEL),
+            | flag(label.is_some(), LABEL)
+            | flag(slot.first_session() != *session, SLOT)
+            | flag(claim.is_some(), CLAIM),
     );
     if let Some(until) = until {
         bytes.extend_from_slice(&until.millis().to_be_bytes());
     }
-    if let Some(Resumable { key, linger }) = resumable {
+    if let Some(Resumable { key, linger, .. }) = resumable {
         bytes.extend_from_slice(&key.to_bytes());
         bytes.extend_from_slice(&u32::try_from(linger.as_millis()).unwrap_or(u32::MAX).to_be_bytes());
     }
+    if let Some(moved_at) = moved_at {
+        bytes.extend_from_slice(&moved_at.millis().to_be_bytes());
+    }
     for name in [device, label].into_iter().flatten() {
-        bytes.push(u8::try_from(name.as_str().len()).expect("a name has at most 64 bytes"));
+        let length = u16::try_from(name.as_str().len()).expect("a name has at most 256 bytes");
+        bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(name.as_str().as_bytes());
+    }
+    if slot.first_session() != *session {
+        bytes.extend_from_slice(&slot.first_session().to_bytes());
+    }
+    if let Some(claim) = claim {
+        bytes.extend_from_slice(&u16::try_from(claim.slots()).expect("a limit is at most 1024").to_be_bytes());
     }
 }
 
-fn decode(bytes: &mut Reader<'_>) -> Result<SessionRecord, RecordError> {
+fn decode(bytes: &mut Reader<'_>, version: u8) -> Result<SessionRecord, RecordError> {
     let (session, since, [flags]) = (bytes.session()?, bytes.time()?, bytes.take()?);
-    if flags & !(LINGERS | RESUMABLE | DEVICE | LABEL) != 0 {
+    let known = if version == VERSION_2 { FLAGS_2 } else { FLAGS };
+    if flags & !known != 0 {
         return Err(RecordError::BadSession);
     }
     let has = |flag| flags & flag != 0;
     let status = if has(LINGERS) { SessionStatus::Lingering { until: bytes.time()? } } else { SessionStatus::Live };
-    let resumable = if has(RESUMABLE) {
+    let mut resumable = if has(RESUMABLE) {
         let key = ResumeKey::from_bytes(bytes.take()?);
-        Some(Resumable { key, linger: Duration::from_millis(u32::from_be_bytes(bytes.take()?).into()) })
+        let linger = Duration::from_millis(u32::from_be_bytes(bytes.take()?).into());
+        Some(Resumable { key, linger, moved_at: None })
     } else {
         None
     };
-    let device = if has(DEVICE) { Some(bytes.name()?) } else { None };
-    let label = if has(LABEL) { Some(bytes.name()?) } else { None };
+    if has(MOVED) {
+        resumable.as_mut().ok_or(RecordError::BadSession)?.moved_at = Some(bytes.time()?);
+    }
+    let device = if has(DEVICE) { Some(bytes.name(version)?) } else { None };
+    let label = if has(LABEL) { Some(bytes.name(version)?) } else { None };
+    let slot = if has(SLOT) { SlotId::new(bytes.session()?) } else { SlotId::new(session) };
+    let claim = if has(CLAIM) {
+        let slots = u32::from(u16::from_be_bytes(bytes.take()?));
+        Some(SlotLimit::new(slots).map_err(|_| RecordError::BadSession)?)
+    } else {
+        None
+    };
     let client_info = ClientInfo { device, label, resumable };
     Ok(SessionRecord {
         session,
+        slot,
         since,
+        claim,
         status,
         client: (client_info != ClientInfo::default()).then(|| Box::new(client_info)),
     })
@@ -130,8 +187,25 @@ impl Reader<'_> {
         Ok(Timestamp::from_epoch(Duration::from_millis(millis)))
     }
 
-    fn name(&mut self) -> Result<DisplayName, RecordError> {
-        let [length] = self.take()?;
+    fn former(&mut self) -> Result<Vec<FormerSlot>, RecordError> {
+        let [number] = self.take()?;
+        if usize::from(number) > UserRecord::MAX_FORMER {
+            return Err(RecordError::BadSession);
+        }
+        let one = |reader: &mut Self| {
+            let key_prefix = reader.take()?;
+            let end = match reader.take()? {
+                [0] => FormerEnd::Expired,
+                [1] => FormerEnd::Taken,
+                _ => return Err(RecordError::BadSession),
+            };
+            Ok(FormerSlot { key_prefix, end })
+        };
+        (0..number).map(|_| one(self)).collect()
+    }
+
+    fn name(&mut self, version: u8) -> Result<DisplayName, RecordError> {
+        let length = if version == VERSION_2 { self.take::<1>()?[0].into() } else { u16::from_be_bytes(self.take()?) };
         let (name, rest) = self.0.split_at_checked(usize::from(length)).ok_or(RecordError::CutOff)?;
         self.0 = rest;
         core::str::from_utf8(name).ok().and_then(DisplayName::parse).ok_or(RecordError::BadSession)

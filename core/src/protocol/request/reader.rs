@@ -7,7 +7,9 @@ use core::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::AuthenticateOptions;
 use crate::ledger::Evict;
+use crate::protocol::error::RequestError;
 
 /// The outermost JSON value of a frame.
 pub(super) enum Frame<'a> {
@@ -33,6 +35,9 @@ pub(super) struct Fields<'a> {
     pub(super) label: Field<'a>,
     pub(super) resume: Field<'a>,
     pub(super) evict: Field<'a>,
+    pub(super) if_not_resumed: Field<'a>,
+    /// The first unknown keys.
+    pub(super) ignored: Vec<Box<str>>,
 }
 
 impl<'a> Fields<'a> {
@@ -44,7 +49,14 @@ impl<'a> Fields<'a> {
             "label" => Some(&mut self.label),
             "resume" => Some(&mut self.resume),
             "evict" => Some(&mut self.evict),
+            "if_not_resumed" => Some(&mut self.if_not_resumed),
             _ => None,
+        }
+    }
+
+    fn ignore(&mut self, key: &str) {
+        if self.ignored.len() < AuthenticateOptions::MAX_IGNORED {
+            self.ignored.push(key.chars().take(RequestError::SHOWN_CHARS).collect());
         }
     }
 }
@@ -185,6 +197,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
                 let mut fields = Box::<Fields<'de>>::default();
                 while let Some(Text(key)) = entries.next_key()? {
                     let Some(field) = fields.named(&key) else {
+                        fields.ignore(&key);
                         entries.next_value::<IgnoredAny>()?;
                         continue;
                     };

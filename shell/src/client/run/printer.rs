@@ -127,7 +127,7 @@ fn format_text(line: &Line<'_>) -> Option<String> {
 
 fn reply_text(reply: &ServerMessage) -> String {
     match reply {
-        ServerMessage::Hello => "HELLO message from server".into(),
+        ServerMessage::Hello | ServerMessage::HelloDetailed(_) => "HELLO message from server".into(),
         ServerMessage::AuthenticateSuccess(user) => format!("AUTHENTICATE_SUCCESS {}", user_text(user)),
         ServerMessage::AuthenticateFailure(reason) => format!("AUTHENTICATE_FAILURE {reason}"),
         ServerMessage::ByeSuccess => "BYE_SUCCESS goodbye".into(),
@@ -140,8 +140,11 @@ fn reply_text(reply: &ServerMessage) -> String {
             format!("LIST_SESSIONS_SUCCESS {} connections", sessions.connections)
         }
         ServerMessage::EndSessionSuccess(user) => format!("END_SESSION_SUCCESS {}", user_text(user)),
+        ServerMessage::Pong => "PONG".into(),
         ServerMessage::Evicted(reason) => format!("EVICTED {reason}"),
+        ServerMessage::EvictedDetailed(details) => format!("EVICTED {}", details.message),
         ServerMessage::Error(error) => format!("ERROR {error}"),
+        ServerMessage::ErrorDetailed(details) => format!("ERROR {}", details.error),
     }
 }
 

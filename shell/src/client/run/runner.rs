@@ -271,7 +271,7 @@ impl Runner<'_, '_> {
             match or(self.wait_for_stop(), async { Some(connection.next_event().await) }).await {
                 None => return self.end_with_bye(number, connection).await,
                 // The session has ended even if the close frame does not arrive. It must not retry.
-                Some(Ok(Event::Reply(reply @ ServerMessage::Evicted(_)))) => {
+                Some(Ok(Event::Reply(reply @ (ServerMessage::Evicted(_) | ServerMessage::EvictedDetailed(_))))) => {
                     self.print(number, &Line::Reply(&reply));
                     evicted = true;
                 }

@@ -16,21 +16,20 @@ use crate::client::{Connection, Credentials, Error, ExitReason, Options, Url};
 /// As [`Connection::open_with`] and [`Connection::authenticate_with_options`], but for a denial, which lists the sessions.
 pub async fn sessions(url: &Url, credentials: &Credentials, options: &Options) -> Result<SessionList, Error> {
     let mut connection = Connection::open_with(url, options).await?;
-    let own = match connection.authenticate_with_options(credentials, list_only()).await {
-        Ok(grant) => grant.details().map(|details| details.session),
-        Err(error) => {
+    if let Err(error) = connection.authenticate_with_options(credentials, list_only()).await {
+        return {
             let format_sessions = error.failure_details().and_then(|details| {
                 let (limit, sessions) = (details.limit?.slots(), details.sessions.clone()?);
                 Some(SessionList { limit, connections: details.connections?, sessions })
             });
             let Some(sessions) = format_sessions else { return Err(error) };
             connection.bye().await?;
-            return Ok(sessions);
-        }
-    };
+            Ok(sessions)
+        };
+    }
     let SessionList { limit, connections, sessions } = connection.list_sessions().await?;
     connection.bye().await?;
-    let sessions = sessions.into_iter().filter(|session| Some(session.id) != own).collect();
+    let sessions = sessions.into_iter().filter(|session| !session.is_own).collect();
     Ok(SessionList { limit, connections: connections.saturating_sub(1), sessions })
 }
 
@@ -78,7 +77,13 @@ async fn take_over_and_end(
 
 /// Whether the list is complete and does not have the session.
 fn is_known_absent(escape: Option<&[SessionSummary]>, session: SessionId) -> bool {
-    escape.is_some_and(|escape| escape.len() < SessionList::MAX_SHOWN && escape.iter().all(|info| info.id != session))
+    escape.is_some_and(|escape| {
+        escape.len() < SessionList::MAX_SHOWN && escape.iter().all(|info| !is_named(info, session))
+    })
+}
+
+fn is_named(info: &SessionSummary, id: SessionId) -> bool {
+    info.id == id || info.slot.is_some_and(|slot| slot.first_session() == id)
 }
 
 /// Signing in to ask must end no session.

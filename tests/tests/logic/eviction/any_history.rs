@@ -10,6 +10,7 @@ use session_core::ledger::{AcquireOptions, EndTarget, KnownToken, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, CountBy, EndReason, Evict, Outcome, SessionRecord, SessionStatus, StoreError, WhenFull,
 };
+use session_core::ledger::{DenyReason, Resumption};
 use session_core::{NodeId, SessionId, Timestamp};
 
 use super::one_user::*;
@@ -132,6 +133,7 @@ proptest! {
                             [5, ..] => Evict::Nobody,
                             numbers => Evict::Sessions(numbers.iter().map(|&number| NodeId::new(number % 3).session(number)).collect()),
                         }),
+                        must_resume: false,
                     };
                     let options = (!is_plain).then(|| Box::new(options));
                     let session = NodeId::new(node).session(number);
@@ -251,7 +253,7 @@ proptest! {
                     Outcome::Granted { slots, grant } => {
                         prop_assert!(!was_dead && policy.limit.slots() > 0, "admitted with a limit of 0");
                         prop_assert_eq!(&added, &[session].into(), "exactly one session is added");
-                        let is_resumed = grant.as_ref().is_some_and(|grant| grant.is_resumed);
+                        let is_resumed = grant.as_ref().is_some_and(|grant| grant.resume == Resumption::Resumed);
                         let resumed = before.iter().find(|(_, model)| {
                             is_resumed && model.key.map(key) == options.as_ref().and_then(|options| options.resume)
                         });
@@ -295,7 +297,7 @@ proptest! {
                     }
                     Outcome::Denied(usage) => {
                         prop_assert!(removed.is_empty() && added.is_empty(), "all or nothing");
-                        let is_device_full = usage.as_ref().is_some_and(|usage| usage.is_device_full);
+                        let is_device_full = usage.as_ref().is_some_and(|usage| usage.denied == Some(DenyReason::DeviceFull));
                         prop_assert!(is_device_full || slots_of(&model, policy.count_by) >= policy.limit.slots() as usize);
                         let evict = options.as_ref().and_then(|options| options.evict.as_ref());
                         prop_assert!(!(policy.when_full == WhenFull::EvictOldest && policy.limit.slots() > 0)

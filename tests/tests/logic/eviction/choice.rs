@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
+use session_core::ledger::DenyReason;
 use session_core::ledger::{AcquireOptions, EndTarget, LimitSource, StoreCommand};
 use session_core::ledger::{AdmissionPolicy, CountBy, EndReason, Evict, Outcome, UserOverrides, WhenFull};
+
+use tests::values::labelled;
 
 use super::one_user::*;
 
@@ -119,7 +122,10 @@ fn client_choice_ends_the_chosen_sessions() {
                 let removed: Vec<_> = (1..=count).filter(|number| !then.contains(number)).collect();
                 assert_eq!(
                     harness.ended,
-                    removed.iter().map(|&number| ended(number, EndReason::TakenOver(name("new")))).collect::<Vec<_>>()
+                    removed
+                        .iter()
+                        .map(|&number| ended(number, EndReason::TakenOver(labelled("new"))))
+                        .collect::<Vec<_>>()
                 );
             }
             None => {
@@ -138,7 +144,7 @@ fn denial_with_options_lists_the_sessions() {
     assert_eq!(harness.acquire_plain(&policy(2), 3), Outcome::Denied(None));
     let Outcome::Denied(Some(usage)) = harness.acquire_resumable(&policy(2), 3) else { panic!("it asked") };
     assert_eq!((usage.limit, usage.limit_source, usage.slots), (limit(2), LimitSource::Server, 2));
-    assert_eq!((usage.free_at, usage.is_device_full), (None, false));
+    assert_eq!((usage.free_at, usage.denied), (None, Some(DenyReason::LimitReached)));
     assert_eq!(&*usage.sessions, harness.record.sessions());
     assert_eq!(*usage, harness.list(&policy(2)));
     let overrides = policy(2).with_overrides(UserOverrides { limit: Some(limit(1)), when_full: None });
@@ -167,7 +173,7 @@ fn other_sessions_and_operator_end_sessions() {
     ));
     let one = |number| EndTarget::One(id(number));
     assert_eq!(harness.end(&policy(9), 5, one(2), EndReason::ByUser(None)), [2]);
-    assert_eq!(harness.ended, [ended(2, EndReason::ByUser(name("boss")))]);
+    assert_eq!(harness.ended, [ended(2, EndReason::ByUser(labelled("boss")))]);
     assert_eq!(harness.end(&policy(9), 5, one(2), EndReason::ByUser(None)), [0; 0], "it has ended already");
     assert_eq!(harness.end(&policy(9), 5, one(5), EndReason::ByUser(None)), [0; 0], "a session does not end itself");
     assert_eq!(

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
+use session_core::ledger::DenyReason;
 use session_core::ledger::{AcquireOptions, EndTarget, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, CountBy, EndReason, Evict, Outcome, RenewalDenied, SessionStatus, UserOverrides, WhenFull,
@@ -18,7 +19,7 @@ fn sessions_of_one_device_share_one_slot() {
     }
     // A fourth session of the device is denied although a slot is free.
     let Outcome::Denied(Some(usage)) = harness.acquire_on_device(&policy, 5, "laptop") else { panic!("it is full") };
-    assert!(usage.is_device_full && usage.slots == 2);
+    assert_eq!((usage.denied, usage.slots), (Some(DenyReason::DeviceFull), 2));
     assert!(usage.client_choice && usage.free_at.is_none());
     // A choice or `evict-oldest` ends only sessions of the same device.
     for (evict, allowing, then) in [
@@ -46,7 +47,7 @@ fn sessions_of_one_device_share_one_slot() {
     assert!(is_granted(&crowded.acquire(&lower, id(9), Some(options)), 2));
     assert_eq!((crowded.session_numbers(), crowded.notified()), (vec![3, 4, 9], vec![1, 2]));
     let Outcome::Denied(Some(usage)) = harness.acquire_on_device(&policy, 5, "tablet") else { panic!("it is full") };
-    assert!(!usage.is_device_full && usage.client_choice);
+    assert_eq!((usage.denied, usage.client_choice), (Some(DenyReason::LimitReached), true));
     let Outcome::Denied(Some(usage)) = harness.acquire_on_device(&devices_policy(0), 5, "tablet") else {
         panic!("it is full")
     };

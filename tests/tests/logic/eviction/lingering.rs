@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
+use session_core::SlotId;
 use session_core::Timestamp;
+use session_core::ledger::Resumption;
 use session_core::ledger::{AcquireOptions, GrantDetails, KnownToken, StoreCommand};
 use session_core::ledger::{AdmissionPolicy, EndReason, Evict, Outcome, SessionStatus, StoreError, WhenFull};
 
@@ -13,17 +15,21 @@ use super::one_user::*;
 #[test]
 fn grant_with_options_states_limit_and_linger() {
     let mut harness = UserHarness::default();
-    let grant = |linger, is_resumed| Some(Box::new(GrantDetails { limit: limit(2), linger, is_resumed }));
+    let grant = |number, since, linger, resume| {
+        let slot = SlotId::new(id(number));
+        Some(Box::new(GrantDetails { limit: limit(2), linger, slot, since, resume, evicted: [].into() }))
+    };
     let Outcome::Granted { grant: first, .. } = harness.acquire_resumable(&policy(2), 1) else {
         panic!("there is room")
     };
-    assert_eq!(first, grant(LINGER, false));
+    assert_eq!(first, grant(1, harness.record.sessions()[0].since, LINGER, Resumption::NotAsked));
     let finer = AdmissionPolicy { linger: Duration::from_nanos(5_999_999), ..policy(2) };
     let Outcome::Granted { grant: second, .. } = harness.acquire_resumable(&finer, 2) else { panic!("there is room") };
-    assert_eq!(second, grant(Duration::from_millis(5), false));
-    // The grace period is that of the first grant.
+    let (first_since, second_since) = (harness.record.sessions()[0].since, harness.record.sessions()[1].since);
+    assert_eq!(second, grant(2, second_since, Duration::from_millis(5), Resumption::NotAsked));
+    // The grace period is that of the first grant, and so are the name of the slot and its age.
     let Outcome::Granted { grant: resumed, .. } = harness.resume(&finer, 3, 1) else { panic!("it may") };
-    assert_eq!(resumed, grant(LINGER, true));
+    assert_eq!(resumed, grant(1, first_since, LINGER, Resumption::Resumed));
     // A longer grace period is cut to what a record can store.
     let longest = Duration::from_millis(u32::MAX.into());
     let long = AdmissionPolicy { linger: Duration::MAX, ..policy(9) };

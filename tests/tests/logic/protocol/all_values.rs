@@ -5,11 +5,14 @@
 use std::iter::successors;
 use std::time::Duration;
 
+use session_core::SlotId;
 use session_core::ledger::{EndReason, SlotLimit, StoreError};
+use session_core::ledger::{NotResumed, Resumption, SessionNames};
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptionsError, AuthenticateSuccessDetails, CloseReason,
     CredentialError, RequestError, ServerMessage, SessionList, SessionSummary, StatusWord, TokenError, UserSummary,
 };
+use session_core::protocol::{ErrorDetails, EvictedDetails, EvictedSummary, Greeting};
 use session_core::{DisplayName, NodeId, ResumeToken, UserId, UserIdError};
 
 /// Every message of a server.
@@ -20,7 +23,7 @@ pub(super) fn server_messages() -> Vec<ServerMessage> {
     let ends = users.iter().cloned().map(ServerMessage::EndSessionSuccess);
     let counts = users.iter().cloned().map(ServerMessage::CheckConnectionsSuccess);
     let errors = request_errors().into_iter().map(ServerMessage::Error);
-    [ServerMessage::Hello]
+    [ServerMessage::Hello, ServerMessage::Pong]
         .into_iter()
         .chain(successes)
         .chain(failures)
@@ -42,12 +45,35 @@ pub(super) fn detailed() -> Vec<ServerMessage> {
         limit,
         session,
         resume,
+        slot: SlotId::new(NodeId::new(9).session(1)),
+        since: 1_700_000_000_123,
+        resumption: Resumption::Resumed,
         linger: Duration::from_millis(90_001),
+        ping_interval: Duration::from_secs(30),
+        pong_timeout: Duration::from_secs(10),
+        cut_label: None,
+        ended: [].into(),
+        ignored: [].into(),
     };
-    let bare = AuthenticateSuccessDetails { resume: None, linger: Duration::ZERO, ..success.clone() };
+    let bare = AuthenticateSuccessDetails {
+        resume: None,
+        resumption: Resumption::NotAsked,
+        linger: Duration::ZERO,
+        ..success.clone()
+    };
     let name = |text: &str| DisplayName::parse(text);
+    let one = |slot, device, label| EvictedSummary { slot: SlotId::new(slot), device, label };
+    let with_all = AuthenticateSuccessDetails {
+        resumption: Resumption::Failed(NotResumed::Taken),
+        cut_label: name("a long label that was"),
+        ended: [one(session, name("laptop"), None), one(NodeId::new(9).session(2), None, name("é🦀"))].into(),
+        ignored: ["colour".into(), "device".into()].into(),
+        ..bare.clone()
+    };
     let live = SessionSummary {
         id: session,
+        slot: None,
+        is_own: false,
         device: None,
         label: None,
         since: 1_700_000_000_123,
@@ -61,7 +87,8 @@ pub(super) fn detailed() -> Vec<ServerMessage> {
         until: Some(1_700_000_060_123),
         ..live.clone()
     };
-    let sessions: Box<[_]> = [live, lost].into();
+    let own = SessionSummary { slot: Some(SlotId::new(session)), is_own: true, ..live.clone() };
+    let sessions: Box<[_]> = [live, lost, own].into();
     let retry_after = Some(Duration::from_millis(1_500));
     let failure = |failure, limit| AuthenticateFailureDetails {
         reason: failure,
@@ -70,29 +97,67 @@ pub(super) fn detailed() -> Vec<ServerMessage> {
         sessions: None,
         retry_after: None,
         client_choice: false,
+        choose_within: None,
     };
     let full = AuthenticateFailureDetails {
         sessions: Some(sessions.clone()),
         retry_after,
         client_choice: true,
+        choose_within: Some(Duration::from_secs(60)),
         ..failure(AuthenticateFailure::LimitReached, Some(limit))
     };
     vec![
         ServerMessage::AuthenticateSuccessDetailed(Box::new(success)),
         ServerMessage::AuthenticateSuccessDetailed(Box::new(bare)),
+        ServerMessage::AuthenticateSuccessDetailed(Box::new(with_all)),
+        ServerMessage::HelloDetailed(Greeting { authenticate_within: Duration::from_secs(10) }),
         ServerMessage::AuthenticateFailureDetailed(Box::new(full)),
-        ServerMessage::AuthenticateFailureDetailed(Box::new(failure(
-            AuthenticateFailure::LimitReached,
-            SlotLimit::new(0).ok(),
-        ))),
-        ServerMessage::AuthenticateFailureDetailed(Box::new(failure(AuthenticateFailure::StoreTimedOut, None))),
-        ServerMessage::ListSessionsSuccess(Box::new(SessionList { limit: 3, connections: 2, sessions })),
+        ServerMessage::ListSessionsSuccess(Box::new(SessionList {
+            limit: 3,
+            connections: 2,
+            sessions: sessions.clone(),
+        })),
+        ServerMessage::ErrorDetailed(Box::new(ErrorDetails {
+            error: RequestError::NoSuchSession,
+            sessions: Some(sessions),
+        })),
         ServerMessage::ListSessionsSuccess(Box::new(SessionList { limit: 0, connections: 0, sessions: [].into() })),
-        ServerMessage::Evicted(EndReason::TakenOver(name("phone")).message().into()),
-        ServerMessage::Evicted(EndReason::TakenOver(None).message().into()),
-        ServerMessage::Evicted(EndReason::ByUser(name("phone")).message().into()),
-        ServerMessage::Evicted(EndReason::ByUser(None).message().into()),
-        ServerMessage::Evicted(EndReason::ByOperator.message().into()),
+    ]
+    .into_iter()
+    .chain(failures().into_iter().map(|cause| {
+        let limit = Some(limit).filter(|_| cause == AuthenticateFailure::Banned);
+        ServerMessage::AuthenticateFailureDetailed(Box::new(failure(cause, limit)))
+    }))
+    .chain(
+        request_errors()
+            .into_iter()
+            .map(|error| ServerMessage::ErrorDetailed(Box::new(ErrorDetails { error, sessions: None }))),
+    )
+    .chain(end_reasons().iter().map(|reason| ServerMessage::Evicted(reason.message().into())))
+    .chain(end_reasons().iter().map(|reason| {
+        let names = reason.names();
+        ServerMessage::EvictedDetailed(Box::new(EvictedDetails {
+            message: reason.message().into(),
+            code: reason.code(),
+            label: names.and_then(|names| names.label.clone()),
+            device: names.and_then(|names| names.device.clone()),
+        }))
+    }))
+    .collect()
+}
+
+/// Every reason with which a session is told that it was ended.
+fn end_reasons() -> Vec<EndReason> {
+    let phone = || SessionNames::new(DisplayName::parse("phone").as_ref(), DisplayName::parse("Ada's").as_ref());
+    vec![
+        EndReason::TakenOver(phone()),
+        EndReason::TakenOver(None),
+        EndReason::DeviceFull(phone()),
+        EndReason::ByUser(phone()),
+        EndReason::ByUser(None),
+        EndReason::ByOperator,
+        EndReason::LimitLowered,
+        EndReason::Banned,
     ]
 }
 
@@ -112,8 +177,26 @@ pub(super) fn request_errors() -> Vec<RequestError> {
 pub(super) fn failure_after(failure: Option<&AuthenticateFailure>) -> Option<AuthenticateFailure> {
     match failure {
         None => Some(AuthenticateFailure::LimitReached),
-        Some(AuthenticateFailure::LimitReached) => Some(AuthenticateFailure::DeviceFull),
-        Some(AuthenticateFailure::DeviceFull) => credential_error_after(None).map(AuthenticateFailure::Credential),
+        Some(AuthenticateFailure::LimitReached) => Some(AuthenticateFailure::Banned),
+        Some(AuthenticateFailure::Banned) => Some(AuthenticateFailure::DeviceFull),
+        Some(AuthenticateFailure::DeviceFull) => Some(AuthenticateFailure::Gone),
+        Some(AuthenticateFailure::Gone) => Some(AuthenticateFailure::NotResumed(NotResumed::Expired)),
+        Some(AuthenticateFailure::NotResumed(NotResumed::Expired)) => {
+            Some(AuthenticateFailure::NotResumed(NotResumed::Taken))
+        }
+        Some(AuthenticateFailure::NotResumed(NotResumed::Taken)) => {
+            Some(AuthenticateFailure::NotResumed(NotResumed::Unknown))
+        }
+        Some(AuthenticateFailure::NotResumed(NotResumed::Unknown)) => {
+            options_error_after(None).map(AuthenticateFailure::BadOptions)
+        }
+        Some(&AuthenticateFailure::BadOptions(error)) => Some(
+            options_error_after(Some(error))
+                .map_or(AuthenticateFailure::AlreadyAuthenticated, AuthenticateFailure::BadOptions),
+        ),
+        Some(AuthenticateFailure::AlreadyAuthenticated) => {
+            credential_error_after(None).map(AuthenticateFailure::Credential)
+        }
         Some(&AuthenticateFailure::Credential(error)) => credential_error_after(Some(error))
             .map(AuthenticateFailure::Credential)
             .or(Some(AuthenticateFailure::NotChecked)),
@@ -166,7 +249,8 @@ pub(super) fn options_error_after(error: Option<AuthenticateOptionsError>) -> Op
         Some(AuthenticateOptionsError::Device) => Some(AuthenticateOptionsError::Label),
         Some(AuthenticateOptionsError::Label) => Some(AuthenticateOptionsError::Resume),
         Some(AuthenticateOptionsError::Resume) => Some(AuthenticateOptionsError::Evict),
-        Some(AuthenticateOptionsError::Evict) => None,
+        Some(AuthenticateOptionsError::Evict) => Some(AuthenticateOptionsError::IfNotResumed),
+        Some(AuthenticateOptionsError::IfNotResumed) => None,
     }
 }
 
@@ -234,9 +318,11 @@ pub(super) fn close_reason_after(reason: Option<CloseReason>) -> Option<CloseRea
         Some(CloseReason::Internal) => Some(CloseReason::TryAgainLater),
         Some(CloseReason::TryAgainLater) => Some(CloseReason::NotAuthenticated),
         Some(CloseReason::NotAuthenticated) => Some(CloseReason::TokenExpired),
-        Some(CloseReason::TokenExpired) => Some(CloseReason::PeerSilent),
+        Some(CloseReason::TokenExpired) => Some(CloseReason::NotChosen),
+        Some(CloseReason::NotChosen) => Some(CloseReason::PeerSilent),
         Some(CloseReason::PeerSilent) => Some(CloseReason::Evicted),
         Some(CloseReason::Evicted) => Some(CloseReason::Resumed),
-        Some(CloseReason::Resumed) => None,
+        Some(CloseReason::Resumed) => Some(CloseReason::Contested),
+        Some(CloseReason::Contested) => None,
     }
 }

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use serde_json::json;
-use session_core::ledger::{Evict, SlotLimit, StoreError};
+use session_core::SlotId;
+use session_core::ledger::NotResumed;
+use session_core::ledger::{Evict, StoreError};
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptions, AuthenticateOptionsError, ClientMessage,
     Credential, CredentialError, RequestError, ServerMessage, ServerMessageError,
@@ -166,20 +168,46 @@ fn authenticate_object_is_read_completely() {
     let options = |options: AuthenticateOptions| {
         Ok(ClientMessage::AuthenticateWith(Credential::User("ada".into()), Box::new(options)))
     };
-    let full =
-        AuthenticateOptions { device: name("é"), label: name("x y"), resume: Some(token), evict: Some(Evict::Oldest) };
+    let full = AuthenticateOptions {
+        device: name("é"),
+        label: name("x y"),
+        resume: Some(token),
+        evict: Some(Evict::Oldest),
+        must_resume: true,
+        ..AuthenticateOptions::default()
+    };
     let sessions = |count| AuthenticateOptions {
         evict: Some(Evict::Sessions(vec![id; count].into())),
         ..AuthenticateOptions::default()
     };
     let bad = |error| Err(RequestError::BadOptions(error));
     for (fields, request) in [
-        (json!({"device": "é", "label": "x y", "resume": resume, "evict": "oldest"}), options(full)),
         (
-            json!({"device": null, "label": null, "resume": null, "evict": null, "token": null}),
+            json!({"device": "é", "label": "x y", "resume": resume, "evict": "oldest", "if_not_resumed": "refuse"}),
+            options(full),
+        ),
+        (
+            json!({"device": null, "label": null, "resume": null, "evict": null, "token": null, "if_not_resumed": null}),
             options(AuthenticateOptions::default()),
         ),
-        (json!({"more": {"user": ["x"]}, "devices": 7}), options(AuthenticateOptions::default())),
+        (json!({"if_not_resumed": "acquire"}), options(AuthenticateOptions::default())),
+        (
+            json!({"more": {"user": ["x"]}, "devices": 7}),
+            options(AuthenticateOptions {
+                ignored: ["devices".into(), "more".into()].into(),
+                ..AuthenticateOptions::default()
+            }),
+        ),
+        (
+            json!({"label": "é".repeat(65)}),
+            options(AuthenticateOptions {
+                label: name(&"é".repeat(64)),
+                is_label_cut: true,
+                ..AuthenticateOptions::default()
+            }),
+        ),
+        (json!({"if_not_resumed": "maybe"}), bad(AuthenticateOptionsError::IfNotResumed)),
+        (json!({"if_not_resumed": true}), bad(AuthenticateOptionsError::IfNotResumed)),
         (json!({"evict": [id.to_string()]}), options(sessions(1))),
         (json!({"evict": ids}), options(sessions(100))),
         (json!({"token": "x"}), bad(AuthenticateOptionsError::UserAndToken)),
@@ -238,21 +266,23 @@ fn list_and_end_session_are_parsed() {
 
 #[test]
 fn every_failure_has_a_code() {
-    let limit = |slots| SlotLimit::new(slots).ok();
-    for (failure, limit, code) in [
-        (AuthenticateFailure::LimitReached, limit(3), "limit_reached"),
-        (AuthenticateFailure::LimitReached, None, "limit_reached"),
-        (AuthenticateFailure::LimitReached, limit(0), "banned"),
-        (AuthenticateFailure::DeviceFull, limit(3), "device_full"),
-        (AuthenticateFailure::Credential(CredentialError::NotText), None, "credential_refused"),
-        (AuthenticateFailure::NotChecked, None, "not_checked"),
-        (AuthenticateFailure::AnotherUser, None, "another_user"),
-        (AuthenticateFailure::AnotherDevice, None, "another_device"),
-        (AuthenticateFailure::Store(StoreError::Full), None, "store_unavailable"),
-        (AuthenticateFailure::StoreTimedOut, None, "store_unavailable"),
-        (AuthenticateFailure::Other("x".into()), None, "other"),
+    for (failure, code) in [
+        (AuthenticateFailure::LimitReached, "limit_reached"),
+        (AuthenticateFailure::Banned, "banned"),
+        (AuthenticateFailure::DeviceFull, "device_full"),
+        (AuthenticateFailure::Gone, "gone"),
+        (AuthenticateFailure::NotResumed(NotResumed::Taken), "not_resumed"),
+        (AuthenticateFailure::BadOptions(AuthenticateOptionsError::Device), "bad_request"),
+        (AuthenticateFailure::AlreadyAuthenticated, "already_authenticated"),
+        (AuthenticateFailure::Credential(CredentialError::NotText), "credential_refused"),
+        (AuthenticateFailure::NotChecked, "not_checked"),
+        (AuthenticateFailure::AnotherUser, "another_user"),
+        (AuthenticateFailure::AnotherDevice, "another_device"),
+        (AuthenticateFailure::Store(StoreError::Full), "store_unavailable"),
+        (AuthenticateFailure::StoreTimedOut, "store_unavailable"),
+        (AuthenticateFailure::Other("x".into()), "other"),
     ] {
-        assert_eq!(failure.code(limit), code);
+        assert_eq!(failure.code(), code);
     }
 }
 
@@ -266,6 +296,7 @@ fn detailed_messages_tolerate_unknown_and_missing_keys() {
         panic!("it is at length")
     };
     assert_eq!((success.resume, success.linger), (None, Duration::ZERO));
+    assert_eq!(success.slot, SlotId::new(success.session), "an earlier server had no names for slots");
     let denied = json!({"type": "AUTHENTICATE_FAILURE", "payload": "No", "code": "new", "colour": "red"});
     let Ok(ServerMessage::AuthenticateFailureDetailed(failure)) = ServerMessage::parse(&denied.to_string()) else {
         panic!("it is at length")
@@ -278,7 +309,8 @@ fn detailed_messages_tolerate_unknown_and_missing_keys() {
             limit: None,
             sessions: None,
             retry_after: None,
-            client_choice: false
+            client_choice: false,
+            choose_within: None,
         }
     );
     for wrong in [

@@ -33,6 +33,8 @@ fn every_client_message() {
         label: DisplayName::parse("é \"7\""),
         resume: Some(ResumeToken::new([0x5e; 32])),
         evict: Some(Evict::Oldest),
+        must_resume: true,
+        ..AuthenticateOptions::default()
     };
     let sessions =
         AuthenticateOptions { evict: Some(Evict::Sessions([session].into())), ..AuthenticateOptions::default() };

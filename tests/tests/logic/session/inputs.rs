@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use session_core::ledger::{self, EndReason, Outcome, RenewalDenied, SlotLimit, StoreError};
+use session_core::protocol::Greeting;
 use session_core::protocol::{
     AuthenticateFailure, CloseReason, Credential, CredentialError, RequestError, ServerMessage,
 };
@@ -39,8 +40,8 @@ listed! {
 listed! {
     /// Every kind of event.
     Input {
-        Connected,
-        Authenticate, AuthenticateNobody, Check, Bye, Garbage, Unknown,
+        Connected, ConnectedV1,
+        Authenticate, AuthenticateNobody, Check, Ping, Bye, Garbage, Unknown,
         Alive,
         Protocol, Utf8, Size, Binary,
         Verified, VerifiedByToken, VerifiedOther, NotVerified, VerifyLate,
@@ -52,7 +53,7 @@ listed! {
 
 use Input::*;
 
-pub(super) const MESSAGES: &[Input] = &[Authenticate, AuthenticateNobody, Check, Bye, Garbage, Unknown];
+pub(super) const MESSAGES: &[Input] = &[Authenticate, AuthenticateNobody, Check, Ping, Bye, Garbage, Unknown];
 pub(super) const VIOLATIONS: &[Input] = &[Protocol, Utf8, Size, Binary];
 pub(super) const VERDICTS: &[Input] = &[Verified, VerifiedByToken, VerifiedOther, NotVerified, VerifyLate];
 pub(super) const OUTCOMES: &[Input] =
@@ -160,6 +161,8 @@ impl Input {
     pub(super) fn event(self) -> Event<'static> {
         match self {
             Connected => Event::Connected,
+            ConnectedV1 => Event::ConnectedV1,
+            Ping => Event::Text(r#"{"type":"PING","payload":null}"#),
             Authenticate => Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada's token"}"#),
             AuthenticateNobody => Event::Text(r#"{"type":"AUTHENTICATE","payload":7}"#),
             Check => Event::Text(r#"{"type":"CHECK_CONNECTIONS","payload":null}"#),
@@ -203,10 +206,10 @@ impl Input {
             EarlyTick => deadline.map_or(now, before),
             Tick => deadline.unwrap_or(now),
             LateTick => deadline.unwrap_or(now) + HOUR,
-            Connected | Authenticate | AuthenticateNobody | Check | Bye | Garbage | Unknown | Alive | Protocol
-            | Utf8 | Size | Binary | Verified | VerifiedByToken | VerifiedOther | NotVerified | VerifyLate
-            | Granted | Denied | Released | Found | Banned | OtherDevice | Overloaded | Full | Failed | Silent
-            | TooMany | Evicted | ResumedElsewhere | Expired | Draining | Disconnected => now,
+            Connected | ConnectedV1 | Authenticate | AuthenticateNobody | Check | Ping | Bye | Garbage | Unknown
+            | Alive | Protocol | Utf8 | Size | Binary | Verified | VerifiedByToken | VerifiedOther | NotVerified
+            | VerifyLate | Granted | Denied | Released | Found | Banned | OtherDevice | Overloaded | Full | Failed
+            | Silent | TooMany | Evicted | ResumedElsewhere | Expired | Draining | Disconnected => now,
         }
     }
 }
@@ -285,6 +288,11 @@ pub(super) fn release() -> Option<Effect> {
 
 pub(super) fn reply(reply: ServerMessage) -> Option<Frame> {
     Some(Frame::Message(reply))
+}
+
+/// The greeting of a client that selected the subprotocol.
+pub(super) fn greeting() -> Option<Frame> {
+    reply(ServerMessage::HelloDetailed(Greeting { authenticate_within: Duration::from_secs(10) }))
 }
 
 pub(super) fn evicted() -> Option<Frame> {

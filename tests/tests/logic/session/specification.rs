@@ -18,8 +18,10 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         // Now is 1 s.
         (State::Anonymous, vec![
             on(&[Connected],          None,              reply(ServerMessage::Hello),                    None,                    Waits(10)),
+            on(&[ConnectedV1],        None,              greeting(),                                  None,                    Waits(10)),
             on(&[Authenticate],       verify(),          None,                                 None,                    Busy),
             on(&[AuthenticateNobody], verify_none(),     None,                                 None,                    Busy),
+            on(&[Ping],               None,              reply(ServerMessage::Pong),                     None,                    Waits(10)),
             on(&[Check],              None,              error_reply(NotAuthenticated),              None,                    Waits(10)),
             on(&[Bye],                None,              reply(ServerMessage::ByeSuccess),               close(CloseReason::Bye), Over),
             on(&[Garbage],            None,              error_reply(NotJson),                       None,                    Waits(10)),
@@ -47,7 +49,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[VerifyLate],         None,              failure(AuthenticateFailure::NotChecked),                    close(CloseReason::TryAgainLater), Over),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[ENDINGS, &[Connected, Alive, Expired], OUTCOMES, &[TooMany], TICKS], Busy),
+            ignores(&[ENDINGS, &[Connected, ConnectedV1, Alive, Expired], OUTCOMES, &[TooMany], TICKS], Busy),
         ]),
         // Now is 3 s.
         (State::Acquiring, vec![
@@ -67,11 +69,12 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[&[Connected, Alive, Expired], VERDICTS, TICKS], Busy),
+            ignores(&[&[Connected, ConnectedV1, Alive, Expired], VERDICTS, TICKS], Busy),
         ]),
         // Now is 4 s, the client sent at 3 s.
         (State::LiveHeard, vec![
             on(&[Authenticate, AuthenticateNobody], None, error_reply(AlreadyAuthenticated),         None,                    Waits(34)),
+            on(&[Ping],               None,              reply(ServerMessage::Pong),                     None,                    Waits(34)),
             on(&[Check],              count_slots(4),         None,                                 None,                    Busy),
             on(&[Bye],                release(),         reply(ServerMessage::ByeSuccess),               close(CloseReason::Bye), Over),
             on(&[Garbage],            None,              error_reply(NotJson),                       None,                    Waits(34)),
@@ -87,11 +90,12 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Disconnected],       release(),         None,                                 None,                    Over),
             on(&[Tick],               None,              Some(Frame::Ping),                    None,                    Waits(33 + 5)),
             on(&[LateTick],           None,              Some(Frame::Ping),                    None,                    Waits(3633 + 5)),
-            ignores(&[&[Connected, Expired, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(33)),
+            ignores(&[&[Connected, ConnectedV1, Expired, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(33)),
         ]),
         // Now is 34 s, the client was pinged at 33 s.
         (State::LivePinged, vec![
             on(&[Authenticate, AuthenticateNobody], None, error_reply(AlreadyAuthenticated),         None,                    Waits(64)),
+            on(&[Ping],               None,              reply(ServerMessage::Pong),                     None,                    Waits(64)),
             on(&[Check],              count_slots(34),         None,                                 None,                    Busy),
             on(&[Bye],                release(),         reply(ServerMessage::ByeSuccess),               close(CloseReason::Bye), Over),
             on(&[Garbage],            None,              error_reply(NotJson),                       None,                    Waits(64)),
@@ -106,7 +110,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Draining],           release(),         None,                                 close(CloseReason::ShuttingDown),     Over),
             on(&[Disconnected],       release(),         None,                                 None,                    Over),
             on(&[Tick, LateTick],     release(),         None,                                 close(CloseReason::PeerSilent),       Over),
-            ignores(&[&[Connected, Expired, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(38)),
+            ignores(&[&[Connected, ConnectedV1, Expired, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(38)),
         ]),
         // Now is 35 s, whenever the request came.
         (State::Asking, vec![
@@ -124,7 +128,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[&[TooMany], &[Connected, Alive, Expired], VERDICTS, TICKS], Busy),
+            ignores(&[&[TooMany], &[Connected, ConnectedV1, Alive, Expired], VERDICTS, TICKS], Busy),
         ]),
         // The same three states of a session whose token expires. Now is 3 s, 4 s and 35 s as above.
         (State::AcquiringByToken, vec![
@@ -145,11 +149,12 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[&[Connected, Alive], VERDICTS, TICKS], Busy),
+            ignores(&[&[Connected, ConnectedV1, Alive], VERDICTS, TICKS], Busy),
         ]),
         (State::LiveByToken, vec![
             on(&[Authenticate],       verify(),          None,                                 None,                    Busy),
             on(&[AuthenticateNobody], verify_none(),     None,                                 None,                    Busy),
+            on(&[Ping],               None,              reply(ServerMessage::Pong),                     None,                    Waits(34)),
             on(&[Check],              count_slots(4),         None,                                 None,                    Busy),
             on(&[Bye],                release(),         reply(ServerMessage::ByeSuccess),               close(CloseReason::Bye), Over),
             on(&[Garbage],            None,              error_reply(NotJson),                       None,                    Waits(34)),
@@ -166,7 +171,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Disconnected],       release(),         None,                                 None,                    Over),
             on(&[Tick],               None,              Some(Frame::Ping),                    None,                    Waits(33 + 5)),
             on(&[LateTick],           None,              Some(Frame::Ping),                    None,                    Waits(3633 + 5)),
-            ignores(&[&[Connected, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(33)),
+            ignores(&[&[Connected, ConnectedV1, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(33)),
         ]),
         // Now is 5 s.
         (State::Renewing, vec![
@@ -184,7 +189,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[&[Connected, Alive, Expired], OUTCOMES, &[TooMany], TICKS], Busy),
+            ignores(&[&[Connected, ConnectedV1, Alive, Expired], OUTCOMES, &[TooMany], TICKS], Busy),
         ]),
         // Now is 35 s.
         (State::AskingRenewal, vec![
@@ -205,24 +210,24 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[&[TooMany], &[Connected, Alive], VERDICTS, TICKS], Busy),
+            ignores(&[&[TooMany], &[Connected, ConnectedV1, Alive], VERDICTS, TICKS], Busy),
         ]),
         (State::LeavingVerification, vec![
             on(VERDICTS,              None,              None,                                 None,                    Over),
-            ignores(&[ENDINGS, &[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, &[TooMany], TICKS], Busy),
+            ignores(&[ENDINGS, &[Connected, ConnectedV1, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, &[TooMany], TICKS], Busy),
         ]),
         (State::LeavingAcquire, vec![
             on(&[Granted],            release(),         None,                                 None,                    Over),
             on(&[Denied, Released, Found, Banned, OtherDevice, Overloaded, Full, Failed, Silent, TooMany], None, None, None, Over),
-            ignores(&[ENDINGS, &[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
+            ignores(&[ENDINGS, &[Connected, ConnectedV1, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
         ]),
         (State::LeavingLookup, vec![
             on(OUTCOMES,              release(),         None,                                 None,                    Over),
-            ignores(&[&[TooMany], ENDINGS, &[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
+            ignores(&[&[TooMany], ENDINGS, &[Connected, ConnectedV1, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
         ]),
         (State::LeavingRenewal, vec![
             on(VERDICTS,              release(),         None,                                 None,                    Over),
-            ignores(&[ENDINGS, &[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, &[TooMany], TICKS], Busy),
+            ignores(&[ENDINGS, &[Connected, ConnectedV1, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, &[TooMany], TICKS], Busy),
         ]),
         (State::Finished, vec![
             ignores(&[Input::ALL], Over),
@@ -298,12 +303,13 @@ fn specification_has_every_state_and_event_once() {
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (0..KINDS).collect::<Vec<_>>(), "an event without an input");
 }
 
-const KINDS: u8 = 27;
+const KINDS: u8 = 28;
 
 /// Numbers the kinds of event. A new kind needs an [`Input`], and with it a row in every state.
 fn kind(event: &Event<'_>) -> u8 {
     match event {
         Event::Connected => 0,
+        Event::ConnectedV1 => 27,
         Event::Text(_) => 1,
         Event::Alive => 2,
         Event::Violation(Violation::Protocol) => 3,
@@ -329,8 +335,16 @@ fn kind(event: &Event<'_>) -> u8 {
         Event::Disconnected => 18,
         Event::Tick => 19,
         Event::Expired => 20,
-        Event::Ended(EndReason::Resumed) => 21,
-        Event::Ended(EndReason::TakenOver(_) | EndReason::ByUser(_) | EndReason::ByOperator) => 22,
+        // `Contested` only has another close code, and the others only another text: `protocol`.
+        Event::Ended(EndReason::Resumed | EndReason::Contested) => 21,
+        Event::Ended(
+            EndReason::TakenOver(_)
+            | EndReason::DeviceFull(_)
+            | EndReason::ByUser(_)
+            | EndReason::ByOperator
+            | EndReason::LimitLowered
+            | EndReason::Banned,
+        ) => 22,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The stores under test, and what the suite asks of them.
 
+use session_core::ledger::SessionNames;
 use session_core::ledger::{AcquireOptions, EndTarget, KnownToken, StoreCommand};
 use session_core::ledger::{AdmissionPolicy, EndReason, EndedSession, Outcome, SlotLimit, UserOverrides};
 use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp, UserId};
@@ -180,7 +181,11 @@ pub(super) fn acquire_with(name: &str, number: u64, second: u64, options: Acquir
 
 /// What a session says that calls itself by its number, and can be taken up again.
 pub(super) fn options(number: u64) -> AcquireOptions {
-    AcquireOptions { label: Some(label(number)), new_resume_key: Some(key(number)), ..AcquireOptions::default() }
+    AcquireOptions {
+        label: Some(label(number)),
+        new_resume_key: Some(key(number)),
+        ..AcquireOptions::default()
+    }
 }
 
 pub(super) fn key(number: u64) -> ResumeKey {
@@ -189,6 +194,11 @@ pub(super) fn key(number: u64) -> ResumeKey {
 
 pub(super) fn label(number: u64) -> DisplayName {
     DisplayName::parse(&format!("session {number}")).unwrap()
+}
+
+/// The names of such a session.
+pub(super) fn names(number: u64) -> Option<Box<SessionNames>> {
+    tests::values::labelled(&format!("session {number}"))
 }
 
 /// This limit, with a grace period of ten seconds and `client_choice`.
