@@ -97,7 +97,10 @@ pub fn check(
             let is_permitted = !matches!(by, EndReason::ByUser(_)) || before.contains_key(&session);
             match which {
                 EndTarget::Excess { dry_run: true, .. } => assert!(removed.is_empty()),
-                EndTarget::One(one) => {
+                EndTarget::One(named) => {
+                    // By its id, or by its slot.
+                    let one =
+                        &before.values().find(|entry| entry.is_named(*named)).map_or(*named, |entry| entry.session);
                     let device_of = |session: &SessionId| {
                         before
                             .get(session)
@@ -245,7 +248,11 @@ pub fn check(
                     );
                     let is_ceiling = after.sessions().len() >= UserRecord::MAX_SESSIONS;
                     assert!(
-                        slots(&current) >= limit || is_device_full || is_ceiling || wants_to_resume,
+                        slots(&current) >= limit
+                            || is_device_full
+                            || is_ceiling
+                            || wants_to_resume
+                            || reason == Some(DenyReason::Gone),
                         "a session was denied although a slot is free"
                     );
                     let choice = options.and_then(|options| options.evict.as_ref());

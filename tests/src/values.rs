@@ -11,6 +11,7 @@ use session_core::connection_limiter::ConnectionLimits;
 use session_core::ledger::SessionNames;
 use session_core::ledger::SlotLimit;
 use session_core::protocol::UserSummary;
+use session_core::protocol::{AuthenticateOptions, ClientMessage};
 use session_core::{DisplayName, Timestamp, UserId};
 
 /// The smallest difference between two times.
@@ -62,6 +63,18 @@ pub fn name(text: &str) -> Option<DisplayName> {
 #[must_use]
 pub fn labelled(label: &str) -> Option<Box<SessionNames>> {
     SessionNames::new(None, name(label).as_ref())
+}
+
+/// The same message, as if it had no keys that the server ignores.
+#[must_use]
+pub fn without_ignored(message: ClientMessage) -> ClientMessage {
+    match message {
+        ClientMessage::AuthenticateWith(credential, options) => ClientMessage::AuthenticateWith(
+            credential,
+            Box::new(AuthenticateOptions { ignored: Box::default(), ..*options }),
+        ),
+        other => other,
+    }
 }
 
 /// An IP address.

@@ -8,7 +8,9 @@ use super::command::{AcquireOptions, Evict};
 use super::end::{remove, split_by_status};
 use super::lapsed::remove_lapsed_at;
 use super::limit::SlotLimit;
-use super::outcome::{EndReason, EndedSession, EvictedSession, Liveness, NotResumed, Resumption, SessionNames};
+use super::outcome::{
+    DenyReason, EndReason, EndedSession, EvictedSession, Liveness, NotResumed, Resumption, SessionNames,
+};
 use super::policy::{AdmissionPolicy, CountBy, LimitSource};
 use super::record::{ClientInfo, Resumable, SessionRecord, SessionStatus, UserRecord};
 use super::slots::{Slot, Slots};
@@ -69,21 +71,6 @@ pub struct Denied {
     pub free_at: Option<Timestamp>,
     /// True if the client may choose sessions to evict ([`Evict`](super::Evict)).
     pub client_choice: bool,
-}
-
-/// Why a session was not admitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DenyReason {
-    /// The user holds as many slots as the limit allows.
-    LimitReached,
-    /// The device has as many sessions as [`AdmissionPolicy::sessions_per_device`] allows.
-    DeviceFull,
-    /// The user holds as many slots as the limit allows, and a session that the client chose to evict is not there any more.
-    Gone,
-    /// The client wants no other slot than the one that it cannot resume.
-    NotResumed(NotResumed),
-    /// The node of the session is dead. It would lapse at once.
-    NodeDead,
 }
 
 impl core::fmt::Display for Denied {

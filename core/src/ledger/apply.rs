@@ -3,12 +3,12 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::admission::{Acquire, Denied, DenyReason, Grant, admit};
+use super::admission::{Acquire, Denied, Grant, admit};
 use super::command::StoreCommand;
 use super::end::{end_sessions, linger, release};
 use super::lapsed::remove_lapsed_at;
 use super::listing::list;
-use super::outcome::{ApplyResult, GrantDetails, Liveness, Outcome, SlotUsage, StoreError};
+use super::outcome::{ApplyResult, DenyReason, GrantDetails, Liveness, Outcome, SlotUsage, StoreError};
 use super::policy::AdmissionPolicy;
 use super::record::UserRecord;
 use super::renewal::{Renewal, renew};

@@ -38,7 +38,7 @@ mod policy;
 mod limit;
 mod record;
 
-pub use admission::{Acquire, Denied, DenyReason, Grant, acquire};
+pub use admission::{Acquire, Denied, Grant, acquire};
 pub use apply::apply;
 pub use command::{AcquireOptions, EndTarget, Evict, KnownToken, StoreCommand};
 pub use end::{EndResult, end_sessions, linger, release};
@@ -46,8 +46,8 @@ pub use lapsed::remove_lapsed;
 pub use limit::{SlotLimit, SlotLimitError};
 pub use listing::{count, list};
 pub use outcome::{
-    ApplyResult, EndReason, EndedSession, EvictedSession, GrantDetails, Liveness, NotResumed, Outcome, RenewalDenied,
-    Resumption, SessionNames, SlotUsage, StoreError,
+    ApplyResult, DenyReason, EndReason, EndedSession, EvictedSession, GrantDetails, Liveness, NotResumed, Outcome,
+    RenewalDenied, Resumption, SessionNames, SlotUsage, StoreError,
 };
 pub use policy::{AdmissionPolicy, CountBy, LimitSource, UserOverrides, WhenFull};
 pub use record::{ClientInfo, FormerEnd, FormerSlot, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord};

@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use super::admission::DenyReason;
 use serde::{Deserialize, Serialize};
 
 use super::limit::SlotLimit;
@@ -88,6 +87,21 @@ pub struct GrantDetails {
     pub resume: Resumption,
     /// The sessions that were ended for this one, also those that only lingered.
     pub evicted: Box<[EvictedSession]>,
+}
+
+/// Why a session was not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DenyReason {
+    /// The user holds as many slots as the limit allows.
+    LimitReached,
+    /// The device has as many sessions as [`AdmissionPolicy::sessions_per_device`] allows.
+    DeviceFull,
+    /// The user holds as many slots as the limit allows, and a session that the client chose to evict is not there any more.
+    Gone,
+    /// The client wants no other slot than the one that it cannot resume.
+    NotResumed(NotResumed),
+    /// The node of the session is dead. It would lapse at once.
+    NodeDead,
 }
 
 /// What became of the resume token that a client showed.

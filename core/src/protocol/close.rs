@@ -101,6 +101,12 @@ impl CloseReason {
         self.row().reconnect
     }
 
+    /// What the close does to the slot of a session that can be resumed. Any other session releases its slot, or has lost it.
+    #[must_use]
+    pub const fn slot_after(self) -> SlotAfter {
+        self.row().slot
+    }
+
     /// What to do after this close, for people. Empty if there is nothing to do.
     #[must_use]
     pub const fn advice(self) -> &'static str {
@@ -111,13 +117,13 @@ impl CloseReason {
     /// does as well.
     #[must_use]
     pub const fn keeps_slot(self) -> bool {
-        matches!(self.row().slot, Slot::Kept)
+        matches!(self.row().slot, SlotAfter::Kept)
     }
 
     /// Whether the session ended because its slot went to another connection, or because the operator ended it.
     #[must_use]
     pub const fn is_slot_lost(self) -> bool {
-        matches!(self.row().slot, Slot::Lost)
+        matches!(self.row().slot, SlotAfter::Lost)
     }
 
     /// Whether the client itself says that it is out. It counts as told then, even before the close frame is written. After
@@ -133,7 +139,7 @@ impl CloseReason {
         const fn row(
             code: u16,
             message: &'static str,
-            slot: Slot,
+            slot: SlotAfter,
             reconnect: Reconnect,
             advice: &'static str,
             meaning: &'static str,
@@ -142,7 +148,7 @@ impl CloseReason {
         }
         const LATER: &str = "try again in a while";
         use Reconnect::{Immediately, Never, WithBackoff, WithFreshToken};
-        use Slot::{Kept, Lost, Released};
+        use SlotAfter::{Kept, Lost, Released};
         match self {
             Self::Bye => row(1000, "Goodbye", Released, Never, "", "the client sent BYE"),
             Self::ShuttingDown => {
@@ -271,20 +277,32 @@ impl CloseReason {
 struct Row {
     code: u16,
     message: &'static str,
-    slot: Slot,
+    slot: SlotAfter,
     reconnect: Reconnect,
     advice: &'static str,
     meaning: &'static str,
 }
 
 /// What a close does to the slot of a session.
-enum Slot {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SlotAfter {
     /// It is released.
     Released,
     /// A resumable session keeps it for its grace period.
     Kept,
     /// The session had lost it before.
     Lost,
+}
+
+/// As the table of close codes says it: `released`, `lingers`, `taken`.
+impl fmt::Display for SlotAfter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Released => "released",
+            Self::Kept => "lingers",
+            Self::Lost => "taken",
+        })
+    }
 }
 
 /// Whether, and how, a client may reconnect by itself.

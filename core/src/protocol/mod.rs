@@ -29,21 +29,17 @@
 //! that server and client cannot disagree. Parsing is total: any text gives a message or an error, in time and space linear
 //! in its length.
 
-/// The name of the WebSocket subprotocol (RFC 6455 §1.9). A client that offers it reads the details of each message. A later
-/// version would have another name: a client offers those that it speaks, and the server selects the first that it knows.
-pub const SUBPROTOCOL: &str = "sessions.v1";
-
 mod request;
 mod reply;
 mod error;
 mod close;
 
-pub use close::{CloseReason, Reconnect};
+pub use close::{CloseReason, Reconnect, SlotAfter};
 pub use error::{
     AuthenticateFailure, AuthenticateOptionsError, CredentialError, EvictedCode, RequestError, TokenError,
 };
 pub use reply::{
     AuthenticateFailureDetails, AuthenticateSuccessDetails, ErrorDetails, EvictedDetails, EvictedSummary, Greeting,
-    ServerMessage, ServerMessageError, SessionList, SessionSummary, StatusWord, UserSummary,
+    SUBPROTOCOL, ServerMessage, ServerMessageError, SessionList, SessionSummary, StatusWord, UserSummary,
 };
 pub use request::{AuthenticateOptions, ClientMessage, Credential};

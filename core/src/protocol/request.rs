@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt;
 
 use serde_json::Map;
@@ -14,7 +13,10 @@ use crate::id::{DisplayName, SessionId};
 use crate::ledger::Evict;
 use crate::resume_token::ResumeToken;
 
+mod options;
 mod reader;
+
+pub use self::options::AuthenticateOptions;
 
 /// A message from a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,30 +52,6 @@ pub enum Credential {
     User(Box<str>),
     /// The `token` of the payload, if it was an object.
     Token(Box<str>),
-}
-
-/// What a client asks for beyond a slot.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct AuthenticateOptions {
-    /// The device that the client runs on.
-    pub device: Option<DisplayName>,
-    /// What the client calls itself, for people.
-    pub label: Option<DisplayName>,
-    /// The token of the session that it wants to resume.
-    pub resume: Option<ResumeToken>,
-    /// The sessions to evict if no slot is free.
-    pub evict: Option<Evict>,
-    /// Whether to be denied a slot if the session cannot be resumed.
-    pub must_resume: bool,
-    /// Whether the label was longer than a [`DisplayName`], and was cut. Only the server sees that.
-    pub is_label_cut: bool,
-    /// The keys that this version does not know, at most [`AuthenticateOptions::MAX_IGNORED`]. Only the server sees them.
-    pub ignored: Box<[Box<str>]>,
-}
-
-impl AuthenticateOptions {
-    /// The most ignored keys that a client is told of.
-    pub const MAX_IGNORED: usize = 8;
 }
 
 impl Credential {
@@ -173,12 +151,6 @@ impl ClientMessage {
             }
             Field::List(_) | Field::Other => return Err(AuthenticateOptionsError::Label),
         };
-        let must_resume = match fields.if_not_resumed {
-            Field::Missing | Field::Null => false,
-            Field::Text(text) if text == "acquire" => false,
-            Field::Text(text) if text == "refuse" => true,
-            Field::Text(_) | Field::List(_) | Field::Other => return Err(AuthenticateOptionsError::IfNotResumed),
-        };
         let resume = match fields.resume {
             Field::Missing | Field::Null => None,
             Field::Text(text) => Some(ResumeToken::parse(&text).ok_or(AuthenticateOptionsError::Resume)?),
@@ -193,6 +165,12 @@ impl ClientMessage {
                 Some(Evict::Sessions(ids.filter(|ids| !ids.is_empty()).ok_or(AuthenticateOptionsError::Evict)?))
             }
             Field::Text(_) | Field::Other => return Err(AuthenticateOptionsError::Evict),
+        };
+        let must_resume = match fields.if_not_resumed {
+            Field::Missing | Field::Null => false,
+            Field::Text(text) if text == "acquire" => false,
+            Field::Text(text) if text == "refuse" => true,
+            Field::Text(_) | Field::List(_) | Field::Other => return Err(AuthenticateOptionsError::IfNotResumed),
         };
         let ignored = fields.ignored.into();
         let options = AuthenticateOptions { device, label, resume, evict, must_resume, is_label_cut, ignored };
@@ -230,37 +208,6 @@ impl Credential {
             Self::Text(text) => serde_json::json!(text),
             Self::User(user) => serde_json::json!({ "user": user }),
             Self::Token(token) => serde_json::json!({ "token": token }),
-        }
-    }
-}
-
-impl AuthenticateOptions {
-    fn encode(&self, fields: &mut Map<String, serde_json::Value>) {
-        let Self { device, label, resume, evict, must_resume, is_label_cut: _, ignored: _ } = self;
-        for (key, name) in [("device", device), ("label", label)] {
-            if let Some(name) = name {
-                fields.insert(key.into(), name.as_str().into());
-            }
-        }
-        if let Some(resume) = resume {
-            fields.insert("resume".into(), resume.text().into());
-        }
-        if *must_resume {
-            fields.insert("if_not_resumed".into(), "refuse".into());
-        }
-        match evict {
-            None => {}
-            Some(Evict::Oldest) => {
-                fields.insert("evict".into(), "oldest".into());
-            }
-            Some(Evict::Nobody) => {
-                fields.insert("evict".into(), "nobody".into());
-            }
-            Some(Evict::Sessions(sessions)) => {
-                let sessions: Vec<_> =
-                    sessions.iter().map(|session| serde_json::json!(alloc::format!("{session}"))).collect();
-                fields.insert("evict".into(), sessions.into());
-            }
         }
     }
 }

@@ -7,18 +7,18 @@ use core::time::Duration;
 
 use super::io::{Actions, Effect, Event, Frame, Identity, Violation};
 use super::replies::{
-    authenticate_failure, error, evicted, failure_of, limit_failure, query_reply, reply, violation_reply,
+    authenticate_failure, error, evicted, failure_of, limit_failure, query_reply, reply, success_details,
+    violation_reply,
 };
 use super::settings::SessionSettings;
-use super::state::{AcquireRequest, Connection, PendingCall, Slot, StoreQuery};
+use super::state::{AcquireRequest, Connection, Manner, PendingCall, Slot, StoreQuery};
 use crate::id::{DisplayName, SessionId};
 use crate::ledger::{
-    self, AcquireOptions, EndReason, EndTarget, EvictedSession, GrantDetails, KnownToken, Outcome, RenewalDenied,
-    Resumption, SlotUsage,
+    self, AcquireOptions, EndReason, EndTarget, GrantDetails, KnownToken, Outcome, RenewalDenied, Resumption, SlotUsage,
 };
 use crate::protocol::{
-    AuthenticateFailure, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential,
-    CredentialError, EvictedSummary, Greeting, RequestError, ServerMessage, UserSummary,
+    AuthenticateFailure, AuthenticateOptions, ClientMessage, CloseReason, Credential, CredentialError, Greeting,
+    RequestError, ServerMessage, UserSummary,
 };
 use crate::time::{Timestamp, UnixSeconds};
 use crate::token_bucket::TokenBucket;
@@ -32,11 +32,7 @@ pub struct Session {
     /// Limits the rate of messages, pings and pongs together.
     message_bucket: TokenBucket,
     bad_messages: u16,
-    /// Whether the client speaks at length: it selected the subprotocol, or has sent an object. Then each message has its
-    /// details.
-    is_detailed: bool,
-    /// Whether the client had its [`Session::RETRY_WINDOW`].
-    has_retry_window: bool,
+    manner: Manner,
     /// How often the time to authenticate was put off.
     put_offs: u8,
     /// The fingerprint of the list of sessions that the client received with its last denial.
@@ -63,8 +59,7 @@ impl Session {
             settings: *settings,
             message_bucket: TokenBucket::default(),
             bad_messages: 0,
-            is_detailed: false,
-            has_retry_window: false,
+            manner: Manner::Plain,
             put_offs: 0,
             listed: None,
             slot: None,
@@ -206,6 +201,17 @@ impl Session {
         Actions { effect: Some(effect), ..Actions::default() }
     }
 
+    /// Whether the client reads the details of each message.
+    fn is_detailed(&self) -> bool {
+        self.manner != Manner::Plain
+    }
+
+    fn speaks_at_length(&mut self) {
+        if self.manner == Manner::Plain {
+            self.manner = Manner::AtLength;
+        }
+    }
+
     fn is_open(&self) -> bool {
         matches!(self.connection, Connection::Open { .. })
     }
@@ -229,7 +235,7 @@ impl Session {
         if !is_new {
             return Actions::default();
         }
-        self.is_detailed = is_v1;
+        self.manner = if is_v1 { Manner::AtLength } else { Manner::Plain };
         reply(if is_v1 {
             ServerMessage::HelloDetailed(Greeting { authenticate_within: self.settings.auth_timeout })
         } else {
@@ -239,14 +245,15 @@ impl Session {
 
     /// The connection ends because its client has no slot for too long.
     fn not_authenticated(&mut self, now: Timestamp) -> Actions {
-        let reason = if self.has_retry_window { CloseReason::NotChosen } else { CloseReason::NotAuthenticated };
+        let reason =
+            if self.manner == Manner::Choosing { CloseReason::NotChosen } else { CloseReason::NotAuthenticated };
         self.end(Some(reason), now)
     }
 
     fn text(&mut self, text: &str, now: Timestamp) -> Actions {
         let Connection::Open { deadline, .. } = self.connection else { return Actions::default() };
         if self.is_busy() {
-            return reply(error(RequestError::RequestPending, self.is_detailed));
+            return reply(error(RequestError::RequestPending, self.is_detailed()));
         }
         if self.slot.is_none() && now >= deadline {
             return self.not_authenticated(now);
@@ -258,7 +265,7 @@ impl Session {
         match ClientMessage::parse(text) {
             Ok(ClientMessage::Authenticate(credential)) => self.authenticate(credential, None, now),
             Ok(ClientMessage::AuthenticateWith(credential, options)) => {
-                self.is_detailed = true;
+                self.speaks_at_length();
                 self.authenticate(credential, Some(options), now)
             }
             Ok(ClientMessage::CheckConnections) => self.query(StoreQuery::Connections, None, now),
@@ -270,10 +277,10 @@ impl Session {
                 ..self.end(Some(CloseReason::Bye), now)
             },
             Err(RequestError::BadOptions(error)) => {
-                self.is_detailed = true;
+                self.speaks_at_length();
                 self.bad_message(authenticate_failure(AuthenticateFailure::BadOptions(error), true), now)
             }
-            Err(cause) => self.bad_message(error(cause, self.is_detailed), now),
+            Err(cause) => self.bad_message(error(cause, self.is_detailed()), now),
         }
     }
 
@@ -287,7 +294,7 @@ impl Session {
             let message = if options.is_some() {
                 authenticate_failure(AuthenticateFailure::AlreadyAuthenticated, true)
             } else {
-                error(RequestError::AlreadyAuthenticated, self.is_detailed)
+                error(RequestError::AlreadyAuthenticated, self.is_detailed())
             };
             return self.bad_message(message, now);
         }
@@ -297,7 +304,7 @@ impl Session {
     /// Asks the store about the user, if the session has a slot. `device` is that of the token of a renewal.
     fn query(&mut self, query: StoreQuery, device: Option<DisplayName>, now: Timestamp) -> Actions {
         let Some(slot) = &self.slot else {
-            return self.bad_message(error(RequestError::NotAuthenticated, self.is_detailed), now);
+            return self.bad_message(error(RequestError::NotAuthenticated, self.is_detailed()), now);
         };
         let (user, session, at) = (slot.user.clone(), self.id, now);
         let command = match query {
@@ -307,7 +314,7 @@ impl Session {
                 ledger::StoreCommand::ListSessions { user, session, limit: slot.limit, is_unbounded: false, at }
             }
             StoreQuery::End(target) if target == session => {
-                return reply(error(RequestError::OwnSession, self.is_detailed));
+                return reply(error(RequestError::OwnSession, self.is_detailed()));
             }
             StoreQuery::End(target) => {
                 let (target, reason) = (EndTarget::One(target), EndReason::ByUser(None));
@@ -341,7 +348,7 @@ impl Session {
             return Actions::default();
         }
         let (cause, reason) = violation_reply(violation);
-        let message = error(cause, self.is_detailed);
+        let message = error(cause, self.is_detailed());
         Actions { send: Some(Frame::Message(message)), ..self.end(Some(reason), now) }
     }
 
@@ -388,15 +395,7 @@ impl Session {
         let Identity { user, limit, expires, device, resume_token } = identity;
         let (options, request) = match (options, device) {
             (Some(options), token_device) => {
-                let AuthenticateOptions { device, label, resume, evict, must_resume, is_label_cut, ignored } = *options;
-                let cut_label = label.clone().filter(|_| is_label_cut);
-                let is_device_ignored = token_device.is_some() && device.is_some() && token_device != device;
-                let ignored =
-                    if is_device_ignored { ignored.into_iter().chain(["device".into()]).collect() } else { ignored };
-                let request = AcquireRequest { shown: resume, new: resume_token, cut_label, ignored };
-                let [resume, new_resume_key] = [request.shown, request.new].map(|token| token.map(|token| token.key()));
-                let device = token_device.or(device);
-                let options = AcquireOptions { device, label, resume, new_resume_key, evict, must_resume };
+                let (options, request) = AcquireRequest::new(*options, resume_token, token_device);
                 (Some(Box::new(options)), Some(Box::new(request)))
             }
             // The client sent no options, but its token names a device.
@@ -476,29 +475,9 @@ impl Session {
         let user = UserSummary { id: slot.user.clone(), connections: slots };
         let message = match (request, grant) {
             (Some(request), Some(grant)) => {
-                let GrantDetails { limit, linger, slot: name, since, resume: resumption, evicted } = *grant;
-                let AcquireRequest { shown, new, cut_label, ignored } = *request;
-                let resume = if resumption == Resumption::Resumed { shown } else { new };
-                slot.knows_token = resume.is_some();
-                let ended = |EvictedSession { slot, names }| {
-                    let (device, label) = names.map_or((None, None), |names| (names.device, names.label));
-                    EvictedSummary { slot, device, label }
-                };
-                ServerMessage::AuthenticateSuccessDetailed(Box::new(AuthenticateSuccessDetails {
-                    user,
-                    limit,
-                    session: self.id,
-                    slot: name,
-                    since: since.millis(),
-                    resumption,
-                    resume,
-                    linger,
-                    ping_interval: self.settings.ping_interval,
-                    pong_timeout: self.settings.pong_timeout,
-                    cut_label,
-                    ended: evicted.into_iter().map(ended).collect(),
-                    ignored,
-                }))
+                let details = success_details(user, self.id, *request, *grant, &self.settings);
+                slot.knows_token = details.resume.is_some();
+                ServerMessage::AuthenticateSuccessDetailed(Box::new(details))
             }
             (Some(_), None) | (None, _) => ServerMessage::AuthenticateSuccess(user),
         };
@@ -521,7 +500,7 @@ impl Session {
     /// Returns the end of the time to choose and to authenticate again.
     fn open_retry_window(&mut self, now: Timestamp) -> Option<Timestamp> {
         let Connection::Open { deadline, .. } = &mut self.connection else { return None };
-        if !mem::replace(&mut self.has_retry_window, true) {
+        if mem::replace(&mut self.manner, Manner::Choosing) != Manner::Choosing {
             *deadline = (*deadline).max(now + Self::RETRY_WINDOW);
         }
         Some(*deadline)
@@ -543,13 +522,14 @@ impl Session {
 
     fn answered(&mut self, query: StoreQuery, outcome: Outcome, now: Timestamp) -> Actions {
         self.put_off_ping(now);
+        let is_detailed = self.is_detailed();
         let slot = self.slot.as_mut().expect("a session that asks the store has its slot");
         match (query, &outcome) {
             // After any other outcome the session goes on with the token it had.
             (StoreQuery::Renewal { limit, expires, .. }, Outcome::Counted { .. }) => {
                 (slot.limit, slot.expires) = (limit, expires);
             }
-            (StoreQuery::End(target), Outcome::Ended { sessions, .. }) if sessions.is_empty() && self.is_detailed => {
+            (StoreQuery::End(target), Outcome::Ended { sessions, .. }) if sessions.is_empty() && is_detailed => {
                 return self.query(StoreQuery::Gone(target), None, now);
             }
             _ => {}
@@ -557,7 +537,7 @@ impl Session {
         let user = slot.user.clone();
         let is_renewal = matches!(query, StoreQuery::Renewal { .. });
         let is_banned = is_renewal && outcome == Outcome::NotRenewed(RenewalDenied::Banned);
-        let message = query_reply(user, self.id, query, outcome, self.is_detailed);
+        let message = query_reply(user, self.id, query, outcome, is_detailed);
         let actions = if is_banned { self.end(Some(CloseReason::Evicted), now) } else { Actions::default() };
         Actions { send: Some(Frame::Message(message)), ..actions }
     }
@@ -576,7 +556,7 @@ impl Session {
             | EndReason::ByOperator
             | EndReason::LimitLowered
             | EndReason::Banned => {
-                let message = evicted(reason, self.is_detailed);
+                let message = evicted(reason, self.is_detailed());
                 Actions { send: Some(Frame::Message(message)), ..self.end(Some(CloseReason::Evicted), now) }
             }
         }

@@ -6,12 +6,15 @@ use core::mem;
 use core::num::NonZeroU32;
 
 use super::io::{Actions, Frame, Violation};
-use super::state::StoreQuery;
+use super::settings::SessionSettings;
+use super::state::{AcquireRequest, StoreQuery};
 use crate::id::{SessionId, UserId};
-use crate::ledger::{DenyReason, EndReason, Outcome, RenewalDenied, SlotUsage};
+use crate::ledger::{
+    DenyReason, EndReason, EvictedSession, GrantDetails, Outcome, RenewalDenied, Resumption, SlotUsage,
+};
 use crate::protocol::{
-    AuthenticateFailure, AuthenticateFailureDetails, CloseReason, ErrorDetails, EvictedDetails, RequestError,
-    ServerMessage, SessionList, SessionSummary, UserSummary,
+    AuthenticateFailure, AuthenticateFailureDetails, AuthenticateSuccessDetails, CloseReason, ErrorDetails,
+    EvictedDetails, EvictedSummary, RequestError, ServerMessage, SessionList, SessionSummary, UserSummary,
 };
 use crate::time::Timestamp;
 
@@ -83,6 +86,37 @@ pub(super) fn limit_failure(
         client_choice: usage.client_choice,
         choose_within: choose_by.map(|by| by.since(now)),
     }))
+}
+
+/// A grant to a client that speaks at length.
+pub(super) fn success_details(
+    user: UserSummary,
+    session: SessionId,
+    request: AcquireRequest,
+    grant: GrantDetails,
+    settings: &SessionSettings,
+) -> AuthenticateSuccessDetails {
+    let GrantDetails { limit, linger, slot, since, resume: resumption, evicted } = grant;
+    let AcquireRequest { shown, new, cut_label, ignored } = request;
+    let ended = |EvictedSession { slot, names }| {
+        let (device, label) = names.map_or((None, None), |names| (names.device, names.label));
+        EvictedSummary { slot, device, label }
+    };
+    AuthenticateSuccessDetails {
+        user,
+        limit,
+        session,
+        slot,
+        since: since.millis(),
+        resumption,
+        resume: if resumption == Resumption::Resumed { shown } else { new },
+        linger,
+        ping_interval: settings.ping_interval,
+        pong_timeout: settings.pong_timeout,
+        cut_label,
+        ended: evicted.into_iter().map(ended).collect(),
+        ignored,
+    }
 }
 
 /// A fresh token that the session may not go on with.

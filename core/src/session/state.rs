@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use crate::id::{DisplayName, SessionId, UserId};
-use crate::ledger::SlotLimit;
+use crate::ledger::{AcquireOptions, SlotLimit};
 use crate::protocol::AuthenticateOptions;
 use crate::resume_token::ResumeToken;
 use crate::time::{Timestamp, UnixSeconds};
@@ -18,6 +18,17 @@ pub(super) struct Slot {
     pub(super) expires: Option<UnixSeconds>,
     /// Whether the client has the slot's resume token. False until the slot is granted.
     pub(super) knows_token: bool,
+}
+
+/// How the client speaks. One value for both facts, to keep the session small: only a client that speaks at length chooses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// It has sent plain strings only, and gets the messages of the plain protocol.
+    Plain,
+    /// It selected the subprotocol, or has sent an object. It gets the details of each message.
+    AtLength,
+    /// The same, and it had its [`Session::RETRY_WINDOW`](super::Session::RETRY_WINDOW).
+    Choosing,
 }
 
 /// A call to the authenticator or to the store that has no answer yet.
@@ -43,6 +54,27 @@ pub(super) struct AcquireRequest {
     pub(super) cut_label: Option<DisplayName>,
     /// The keys that were ignored.
     pub(super) ignored: Box<[Box<str>]>,
+}
+
+impl AcquireRequest {
+    /// Splits what the client sent into what the store is asked and what the answer needs. A device in the token overrides the
+    /// client's.
+    pub(super) fn new(
+        options: AuthenticateOptions,
+        new: Option<ResumeToken>,
+        token_device: Option<DisplayName>,
+    ) -> (AcquireOptions, Self) {
+        let AuthenticateOptions { device, label, resume: shown, evict, must_resume, is_label_cut, mut ignored } =
+            options;
+        if token_device.is_some() && device.is_some() && token_device != device {
+            ignored = ignored.into_iter().chain(["device".into()]).collect();
+        }
+        let cut_label = label.clone().filter(|_| is_label_cut);
+        let [resume, new_resume_key] = [shown, new].map(|token| token.map(|token| token.key()));
+        let device = token_device.or(device);
+        let options = AcquireOptions { device, label, resume, new_resume_key, evict, must_resume };
+        (options, Self { shown, new, cut_label, ignored })
+    }
 }
 
 /// What a session with a slot asks the store.

@@ -145,8 +145,7 @@ const fn source(source: LimitSource) -> &'static str {
 }
 
 fn session(SessionReport { session, claimed_limit, from, client_prefix }: &SessionReport) -> String {
-    let name = session.slot.map_or_else(|| session.id.to_string(), |slot| slot.to_string());
-    let mut message = format!("  {name} since {}", format_rfc3339(session.since));
+    let mut message = format!("  {} since {}", session.name(), format_rfc3339(session.since));
     for (what, name) in [("label", &session.label), ("device", &session.device)] {
         if let Some(name) = name {
             let _infallible = write!(message, ", {what} {:?}", name.as_str());

@@ -36,7 +36,7 @@ const fn is_bidi_control(character: char) -> bool {
 /// One session as a line of text.
 pub(crate) fn format_session(session: &SessionSummary) -> String {
     // The name that lasts, if the server tells it.
-    let mut text = session.slot.map_or_else(|| session.id.to_string(), |slot| slot.to_string());
+    let mut text = session.name().to_string();
     for (what, name) in [("label", &session.label), ("device", &session.device)] {
         if let Some(name) = name {
             let _infallible = write!(text, ", {what} {:?}", name.as_str());

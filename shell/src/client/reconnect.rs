@@ -161,14 +161,8 @@ mod tests {
         assert_eq!(RetryDecision::from_error(&token(TokenError::Expired)), RetryDecision::WithFreshToken);
         assert_eq!(RetryDecision::from_error(&token(TokenError::Signature)), RetryDecision::Never);
         let full = |retry_after| {
-            let details = AuthenticateFailureDetails {
-                reason: AuthenticateFailure::LimitReached,
-                limit: None,
-                connections: None,
-                sessions: None,
-                retry_after,
-                client_choice: false,
-            };
+            let details = AuthenticateFailureDetails::new(AuthenticateFailure::LimitReached);
+            let details = AuthenticateFailureDetails { retry_after, ..details };
             Error::Denied { user: None, is_device_full: false, details: Some(Box::new(details)) }
         };
         let second = Duration::from_secs(1);

@@ -232,7 +232,14 @@ fn memory_store_carries_out_every_admin_request() {
     assert_eq!((report.ended, report.connections), (vec![NODE.session(1).to_string()], 1));
     assert_eq!(handle(AdminRequest::End(None)).unwrap().connections, 0);
     let ended: Vec<_> = notified.0.lock().unwrap().iter().map(|ended| (ended.session, ended.reason.clone())).collect();
-    assert_eq!(ended, [3, 1, 2].map(|number| (NODE.session(number), EndReason::ByOperator)));
+    assert_eq!(
+        ended,
+        [
+            (NODE.session(3), EndReason::LimitLowered),
+            (NODE.session(1), EndReason::ByOperator),
+            (NODE.session(2), EndReason::ByOperator),
+        ]
+    );
 
     let report = handle(AdminRequest::Forget).unwrap();
     assert_eq!((report.state.limit, report.state.limit_source), (3, LimitSource::Server));

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use session_core::SlotId;
-use session_core::ledger::SlotLimit;
 use session_core::ledger::{ClientInfo, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord};
+use session_core::ledger::{FormerEnd, FormerSlot, SlotLimit};
 use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp};
 
 const HERE: NodeId = NodeId::new(1);
@@ -65,7 +65,7 @@ fn version_1_has_these_bytes() {
     assert_eq!(read(&[1]), Ok(vec![]));
 }
 
-/// Version 2, on disk: these bytes are a promise. Never change this test, add one for the next version.
+/// Version 2 is read and no longer written. These bytes are a promise: never change this test.
 #[test]
 fn version_2_has_these_bytes() {
     #[rustfmt::skip]
@@ -80,11 +80,43 @@ fn version_2_has_these_bytes() {
         &[0xab; 32],
         &[1, 2, 3, 4,  6, b'l', b'a', b'p', b't', b'o', b'p',  3, b'F', 0xc3, 0xa9],
     ].concat();
-    let entries = vec![SessionRecord::new(NodeId::new(7).session(u64::MAX), Timestamp::default()), full_entry()];
-    assert_eq!(encoded(entries.clone()), bytes);
+    let mut full = SessionRecord { claim: None, slot: SlotId::new(full_entry().session), ..full_entry() };
+    full.client.as_mut().unwrap().resumable.as_mut().unwrap().moved_at = None;
+    let entries = vec![SessionRecord::new(NodeId::new(7).session(u64::MAX), Timestamp::default()), full];
     assert_eq!(read(&bytes), Ok(entries));
-    assert_eq!(encoded(vec![]), [2]);
     assert_eq!(read(&[2]), Ok(vec![]));
+}
+
+/// Version 3, on disk: these bytes are a promise. Never change this test, add one for the next version.
+#[test]
+fn version_3_has_these_bytes() {
+    #[rustfmt::skip]
+    let bytes = [
+        &[
+            0x03,
+            2,  1, 2, 3, 4, 5, 6, 7, 8,  1,  8, 7, 6, 5, 4, 3, 2, 1,  0,
+            0, 0, 0, 0, 0, 0, 0, 7,  0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,  0, 0, 0, 0, 0, 0, 0, 0,  0,
+            0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,  0, 0, 0, 0, 0, 0, 0, 0x42,  0, 0, 0x01, 0x8b, 0xcf, 0xe5, 0x68, 0,
+            0x7f,
+            0, 0, 0x01, 0x8b, 0xcf, 0xe5, 0x68, 0x01,
+        ][..],
+        &[0xab; 32],
+        &[1, 2, 3, 4,  0, 0, 0x01, 0x8b, 0xcf, 0xe5, 0x68, 0x02],
+        &[0, 6, b'l', b'a', b'p', b't', b'o', b'p',  0, 3, b'F', 0xc3, 0xa9],
+        &[0, 0, 0, 0, 0, 0, 0, 0xfe,  0, 0, 0, 0, 0, 0, 0, 0x41,  2, 3],
+    ].concat();
+    let entries = vec![SessionRecord::new(NodeId::new(7).session(u64::MAX), Timestamp::default()), full_entry()];
+    let former = [(1, FormerEnd::Taken), (8, FormerEnd::Expired)].map(|(first, end)| {
+        let key_prefix = if first == 1 { [1, 2, 3, 4, 5, 6, 7, 8] } else { [8, 7, 6, 5, 4, 3, 2, 1] };
+        FormerSlot { key_prefix, end }
+    });
+    let record = UserRecord::from_sessions(entries).unwrap().with_former(&former);
+    let mut written = Vec::new();
+    record.encode(&mut written);
+    assert_eq!(written, bytes);
+    assert_eq!(UserRecord::decode(&bytes), Ok(record));
+    assert_eq!(encoded(vec![]), [3, 0]);
+    assert_eq!(read(&[3, 0]), Ok(vec![]));
 }
 
 #[test]
@@ -98,14 +130,28 @@ fn every_decoding_error() {
     let entry = |number: u64, more: &[u8]| [&HERE.session(number).to_bytes()[..], &[0; 8], more].concat();
     let record = |numbers: &[u64]| [vec![1], numbers.iter().flat_map(|&number| entry(number, &[])).collect()].concat();
     let second = |more: &[u8]| [&[2][..], &entry(1, more)].concat();
+    let third = |more: &[u8]| [&[3, 0][..], &entry(1, more)].concat();
     let numbers: Vec<_> = (0..=1024).collect();
     for (bytes, error, message) in [
         (vec![], RecordError::Empty, "the record is empty"),
-        (vec![0], RecordError::Version(0), "the record has version 0, this server reads versions 1 and 2"),
-        (vec![3], RecordError::Version(3), "the record has version 3, this server reads versions 1 and 2"),
+        (vec![0], RecordError::Version(0), "the record has version 0, this server reads versions 1 to 3"),
+        (vec![4], RecordError::Version(4), "the record has version 4, this server reads versions 1 to 3"),
         // The version is checked first, since an unknown one may have any layout.
-        (vec![255; 30], RecordError::Version(255), "the record has version 255, this server reads versions 1 and 2"),
+        (vec![255; 30], RecordError::Version(255), "the record has version 255, this server reads versions 1 to 3"),
         (vec![1, 0], RecordError::CutOff, "the record is cut off"),
+        (vec![3], RecordError::CutOff, "the record is cut off"),
+        (vec![3, 1, 0], RecordError::CutOff, "the record is cut off"),
+        (vec![3, 9], RecordError::BadSession, "the record has a session that makes no sense"),
+        (
+            vec![3, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2],
+            RecordError::BadSession,
+            "the record has a session that makes no sense",
+        ),
+        (third(&[64, 0, 0, 0, 0, 0, 0, 0, 0]), RecordError::BadSession, "the record has a session that makes no sense"),
+        (third(&[128]), RecordError::BadSession, "the record has a session that makes no sense"),
+        (third(&[32, 4, 1]), RecordError::BadSession, "the record has a session that makes no sense"),
+        (third(&[4, 0, 0]), RecordError::BadSession, "the record has a session that makes no sense"),
+        (third(&[4, 1, 0]), RecordError::CutOff, "the record is cut off"),
         (vec![1; 24], RecordError::CutOff, "the record is cut off"),
         (vec![1; 26], RecordError::CutOff, "the record is cut off"),
         (second(&[]), RecordError::CutOff, "the record is cut off"),

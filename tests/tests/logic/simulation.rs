@@ -193,7 +193,7 @@ fn simulation_of_a_resume_in_doubt() {
     let trace = Scenario { policy, ops }.run(true).unwrap().lines.unwrap();
     let before_the_end = trace.split("the faults end").next().unwrap();
     assert_eq!(output(before_the_end), 2, "{before_the_end}");
-    assert!(before_the_end.contains("is_resumed: true"), "{before_the_end}");
+    assert!(before_the_end.contains("resume: Resumed"), "{before_the_end}");
 }
 
 /// Clients come back to a slow store. Each is refused, and none of them may evict the session that lives.

@@ -12,14 +12,12 @@ use std::thread;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use session_core::SlotId;
 use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, KnownToken, StoreCommand};
 use session_core::ledger::{
-    AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, Outcome, RenewalDenied, SessionStatus, SlotLimit,
-    StoreError, UserOverrides, UserRecord, WhenFull,
+    AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, NotResumed, Outcome, RenewalDenied, Resumption,
+    SessionStatus, SlotLimit, StoreError, UserOverrides, UserRecord, WhenFull,
 };
-use session_core::ledger::{NotResumed, Resumption};
-use session_core::{DisplayName, NodeId, Timestamp, UserId};
+use session_core::{DisplayName, NodeId, SlotId, Timestamp, UserId};
 use shell::store::{Completion, LmdbConfig, LmdbStore, NodeStatus, PageRequest, StoreFailure, StoreHealth};
 use shell::store::{UserFilter, UserState, UserUpdate};
 use tests::test_server::NODE;

@@ -7,7 +7,7 @@ use core::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::AuthenticateOptions;
+use super::options::AuthenticateOptions;
 use crate::ledger::Evict;
 use crate::protocol::error::RequestError;
 
@@ -55,8 +55,9 @@ impl<'a> Fields<'a> {
     }
 
     fn ignore(&mut self, key: &str) {
-        if self.ignored.len() < AuthenticateOptions::MAX_IGNORED {
-            self.ignored.push(key.chars().take(RequestError::SHOWN_CHARS).collect());
+        let shown: Box<str> = key.chars().take(RequestError::SHOWN_CHARS).collect();
+        if self.ignored.len() < AuthenticateOptions::MAX_IGNORED && !self.ignored.contains(&shown) {
+            self.ignored.push(shown);
         }
     }
 }

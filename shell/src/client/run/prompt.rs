@@ -73,7 +73,7 @@ pub(crate) enum Answer {
 impl Answer {
     pub(crate) fn parse(line: &str, sessions: &[SessionSummary]) -> Self {
         let numbers = line.split([' ', ',', '\t']).filter(|number| !number.is_empty());
-        let session = |number: &str| Some(sessions.get(number.parse::<usize>().ok()?.checked_sub(1)?)?.id);
+        let session = |number: &str| Some(sessions.get(number.parse::<usize>().ok()?.checked_sub(1)?)?.name());
         match numbers.map(session).collect::<Option<Box<[_]>>>() {
             None => Self::Invalid,
             Some(these) if these.is_empty() => Self::EndNone,
@@ -94,6 +94,8 @@ mod tests {
     fn sessions(count: u64) -> Box<[SessionSummary]> {
         let session = |number| SessionSummary {
             id: NodeId::new(7).session(number),
+            slot: None,
+            is_own: false,
             device: None,
             label: None,
             since: 1_700_000_000_000,

@@ -78,12 +78,8 @@ async fn take_over_and_end(
 /// Whether the list is complete and does not have the session.
 fn is_known_absent(escape: Option<&[SessionSummary]>, session: SessionId) -> bool {
     escape.is_some_and(|escape| {
-        escape.len() < SessionList::MAX_SHOWN && escape.iter().all(|info| !is_named(info, session))
+        escape.len() < SessionList::MAX_SHOWN && escape.iter().all(|info| !info.is_named(session))
     })
-}
-
-fn is_named(info: &SessionSummary, id: SessionId) -> bool {
-    info.id == id || info.slot.is_some_and(|slot| slot.first_session() == id)
 }
 
 /// Signing in to ask must end no session.

@@ -131,12 +131,12 @@ fn evicted_session_prints_no_resume_token() {
                 connection.receive().await,
                 Some(session_core::protocol::ClientMessage::AuthenticateWith(user, Box::new(authenticate_options)))
             );
+            let (limit, session) =
+                (session_core::ledger::SlotLimit::default(), session_core::NodeId::new(7).session(1));
             let grant = session_core::protocol::AuthenticateSuccessDetails {
-                user: test_user(),
-                limit: session_core::ledger::SlotLimit::default(),
-                session: session_core::NodeId::new(7).session(1),
                 resume: Some(ResumeToken::new([0xab; 32])),
                 linger: std::time::Duration::from_secs(1),
+                ..session_core::protocol::AuthenticateSuccessDetails::new(test_user(), limit, session)
             };
             connection.send(&ServerMessage::AuthenticateSuccessDetailed(Box::new(grant))).await;
             // An unknown message may have a resume token, too.

@@ -141,6 +141,7 @@ impl FakeConnection {
         while let Some(request) = self.receive().await {
             let known = |id: &UserId| UserSummary { id: id.clone(), connections: held.get() };
             let reply = match request {
+                ClientMessage::Ping => ServerMessage::Pong,
                 ClientMessage::Authenticate(_) if held.get() >= limit => {
                     ServerMessage::AuthenticateFailure(AuthenticateFailure::LimitReached)
                 }

@@ -92,7 +92,7 @@ fn resumable_slots_of_a_killed_server_linger() {
     let resume = AcquireOptions { resume: Some(KEY), ..resumable() };
     let outcome = ask(&store, acquire_with("ada", OTHER_NODE.session(1), now, resume));
     let Outcome::Granted { slots: 1, grant: Some(grant) } = outcome else { panic!("{outcome:?}") };
-    assert!(grant.is_resumed);
+    assert_eq!(grant.resume, session_core::ledger::Resumption::Resumed);
     assert_eq!(grant.linger, HOUR);
     assert_eq!(count("joe", now + HOUR), found(1), "from the start of this one on, which was later");
     assert_eq!(["ada", "joe"].map(|user| count(user, now + HOUR * 2)), [found(1), found(0)]);

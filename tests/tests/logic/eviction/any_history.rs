@@ -18,6 +18,8 @@ use super::one_user::*;
 /// One session in a naive model. The rule decides which sessions end; the model follows.
 #[derive(Debug, Clone)]
 struct ModelSession {
+    /// The session that took its slot first.
+    slot: SessionId,
     device: Option<u8>,
     key: Option<u8>,
     linger: Duration,
@@ -196,6 +198,8 @@ proptest! {
                 || command.at().is_some() && model.until.is_some_and(|until| until <= now);
             model.retain(|_, model| !is_over(model));
             let before = model.clone();
+            let order = harness.record.sessions().iter().map(|entry| entry.session);
+            let before_order: Vec<_> = order.filter(|session| before.contains_key(session)).collect();
             let was_dead = harness.dead.contains_key(&command.session().node());
             let outcome = harness.apply(&policy, &command);
             let then: BTreeMap<_, _> = harness.record.sessions().iter().map(status_of).collect();
@@ -229,7 +233,11 @@ proptest! {
                     prop_assert_eq!(&removed, &sessions.iter().copied().collect());
                     prop_assert!(added.is_empty());
                     match target {
-                        EndTarget::One(one) => {
+                        EndTarget::One(named) => {
+                            // In the order of the record: a test may use an id again.
+                            let named = *named;
+                            let mut entries = before_order.iter().map(|session| (session, &before[session]));
+                            let one = &entries.find(|(id, model)| **id == named || model.slot == named).map_or(named, |(id, _)| *id);
                             let may = before.contains_key(&session) && before.contains_key(one) && *one != session;
                             let device_of = |session: &SessionId| before[session].device.filter(|_| policy.count_by == CountBy::Devices);
                             let is_alone = |one: &SessionId| device_of(one).is_none() || device_of(one) == device_of(&session);
@@ -272,7 +280,7 @@ proptest! {
                             let linger = if fresh.is_some() { policy.linger } else { Duration::ZERO };
                             model.retain(|model, _| !removed.contains(model));
                             let others = slots_of(&model, policy.count_by);
-                            model.insert(session, ModelSession { device, key: fresh, linger, until: None });
+                            model.insert(session, ModelSession { slot: session, device, key: fresh, linger, until: None });
                             let slots = slots_of(&model, policy.count_by);
                             prop_assert!(slots == others || slots <= policy.limit.slots() as usize, "admitted beyond the limit");
                             // No session is ended without need.
@@ -297,7 +305,7 @@ proptest! {
                     }
                     Outcome::Denied(usage) => {
                         prop_assert!(removed.is_empty() && added.is_empty(), "all or nothing");
-                        let is_device_full = usage.as_ref().is_some_and(|usage| usage.denied == Some(DenyReason::DeviceFull));
+                        let is_device_full = usage.as_ref().is_some_and(|usage| matches!(usage.denied, Some(DenyReason::DeviceFull | DenyReason::Gone)));
                         prop_assert!(is_device_full || slots_of(&model, policy.count_by) >= policy.limit.slots() as usize);
                         let evict = options.as_ref().and_then(|options| options.evict.as_ref());
                         prop_assert!(!(policy.when_full == WhenFull::EvictOldest && policy.limit.slots() > 0)

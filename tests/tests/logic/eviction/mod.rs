@@ -2,6 +2,7 @@
 
 mod one_user;
 mod choice;
+mod names;
 mod lingering;
 mod devices;
 mod any_history;

@@ -5,6 +5,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use session_core::UserId;
+use session_core::protocol::AuthenticateOptions;
 use session_core::protocol::{ClientMessage, Credential, RequestError, ServerMessage, UserSummary};
 
 use super::all_values::*;
@@ -61,7 +62,16 @@ proptest! {
                         Ok(ClientMessage::AuthenticateWith(match fields.get("token") {
                             Some(Value::String(token)) => Credential::Token(token.as_str().into()),
                             _ => Credential::None,
-                        }, Box::default()))
+                        }, {
+                            let mut ignored: Vec<Box<str>> = Vec::new();
+                            for key in fields.keys().filter(|key| *key != "token") {
+                                let shown: Box<str> = key.chars().take(64).collect();
+                                if ignored.len() < 8 && !ignored.contains(&shown) {
+                                    ignored.push(shown);
+                                }
+                            }
+                            Box::new(AuthenticateOptions { ignored: ignored.into(), ..AuthenticateOptions::default() })
+                        }))
                     }
                     ("AUTHENTICATE", _) => Ok(ClientMessage::Authenticate(Credential::None)),
                     ("BYE", Value::Null) => Ok(ClientMessage::Bye),

@@ -13,7 +13,7 @@ use session_core::protocol::{
     Credential, CredentialError, RequestError, ServerMessage, ServerMessageError,
 };
 use session_core::{DisplayName, NodeId, ResumeToken};
-use tests::values::on_a_small_stack;
+use tests::values::{on_a_small_stack, without_ignored};
 
 use super::all_values::*;
 
@@ -121,7 +121,7 @@ fn token_may_come_in_an_object() {
         (r#"{"token":"a""#, Err(RequestError::NotJson)),
     ] {
         let message = format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#);
-        assert_eq!(ClientMessage::parse(&message), request, "{message}");
+        assert_eq!(ClientMessage::parse(&message).map(without_ignored), request, "{message}");
     }
 }
 
@@ -154,7 +154,7 @@ fn credential_that_is_no_string_is_none() {
         r#"{"token":["ada"]}"#,
     ] {
         let message = format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#);
-        assert_eq!(ClientMessage::parse(&message), Ok(no_credential(payload)), "{message}");
+        assert_eq!(ClientMessage::parse(&message).map(without_ignored), Ok(no_credential(payload)), "{message}");
     }
 }
 
@@ -231,7 +231,10 @@ fn authenticate_object_is_read_completely() {
         payload.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         let message = json!({"type": "AUTHENTICATE", "payload": payload}).to_string();
         assert_eq!(ClientMessage::parse(&message), request, "{message}");
-        if let Ok(request) = request {
+        // Only the server sees what was cut or ignored.
+        if let Ok(request) = request.map(without_ignored)
+            && !message.contains(&"é".repeat(65))
+        {
             assert_eq!(ClientMessage::parse(&request.encode()), Ok(request));
         }
     }
@@ -408,7 +411,7 @@ fn deeply_nested_message_needs_no_stack() {
     }
     on_a_small_stack(move || {
         for (message, expected) in messages {
-            assert_eq!(ClientMessage::parse(&message), expected, "{message:.60}…");
+            assert_eq!(ClientMessage::parse(&message).map(without_ignored), expected, "{message:.60}…");
         }
     });
 }

@@ -4,3 +4,4 @@ mod inputs;
 mod specification;
 mod scenarios;
 mod invariants;
+mod slot_after_end;

@@ -200,7 +200,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Binary],             None,              error_reply(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Found],              None,              reply(ServerMessage::AuthenticateSuccess(user_summary(3))), None,                 Waits(65)),
             on(&[Granted, Denied, Released, Silent], None, failure(AuthenticateFailure::StoreTimedOut),       None,                    Waits(65)),
-            on(&[Banned],             None,              failure(AuthenticateFailure::LimitReached),        None,                    Waits(65)),
+            on(&[Banned],             release(),         failure(AuthenticateFailure::LimitReached),        close(CloseReason::Evicted),          Over),
             on(&[OtherDevice],        None,              failure(AuthenticateFailure::AnotherDevice),       None,                    Waits(65)),
             on(&[Overloaded],         None,              failure(AuthenticateFailure::Store(StoreError::Overloaded)), None,               Waits(65)),
             on(&[Full],               None,              failure(AuthenticateFailure::Store(StoreError::Full)),  None,                    Waits(65)),

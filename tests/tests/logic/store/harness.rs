@@ -181,11 +181,7 @@ pub(super) fn acquire_with(name: &str, number: u64, second: u64, options: Acquir
 
 /// What a session says that calls itself by its number, and can be taken up again.
 pub(super) fn options(number: u64) -> AcquireOptions {
-    AcquireOptions {
-        label: Some(label(number)),
-        new_resume_key: Some(key(number)),
-        ..AcquireOptions::default()
-    }
+    AcquireOptions { label: Some(label(number)), new_resume_key: Some(key(number)), ..AcquireOptions::default() }
 }
 
 pub(super) fn key(number: u64) -> ResumeKey {

@@ -1,0 +1,66 @@
+//! What a client asks for beyond a slot.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde_json::Map;
+
+use crate::id::DisplayName;
+use crate::ledger::Evict;
+use crate::resume_token::ResumeToken;
+
+/// What a client asks for beyond a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AuthenticateOptions {
+    /// The device that the client runs on.
+    pub device: Option<DisplayName>,
+    /// What the client calls itself, for people.
+    pub label: Option<DisplayName>,
+    /// The token of the session that it wants to resume.
+    pub resume: Option<ResumeToken>,
+    /// The sessions to evict if no slot is free.
+    pub evict: Option<Evict>,
+    /// Whether to be denied a slot if the session cannot be resumed.
+    pub must_resume: bool,
+    /// Whether the label was longer than a [`DisplayName`], and was cut. Only the server sees that.
+    pub is_label_cut: bool,
+    /// The keys that this version does not know, at most [`AuthenticateOptions::MAX_IGNORED`]. Only the server sees them.
+    pub ignored: Box<[Box<str>]>,
+}
+
+impl AuthenticateOptions {
+    /// The most ignored keys that a client is told of.
+    pub const MAX_IGNORED: usize = 8;
+}
+
+impl AuthenticateOptions {
+    pub(super) fn encode(&self, fields: &mut Map<String, serde_json::Value>) {
+        let Self { device, label, resume, evict, must_resume, is_label_cut: _, ignored: _ } = self;
+        for (key, name) in [("device", device), ("label", label)] {
+            if let Some(name) = name {
+                fields.insert(key.into(), name.as_str().into());
+            }
+        }
+        if let Some(resume) = resume {
+            fields.insert("resume".into(), resume.text().into());
+        }
+        if *must_resume {
+            fields.insert("if_not_resumed".into(), "refuse".into());
+        }
+        match evict {
+            None => {}
+            Some(Evict::Oldest) => {
+                fields.insert("evict".into(), "oldest".into());
+            }
+            Some(Evict::Nobody) => {
+                fields.insert("evict".into(), "nobody".into());
+            }
+            Some(Evict::Sessions(sessions)) => {
+                let sessions: Vec<_> =
+                    sessions.iter().map(|session| serde_json::json!(alloc::format!("{session}"))).collect();
+                fields.insert("evict".into(), sessions.into());
+            }
+        }
+    }
+}
