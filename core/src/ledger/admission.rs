@@ -56,7 +56,8 @@ pub struct Denied {
     pub limit: SlotLimit,
     /// Where the limit comes from.
     pub limit_source: LimitSource,
-    /// When a slot becomes free by itself, if that is known.
+    /// When a new session will find room by itself, if that is known: a lingering slot lapses, or is no longer kept for its
+    /// client ([`AdmissionPolicy::linger_grace`]).
     pub free_at: Option<Timestamp>,
     /// True if the client may choose sessions to evict ([`Evict`](super::Evict)).
     pub client_choice: bool,
@@ -150,7 +151,7 @@ pub(super) fn admit(
     if limit.slots() > 0 && resume(record, session, options, &mut ended) {
         return Ok(grant(record, session, limit, options, policy, ended));
     }
-    match find_room(record, limit, options, policy) {
+    match find_room(record, limit, options, policy, at) {
         Room::AfterEvicting(victims) => {
             let by = options.and_then(|options| options.label.clone().or_else(|| options.device.clone()));
             remove(record, &victims, &EndReason::TakenOver(by), &mut ended);
@@ -210,6 +211,7 @@ fn find_room(
     limit: SlotLimit,
     options: Option<&AcquireOptions>,
     policy: &AdmissionPolicy,
+    at: Timestamp,
 ) -> Room {
     if limit.slots() == 0 {
         return Room::None { reason: DenyReason::LimitReached, free_at: None };
@@ -228,7 +230,8 @@ fn find_room(
     let mut held = slots.count();
     let mut sessions = record.sessions().len();
     let mut victims = Vec::new();
-    for slot in slots.victims(policy, options.and_then(|options| options.evict.as_ref())) {
+    let choice = options.and_then(|options| options.evict.as_ref());
+    for slot in slots.victims(policy, choice, at) {
         if held < max && sessions < UserRecord::MAX_SESSIONS {
             break;
         }
@@ -241,7 +244,7 @@ fn find_room(
     }
     let is_device_full = is_shared && slots.count() >= max;
     let reason = if is_device_full { DenyReason::DeviceFull } else { DenyReason::LimitReached };
-    Room::None { reason, free_at: slots.free_at(max) }
+    Room::None { reason, free_at: slots.room_at(max, policy, choice) }
 }
 
 fn grant(

@@ -81,6 +81,8 @@ struct Inner {
     alive: BTreeSet<NodeId>,
     /// Since when the others are dead.
     deaths: BTreeMap<NodeId, Timestamp>,
+    /// Since when each node serves. The nodes do not know of one another, so each decides with its own start.
+    starts: BTreeMap<NodeId, Timestamp>,
     /// What the live nodes' stores know, with whom to notify.
     contexts: BTreeMap<NodeId, NodeContext>,
     told: ToldOracle,
@@ -135,6 +137,7 @@ impl SharedStore {
                 now,
                 alive: BTreeSet::new(),
                 deaths: BTreeMap::new(),
+                starts: BTreeMap::new(),
                 contexts: BTreeMap::new(),
                 told: ToldOracle::default(),
                 ended: BTreeSet::new(),
@@ -153,6 +156,8 @@ impl SharedStore {
         let mut inner = self.lock();
         let context = NodeContext::new(node, inner.policy, process);
         inner.alive.insert(node);
+        let now = inner.now;
+        inner.starts.insert(node, now);
         inner.contexts.insert(node, context.clone());
         Arc::new(NodeStore { shared: Arc::clone(self), context })
     }
@@ -389,10 +394,12 @@ impl Inner {
         let liveness = |node| liveness(alive, deaths, node);
         let record = self.records.entry(command.user().clone()).or_default();
         let before = record.clone();
-        let result = ledger::apply(command.user(), record, &command, &self.policy, liveness);
-        rule_oracle::check(&before, &command, &self.policy, liveness, &result, record);
+        let serving_since = self.starts.get(&command.session().node()).copied().unwrap_or_default();
+        let policy = AdmissionPolicy { serving_since, ..self.policy };
+        let result = ledger::apply(command.user(), record, &command, &policy, liveness);
+        rule_oracle::check(&before, &command, &policy, liveness, &result, record);
         if keep {
-            self.told.applied(&command, &self.policy, &result.outcome, record);
+            self.told.applied(&command, &policy, &result.outcome, record);
         }
         let ApplyResult { outcome, ended, .. } = result;
         if !keep {

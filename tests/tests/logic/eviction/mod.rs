@@ -3,6 +3,8 @@
 mod one_user;
 mod choice;
 mod lingering;
+mod grace;
+mod restart;
 mod devices;
 mod any_history;
 mod public_calls;
