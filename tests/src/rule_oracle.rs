@@ -293,7 +293,7 @@ fn check_just_lost(
 }
 
 /// Whether the session was lost within the grace before this time. Time in which no server ran does not count.
-fn was_just_lost(entry: &SessionRecord, policy: &AdmissionPolicy, at: Timestamp) -> bool {
+pub(crate) fn was_just_lost(entry: &SessionRecord, policy: &AdmissionPolicy, at: Timestamp) -> bool {
     let SessionStatus::Lingering { until } = entry.status else { return false };
     let lost_at = until.since_epoch().saturating_sub(linger(entry)).max(policy.serving_since.since_epoch());
     at.since_epoch() < lost_at.saturating_add(policy.linger_grace) && !policy.linger_grace.is_zero()

@@ -405,7 +405,7 @@ impl Inner {
         if !keep {
             *record = before.clone();
         }
-        self.count(&command, &before, &outcome, &ended);
+        self.count(&command, &before, &policy, &outcome, &ended);
         for EndedSession { session, reason } in ended {
             self.ended.insert(session);
             if let Some(context) = self.contexts.get(&session.node()) {
@@ -416,7 +416,14 @@ impl Inner {
     }
 
     /// Counts the races that scenarios must reach.
-    fn count(&mut self, command: &StoreCommand, before: &UserRecord, outcome: &Outcome, ended: &[EndedSession]) {
+    fn count(
+        &mut self,
+        command: &StoreCommand,
+        before: &UserRecord,
+        policy: &AdmissionPolicy,
+        outcome: &Outcome,
+        ended: &[EndedSession],
+    ) {
         let mut reached = Vec::new();
         for EndedSession { session, reason: how } in ended {
             reached.push(if *how == EndReason::Resumed { "resumed from a live session" } else { "a session ended" });
@@ -468,6 +475,13 @@ impl Inner {
             && before.sessions().iter().any(|entry| entry.status != SessionStatus::Live)
         {
             reached.push("granted beside a slot that lingers");
+        }
+        let is_kept = |entry: &SessionRecord| rule_oracle::was_just_lost(entry, policy, self.now);
+        if let (StoreCommand::Acquire { .. }, Outcome::Denied(_)) = (command, outcome)
+            && policy.lingering_first
+            && before.sessions().iter().any(is_kept)
+        {
+            reached.push("denied a slot that was just lost");
         }
         for what in reached {
             *self.counts.entry(what).or_insert(0) += 1;
