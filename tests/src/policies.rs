@@ -8,6 +8,9 @@ use session_core::ledger::{AdmissionPolicy, CountBy, SlotLimit, WhenFull};
 /// The grace period, if slots linger.
 pub const LINGER: Duration = Duration::from_secs(20);
 
+/// How long a slot that was just lost is kept, if that is shorter than [`LINGER`].
+pub const LINGER_GRACE: Duration = Duration::from_secs(5);
+
 /// A policy with this limit. Each bit switches one setting.
 #[must_use]
 pub fn policy(limit: SlotLimit, bits: u8) -> AdmissionPolicy {
@@ -19,6 +22,12 @@ pub fn policy(limit: SlotLimit, bits: u8) -> AdmissionPolicy {
         count_by: if has(8) { CountBy::Devices } else { CountBy::Sessions },
         sessions_per_device: NonZeroU16::new(2).expect("it is not zero"),
         linger: if has(16) { LINGER } else { Duration::ZERO },
+        linger_grace: match (has(32), has(64)) {
+            (false, false) => Duration::ZERO,
+            (true, false) => LINGER_GRACE,
+            (false, true) => LINGER,
+            (true, true) => LINGER + LINGER_GRACE,
+        },
         ..AdmissionPolicy::new(limit)
     }
 }

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use session_core::ledger::{self, Acquire, AcquireOptions, ApplyResult, EndTarget, StoreCommand, UserOverrides};
 use session_core::ledger::{
     AdmissionPolicy, CountBy, DenyReason, EndReason, Evict, KnownToken, Liveness, Outcome, RenewalDenied, Resumption,
     SessionRecord, SessionStatus, StoreError, UserRecord, WhenFull,
 };
-use session_core::ledger::{ApplyResult, EndTarget, StoreCommand};
 use session_core::{NodeId, SessionId, SlotId, Timestamp};
 
 type Entries<'a> = BTreeMap<SessionId, &'a SessionRecord>;
@@ -213,6 +213,7 @@ pub fn check(
                         };
                         let is_permitted = is_permitted || policy.lingering_first && only_lingered;
                         assert!(removed.is_empty() || is_permitted, "a session was ended without permission");
+                        check_just_lost(&before, &current, command, policy, &removed);
                         let device = options.and_then(|options| options.device.as_ref());
                         let device = device.filter(|_| policy.count_by == CountBy::Devices);
                         let is_same_device = |entry: &&SessionRecord| device.is_some() && entry.device() == device;
@@ -256,6 +257,9 @@ pub fn check(
                         "a session was denied although a slot is free"
                     );
                     let choice = options.and_then(|options| options.evict.as_ref());
+                    if let Some(usage) = usage.as_ref().filter(|_| !is_ceiling && limit > 0) {
+                        check_time_of_room(after, command, policy, &liveness, usage.free_at);
+                    }
                     let evicts_oldest = policy.effective_when_full() == WhenFull::EvictOldest;
                     let gives_way = match choice {
                         Some(Evict::Oldest) => evicts_oldest || policy.client_choice,
@@ -288,12 +292,99 @@ pub fn check(
     assert_eq!(notified, lost, "the notified sessions are not those that lost their slots");
 }
 
+/// Checks that a new session took a slot that was just lost only if its client named it, or if the oldest slot goes and no
+/// other slot was left.
+fn check_just_lost(
+    before: &Entries<'_>,
+    current: &Entries<'_>,
+    command: &StoreCommand,
+    policy: &AdmissionPolicy,
+    removed: &BTreeSet<SessionId>,
+) {
+    let StoreCommand::Acquire { session, at, options, .. } = command else { return };
+    let options = options.as_deref();
+    let counted = |entry: &SessionRecord| entry.device().filter(|_| policy.count_by == CountBy::Devices).cloned();
+    let device = options.and_then(|options| options.device.clone()).filter(|_| policy.count_by == CountBy::Devices);
+    let shares = device.is_some() && before.values().any(|entry| counted(entry) == device);
+    // If the new session shares the slot of its device, each session of the device is a slot of its own.
+    let slot_of = |entry: &SessionRecord| counted(entry).filter(|_| !shares).ok_or(entry.session);
+    let is_lost = |entry: &SessionRecord| {
+        let mut sessions = before.values().filter(|other| slot_of(other) == slot_of(entry));
+        sessions.all(|other| other.status != SessionStatus::Live)
+    };
+    let is_just_lost = |entry: &SessionRecord| {
+        let mut sessions = before.values().filter(|other| slot_of(other) == slot_of(entry));
+        is_lost(entry) && sessions.any(|other| was_just_lost(other, policy, *at))
+    };
+    let choice = options.and_then(|options| options.evict.as_ref());
+    let is_named = |entry: &SessionRecord| match choice {
+        Some(Evict::Sessions(named)) if policy.client_choice => {
+            let mut named = before.values().filter(|other| named.iter().any(|&name| other.is_named(name)));
+            named.any(|named| slot_of(named) == slot_of(entry))
+        }
+        Some(Evict::Sessions(_) | Evict::Oldest | Evict::Nobody) | None => false,
+    };
+    let taken = removed.iter().map(|removed| before[removed]).filter(|entry| is_just_lost(entry) && !is_named(entry));
+    let competes = |entry: &SessionRecord| !shares || counted(entry) == device;
+    let mut left = current.values().filter(|entry| entry.session != *session && competes(entry));
+    if taken.count() > 0 {
+        assert!(
+            !matches!(choice, Some(Evict::Sessions(_) | Evict::Nobody)),
+            "a slot that was just lost was given away beside those that were named"
+        );
+        let oldest_goes = policy.effective_when_full() == WhenFull::EvictOldest
+            || policy.client_choice && choice == Some(&Evict::Oldest);
+        assert!(oldest_goes, "a slot that was just lost was given to a new session");
+        assert!(left.all(|left| is_just_lost(left)), "a slot that was just lost went before another one");
+    }
+}
+
+/// Whether the session was lost within the grace before this time. Time in which no server ran does not count.
+pub(crate) fn was_just_lost(entry: &SessionRecord, policy: &AdmissionPolicy, at: Timestamp) -> bool {
+    let SessionStatus::Lingering { until } = entry.status else { return false };
+    let lost_at = until.since_epoch().saturating_sub(linger(entry)).max(policy.serving_since.since_epoch());
+    at.since_epoch() < lost_at.saturating_add(policy.linger_grace) && !policy.linger_grace.is_zero()
+}
+
+/// Checks that a session which was denied is told the earliest time at which one like it finds room.
+fn check_time_of_room(
+    record: &UserRecord,
+    command: &StoreCommand,
+    policy: &AdmissionPolicy,
+    liveness: &impl Fn(NodeId) -> Liveness,
+    told: Option<Timestamp>,
+) {
+    let StoreCommand::Acquire { session, limit, options, at, .. } = command else { return };
+    // One that names no session, and evicts no live one.
+    let overrides = UserOverrides { when_full: Some(WhenFull::Deny), ..policy.overrides };
+    let policy = policy.with_overrides(overrides);
+    let options = options.as_deref().map(|options| AcquireOptions {
+        evict: options.evict.clone().filter(|evict| *evict == Evict::Nobody),
+        ..options.clone()
+    });
+    let finds_room = |at| {
+        let acquire = Acquire { session: *session, token_limit: *limit, options: options.as_ref(), at };
+        ledger::acquire(&mut record.clone(), acquire, &policy, liveness).is_ok()
+    };
+    let far = Timestamp::from_epoch(Duration::from_secs(u64::MAX / 2));
+    let last =
+        told.map_or(far, |told| Timestamp::from_epoch(told.since_epoch().saturating_sub(Duration::from_nanos(1))));
+    assert!(told.is_none_or(|told| *at < told), "the time at which there is room has passed");
+    assert!(!finds_room(last), "there is room before {told:?}");
+    // If the last sessions of a device lapse together, one like it needs a slot of its own.
+    let needs_no_slot =
+        policy.count_by == CountBy::Devices && options.as_ref().is_some_and(|options| options.device.is_some());
+    assert!(needs_no_slot || told.is_none_or(finds_room), "there is no room at {told:?}");
+}
+
 /// The sessions that occupy a slot at this time.
 fn alive(record: &UserRecord, at: Option<Timestamp>, liveness: &impl Fn(NodeId) -> Liveness) -> Vec<SessionRecord> {
     let mut entries = record.sessions().to_vec();
     for entry in &mut entries {
-        if let (SessionStatus::Live, Liveness::DeadSince(since)) = (entry.status, liveness(entry.session.node())) {
-            entry.status = SessionStatus::Lingering { until: since + linger(entry) };
+        if let Liveness::DeadSince(since) = liveness(entry.session.node()) {
+            let latest = since + linger(entry);
+            let until = entry.status.lingers_until().map_or(latest, |until| until.min(latest));
+            entry.status = SessionStatus::Lingering { until };
         }
     }
     entries.retain(|entry| match entry.status {

@@ -67,7 +67,8 @@ pub struct Denied {
     pub limit: SlotLimit,
     /// Where the limit comes from.
     pub limit_source: LimitSource,
-    /// When a slot becomes free by itself, if that is known.
+    /// When a new session will find room by itself, if that is known: a lingering slot lapses, or is no longer kept for its
+    /// client ([`AdmissionPolicy::linger_grace`]).
     pub free_at: Option<Timestamp>,
     /// True if the client may choose sessions to evict ([`Evict`](super::Evict)).
     pub client_choice: bool,
@@ -165,7 +166,7 @@ pub(super) fn admit(
             return Err(deny(record, DenyReason::NotResumed(why), None));
         }
     }
-    let removed = match find_room(record, limit, options, policy) {
+    let removed = match find_room(record, limit, options, policy, at) {
         Room::AfterEvicting(victims) if victims.is_empty() => Vec::new(),
         Room::AfterEvicting(victims) => remove(record, &victims),
         Room::None { reason, free_at } => return Err(deny(record, reason, free_at)),
@@ -256,6 +257,7 @@ fn find_room(
     limit: SlotLimit,
     options: Option<&AcquireOptions>,
     policy: &AdmissionPolicy,
+    at: Timestamp,
 ) -> Room {
     if limit.slots() == 0 {
         return Room::None { reason: DenyReason::LimitReached, free_at: None };
@@ -274,7 +276,8 @@ fn find_room(
     let mut held = slots.count();
     let mut sessions = record.sessions().len();
     let mut victims = Vec::new();
-    for slot in slots.victims(policy, options.and_then(|options| options.evict.as_ref())) {
+    let choice = options.and_then(|options| options.evict.as_ref());
+    for slot in slots.victims(policy, choice, at) {
         if held < max && sessions < UserRecord::MAX_SESSIONS {
             break;
         }
@@ -291,7 +294,7 @@ fn find_room(
         _ if is_shared && slots.count() >= max => DenyReason::DeviceFull,
         _ => DenyReason::LimitReached,
     };
-    Room::None { reason, free_at: slots.free_at(max) }
+    Room::None { reason, free_at: slots.room_at(max, policy, choice) }
 }
 
 /// The grant to a session that has its slot.

@@ -82,6 +82,7 @@ pub fn apply(
             }
         }
     };
+    record.forget_if_empty();
     ApplyResult { outcome, ended, lapsed, displaced }
 }
 

@@ -192,7 +192,8 @@ pub struct SlotUsage {
     pub slots: u32,
     /// The sessions, oldest first. At most [`SlotUsage::MAX_SHOWN`], unless all were asked for.
     pub sessions: Box<[SessionRecord]>,
-    /// When a slot becomes free by itself, if that is known.
+    /// When a slot becomes free by itself, if that is known. In a denial: when a new session will find room, also because a
+    /// lingering slot is no longer kept for its client ([`AdmissionPolicy::linger_grace`](super::AdmissionPolicy)).
     pub free_at: Option<Timestamp>,
     /// Why a session was denied. `None` if this is no denial.
     pub denied: Option<DenyReason>,

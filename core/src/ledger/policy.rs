@@ -6,6 +6,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::limit::SlotLimit;
+use crate::time::Timestamp;
 
 /// How many slots a user may hold, and what happens if none is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,19 @@ pub struct AdmissionPolicy {
     pub sessions_per_device: NonZeroU16,
     /// The grace period in which a lost session keeps its slot for its client to resume, at most about 49 days.
     pub linger: Duration,
+    /// How long a slot that was just lost is kept for its client, although [`lingering_first`](Self::lingering_first) would
+    /// free it. It is never kept longer than it lingers. Zero: not at all.
+    ///
+    /// Only a client that names the slot ([`Evict::Sessions`](super::Evict)) takes it before. Where the oldest slot is
+    /// evicted, slots that were just lost go last.
+    pub linger_grace: Duration,
+    /// Since when clients can reach a server of this store. A slot that was lost before counts as lost at this time for
+    /// [`linger_grace`](Self::linger_grace): its client could not come back earlier. The default is the beginning of time.
+    ///
+    /// With one server, its start. With several on one store, the start of the first of those that run now: when one of them
+    /// restarts, clients can come back to the others. Each server decides with its own value, so a wrong one keeps no slot
+    /// for longer than the grace after that server's start.
+    pub serving_since: Timestamp,
 }
 
 /// The overrides for one user.
@@ -104,6 +118,9 @@ impl AdmissionPolicy {
     /// The default of [`AdmissionPolicy::sessions_per_device`].
     pub const DEFAULT_SESSIONS_PER_DEVICE: NonZeroU16 = NonZeroU16::new(16).expect("it is not zero");
 
+    /// The default of [`AdmissionPolicy::linger_grace`].
+    pub const DEFAULT_LINGER_GRACE: Duration = Duration::from_secs(5);
+
     /// A policy with this limit, under which no session is evicted and none lingers. Each session counts as one slot.
     #[must_use]
     pub const fn new(limit: SlotLimit) -> Self {
@@ -116,6 +133,8 @@ impl AdmissionPolicy {
             count_by: CountBy::Sessions,
             sessions_per_device: Self::DEFAULT_SESSIONS_PER_DEVICE,
             linger: Duration::ZERO,
+            linger_grace: Self::DEFAULT_LINGER_GRACE,
+            serving_since: Timestamp::from_epoch(Duration::ZERO),
         }
     }
 
@@ -142,6 +161,15 @@ impl AdmissionPolicy {
     /// The grace period in whole milliseconds, as a record stores it.
     pub(super) fn linger(&self) -> Duration {
         Duration::from_millis(u32::try_from(self.linger.as_millis()).unwrap_or(u32::MAX).into())
+    }
+
+    /// Until when a slot that was lost at this time is kept for its client.
+    pub(super) fn kept_until(&self, lost_at: Timestamp) -> Timestamp {
+        if self.linger_grace.is_zero() {
+            // Also if the clock of another server was ahead.
+            return Timestamp::default();
+        }
+        lost_at.max(self.serving_since) + self.linger_grace
     }
 }
 

@@ -237,6 +237,13 @@ impl UserRecord {
         self.former.push(FormerSlot { key_prefix: key.prefix(), end });
     }
 
+    /// Forgets the former slots if no session is left, as a store does that deletes the record.
+    pub(crate) fn forget_if_empty(&mut self) {
+        if self.sessions.is_empty() {
+            self.former.clear();
+        }
+    }
+
     /// How the slot with this key ended, if the record remembers it.
     pub(crate) fn former_end(&self, key: &ResumeKey) -> Option<FormerEnd> {
         self.former.iter().rev().find(|former| former.key_prefix == key.prefix()).map(|former| former.end)

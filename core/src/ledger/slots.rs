@@ -76,22 +76,27 @@ impl<'a> Slots<'a> {
         }
     }
 
-    /// The slots that may be evicted for a new session, in the order in which they are.
-    pub(super) fn victims(&self, policy: &AdmissionPolicy, choice: Option<&Evict>) -> Vec<&Slot<'a>> {
+    /// The slots that may be evicted for a new session at this time, in the order in which they are.
+    ///
+    /// A slot that was just lost is kept for its client: no rule frees it because it lingers, and where the oldest slot is
+    /// evicted it goes last. So with `evict-oldest` a session is still never denied. A client that names the slot means it.
+    pub(super) fn victims(&self, policy: &AdmissionPolicy, choice: Option<&Evict>, at: Timestamp) -> Vec<&Slot<'a>> {
         // A client may forbid evictions even if it may not choose sessions to evict.
         if choice == Some(&Evict::Nobody) {
             return Vec::new();
         }
-        let mut lingering: Vec<_> = self
-            .0
-            .iter()
-            .filter_map(|slot| Some((slot.lingers_until()?, slot)))
-            .filter(|_| policy.lingering_first)
-            .collect();
+        let is_kept = |slot: &&Slot<'a>| slot.kept_until(policy).is_some_and(|until| at < until);
+        let goes_first = |slot: &&Slot<'a>| policy.lingering_first && slot.lingers_until().is_some() && !is_kept(slot);
+        let mut lingering: Vec<_> =
+            self.0.iter().filter(goes_first).filter_map(|slot| Some((slot.lingers_until()?, slot))).collect();
         // A stable sort: of two slots that end at the same time, the older one goes first.
         lingering.sort_by_key(|&(until, _)| until);
         let mut victims: Vec<_> = lingering.into_iter().map(|(_, slot)| slot).collect();
-        let is_left = |slot: &&Slot<'a>| !(policy.lingering_first && slot.lingers_until().is_some());
+        let is_left = |slot: &&Slot<'a>| !goes_first(slot);
+        let oldest = || {
+            let of = |kept| self.0.iter().filter(is_left).filter(move |slot| is_kept(slot) == kept);
+            of(false).chain(of(true))
+        };
         let evicts_oldest = policy.effective_when_full() == WhenFull::EvictOldest;
         match choice {
             Some(Evict::Sessions(sessions)) if policy.client_choice => {
@@ -106,10 +111,8 @@ impl<'a> Slots<'a> {
             }
             // A client that names sessions does not mean others.
             Some(Evict::Sessions(_) | Evict::Nobody) => {}
-            Some(Evict::Oldest) if policy.client_choice || evicts_oldest => {
-                victims.extend(self.0.iter().filter(is_left));
-            }
-            None if evicts_oldest => victims.extend(self.0.iter().filter(is_left)),
+            Some(Evict::Oldest) if policy.client_choice || evicts_oldest => victims.extend(oldest()),
+            None if evicts_oldest => victims.extend(oldest()),
             Some(Evict::Oldest) | None => {}
         }
         victims
@@ -125,8 +128,23 @@ impl<'a> Slots<'a> {
     /// The time at which enough lingering sessions will have lapsed for one more session to fit under `max`. `None` if that
     /// never happens by itself. Assumes that no other session starts or ends.
     pub(super) fn free_at(&self, max: u32) -> Option<Timestamp> {
+        self.time_of_room(max, Slot::lingers_until)
+    }
+
+    /// The time at which a new session that was denied will find room under `max`, because enough lingering sessions have
+    /// lapsed or are no longer kept for their clients. `None` if that never happens by itself. Assumes that no other session
+    /// starts or ends.
+    pub(super) fn room_at(&self, max: u32, policy: &AdmissionPolicy, choice: Option<&Evict>) -> Option<Timestamp> {
+        if policy.lingering_first && choice != Some(&Evict::Nobody) {
+            self.time_of_room(max, |slot| slot.kept_until(policy))
+        } else {
+            self.free_at(max)
+        }
+    }
+
+    fn time_of_room(&self, max: u32, ends_at: impl Fn(&Slot<'a>) -> Option<Timestamp>) -> Option<Timestamp> {
         let needed = (self.count() + 1).checked_sub(max)?;
-        let mut ends: Vec<_> = self.0.iter().filter_map(Slot::lingers_until).collect();
+        let mut ends: Vec<_> = self.0.iter().filter_map(ends_at).collect();
         ends.sort_unstable();
         ends.get(usize::try_from(needed).ok()?.checked_sub(1)?).copied()
     }
@@ -149,6 +167,16 @@ impl<'a> Slot<'a> {
     /// When the slot becomes free by itself. `None` if one of its sessions is live.
     fn lingers_until(&self) -> Option<Timestamp> {
         let ends = self.sessions.iter().map(|session| session.status.lingers_until());
+        ends.collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+
+    /// Until when the slot is kept for the clients that lost it. `None` if one of its sessions is live.
+    fn kept_until(&self, policy: &AdmissionPolicy) -> Option<Timestamp> {
+        let ends = self.sessions.iter().map(|session| {
+            let until = session.status.lingers_until()?;
+            let lost_at = Timestamp::from_epoch(until.since_epoch().saturating_sub(session.linger()));
+            Some(policy.kept_until(lost_at).min(until))
+        });
         ends.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 }

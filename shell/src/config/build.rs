@@ -175,6 +175,7 @@ impl Config {
             count_by: self.count,
             sessions_per_device: self.max_sessions_per_device,
             linger: self.linger,
+            linger_grace: self.linger_grace,
             ..AdmissionPolicy::new(self.limit)
         }
     }
@@ -225,6 +226,7 @@ mod tests {
     use std::num::NonZeroU16;
     use std::time::Duration;
 
+    use session_core::Timestamp;
     use session_core::ledger::{CountBy, SlotLimit, UserOverrides, WhenFull};
 
     use super::*;
@@ -339,6 +341,7 @@ mod tests {
             ("WHEN_FULL", "evict-oldest"),
             ("CLIENT_CHOICE", "true"),
             ("LINGER", "90s"),
+            ("LINGER_GRACE", "7s"),
             ("LINGERING_FIRST", "false"),
             ("COUNT", "devices"),
             ("MAX_SESSIONS_PER_DEVICE", "7"),
@@ -352,6 +355,8 @@ mod tests {
             count_by: CountBy::Devices,
             sessions_per_device: NonZeroU16::new(7).unwrap(),
             linger: Duration::from_secs(90),
+            linger_grace: Duration::from_secs(7),
+            serving_since: Timestamp::default(),
         };
         assert_eq!((policy.admission_policy(), policy.lmdb().policy), (expected, expected));
     }

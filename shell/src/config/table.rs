@@ -298,7 +298,16 @@ settings! {
         /// authenticate with an object. A change applies to slots granted afterwards
         linger: Duration { reader: duration(Duration::ZERO..=24 * HOUR), value: "TIME", default: "0s", applies: AtOnce }
 
-        /// Free lingering slots for a new session, oldest first, before the server denies it or ends a live session
+        /// How long a slot that was just lost is kept from new sessions, so that its client gets it back, 0s to 1day. It
+        /// counts from the server's start for a slot that was lost before. A client that names the slot in `evict` takes
+        /// it all the same; `evict-oldest` ends such slots last
+        linger_grace: Duration {
+            reader: duration(Duration::ZERO..=24 * HOUR),
+            value: "TIME", default: "5s", applies: AtOnce
+        }
+
+        /// Free lingering slots for a new session, oldest first, before the server denies it or ends a live session. Not
+        /// within `linger_grace` of their loss
         lingering_first: bool { reader: switch(), value: "BOOL", default: "true", applies: AtOnce }
 
         /// What takes a slot: `sessions`, each session; or `devices`, all sessions of one device together

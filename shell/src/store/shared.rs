@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use session_core::ledger::{AdmissionPolicy, EndedSession, UserOverrides};
-use session_core::{NodeId, UserId};
+use session_core::{NodeId, Timestamp, UserId};
 
 use super::notifier::{NotifierSlot, SessionNotifier};
 use super::user_slice::{UserRange, UserSlice};
@@ -29,6 +29,8 @@ impl NodeContext {
     }
 
     pub(super) fn with_policy(node: NodeId, policy: SharedPolicy, process: Process) -> Self {
+        // No other server runs on the stores that there are.
+        policy.serve_since(process.clock.now());
         Self { node, policy, notifier: NotifierSlot::default(), process }
     }
 
@@ -64,7 +66,8 @@ impl NodeContext {
         self.notifier.notify(user, ended);
     }
 
-    /// Sets the policy for users without overrides.
+    /// Sets the policy for users without overrides. Its [`serving_since`](AdmissionPolicy::serving_since) does not count:
+    /// this context knows it.
     pub fn set_policy(&self, policy: AdmissionPolicy) {
         self.policy.set(policy);
     }
@@ -95,8 +98,14 @@ impl SharedPolicy {
         Self(Arc::new(RwLock::new(Policies { policy, overrides })))
     }
 
+    /// Sets the policy for users without overrides. When the server began to serve stays.
     pub(super) fn set(&self, policy: AdmissionPolicy) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).policy = policy;
+        let held = &mut self.0.write().unwrap_or_else(PoisonError::into_inner).policy;
+        *held = AdmissionPolicy { serving_since: held.serving_since, ..policy };
+    }
+
+    fn serve_since(&self, serving_since: Timestamp) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).policy.serving_since = serving_since;
     }
 
     /// How many users have overrides.

@@ -220,6 +220,7 @@ impl CoreSimulation {
         self.leaving = LeavingTracker::default();
         self.draining = false;
         self.deaths.insert(self.node(), self.now);
+        self.policy.serving_since = self.now;
         self.generation += 1;
     }
 

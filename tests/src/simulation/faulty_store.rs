@@ -81,6 +81,8 @@ struct Inner {
     alive: BTreeSet<NodeId>,
     /// Since when the others are dead.
     deaths: BTreeMap<NodeId, Timestamp>,
+    /// Since when each node serves. The nodes do not know of one another, so each decides with its own start.
+    starts: BTreeMap<NodeId, Timestamp>,
     /// What the live nodes' stores know, with whom to notify.
     contexts: BTreeMap<NodeId, NodeContext>,
     told: ToldOracle,
@@ -135,6 +137,7 @@ impl SharedStore {
                 now,
                 alive: BTreeSet::new(),
                 deaths: BTreeMap::new(),
+                starts: BTreeMap::new(),
                 contexts: BTreeMap::new(),
                 told: ToldOracle::default(),
                 ended: BTreeSet::new(),
@@ -153,6 +156,8 @@ impl SharedStore {
         let mut inner = self.lock();
         let context = NodeContext::new(node, inner.policy, process);
         inner.alive.insert(node);
+        let now = inner.now;
+        inner.starts.insert(node, now);
         inner.contexts.insert(node, context.clone());
         Arc::new(NodeStore { shared: Arc::clone(self), context })
     }
@@ -389,16 +394,18 @@ impl Inner {
         let liveness = |node| liveness(alive, deaths, node);
         let record = self.records.entry(command.user().clone()).or_default();
         let before = record.clone();
-        let result = ledger::apply(command.user(), record, &command, &self.policy, liveness);
-        rule_oracle::check(&before, &command, &self.policy, liveness, &result, record);
+        let serving_since = self.starts.get(&command.session().node()).copied().unwrap_or_default();
+        let policy = AdmissionPolicy { serving_since, ..self.policy };
+        let result = ledger::apply(command.user(), record, &command, &policy, liveness);
+        rule_oracle::check(&before, &command, &policy, liveness, &result, record);
         if keep {
-            self.told.applied(&command, &self.policy, &result.outcome, record);
+            self.told.applied(&command, &policy, &result.outcome, record);
         }
         let ApplyResult { outcome, ended, .. } = result;
         if !keep {
             *record = before.clone();
         }
-        self.count(&command, &before, &outcome, &ended);
+        self.count(&command, &before, &policy, &outcome, &ended);
         for EndedSession { session, reason } in ended {
             self.ended.insert(session);
             if let Some(context) = self.contexts.get(&session.node()) {
@@ -409,7 +416,14 @@ impl Inner {
     }
 
     /// Counts the races that scenarios must reach.
-    fn count(&mut self, command: &StoreCommand, before: &UserRecord, outcome: &Outcome, ended: &[EndedSession]) {
+    fn count(
+        &mut self,
+        command: &StoreCommand,
+        before: &UserRecord,
+        policy: &AdmissionPolicy,
+        outcome: &Outcome,
+        ended: &[EndedSession],
+    ) {
         let mut reached = Vec::new();
         for EndedSession { session, reason: how } in ended {
             reached.push(match how {
@@ -469,6 +483,13 @@ impl Inner {
             && before.sessions().iter().any(|entry| entry.status != SessionStatus::Live)
         {
             reached.push("granted beside a slot that lingers");
+        }
+        let is_kept = |entry: &SessionRecord| rule_oracle::was_just_lost(entry, policy, self.now);
+        if let (StoreCommand::Acquire { .. }, Outcome::Denied(_)) = (command, outcome)
+            && policy.lingering_first
+            && before.sessions().iter().any(is_kept)
+        {
+            reached.push("denied a slot that was just lost");
         }
         for what in reached {
             *self.counts.entry(what).or_insert(0) += 1;

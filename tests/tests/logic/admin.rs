@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use session_core::ledger::{AcquireOptions, KnownToken, StoreCommand};
 use session_core::ledger::{
-    EndReason, EndedSession, LimitSource, Outcome, SlotLimit, StoreCommand, StoreError, UserOverrides, WhenFull,
+    AdmissionPolicy, EndReason, EndedSession, LimitSource, Outcome, SlotLimit, StoreError, UserOverrides, WhenFull,
 };
-use session_core::{SessionId, Timestamp, UserId};
+use session_core::{ResumeKey, SessionId, Timestamp, UserId};
 use shell::admin::{
     AdminError, AdminRequest, AdminService, BoundSocket, DefaultWord, NextOutcome, Override, SlotCount, UserPatch,
     socket::{self, SocketBounds},
@@ -191,6 +192,30 @@ impl SessionNotifier for Notified {
     fn notify(&self, _: &UserId, ended: Vec<EndedSession>) {
         self.0.lock().unwrap().extend(ended);
     }
+}
+
+#[test]
+fn explain_knows_that_a_just_lost_slot_is_kept() {
+    let policy = AdmissionPolicy { linger: TIMEOUT, ..AdmissionPolicy::new(SlotLimit::new(1).unwrap()) };
+    let store = Arc::new(MemoryStore::with_policy(NODE, policy));
+    let (session, at) = (NODE.session(1), store.context().process().clock.now());
+    let options = AcquireOptions { new_resume_key: Some(ResumeKey::from_bytes([7; 32])), ..AcquireOptions::default() };
+    let options = Some(Box::new(options));
+    for command in [
+        StoreCommand::Acquire { user: ada(), session, limit: None, at, options },
+        StoreCommand::Linger { user: ada(), session, at, token: KnownToken::Granted },
+    ] {
+        let (completion, outcome) = Completion::channel();
+        store.submit(command, completion);
+        drop(smol::block_on(outcome));
+    }
+    let service = AdminService::new(Arc::<MemoryStore>::clone(&store), None, TIMEOUT);
+    let next = |linger_grace| {
+        store.set_policy(AdmissionPolicy { linger_grace, ..policy });
+        smol::block_on(service.handle(&ada(), &AdminRequest::Explain)).unwrap().next
+    };
+    assert_eq!(next(TIMEOUT), NextOutcome::Denied);
+    assert_eq!(next(Duration::ZERO), NextOutcome::Granted { ended: vec![session.to_string()] });
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn simulation_of_many_seeds() {
 }
 
 /// Every run must reach these. Otherwise the simulation finds nothing.
-const MUST_HAPPEN: [&str; 56] = [
+const MUST_HAPPEN: [&str; 57] = [
     "token",
     "fresh token",
     "wall clock set",
@@ -149,6 +149,7 @@ const MUST_HAPPEN: [&str; 56] = [
     "resumed after a crash",
     "a token of a slot that is gone",
     "granted beside a slot that lingers",
+    "denied a slot that was just lost",
     "cut, not told",
     "pause while served",
 ];

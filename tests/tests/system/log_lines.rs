@@ -210,7 +210,7 @@ fn name_of_a_device_is_quoted_and_names_nobody() {
 #[test]
 fn end_of_a_lingering_session_is_logged() {
     let data = tempfile::tempdir().unwrap();
-    let mut server = JsonServer::start(data.path(), &["--limit", "1", "--linger", "1h"]);
+    let mut server = JsonServer::start(data.path(), &["--limit", "1", "--linger", "1h", "--linger-grace", "0s"]);
     let linger = |server: &mut JsonServer, user: &str| {
         let (client, answer) = sign_in(server, &json!({ "user": user }));
         drop(client);

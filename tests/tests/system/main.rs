@@ -2,6 +2,7 @@
 
 mod server;
 mod slot_limit;
+mod linger_grace;
 mod hostile_input;
 mod connection_limits;
 mod origins_and_proxies;

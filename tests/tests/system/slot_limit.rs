@@ -222,7 +222,8 @@ fn lost_session_resumes_only_with_its_own_token() {
 
 #[test]
 fn lingering_slot_yields_or_expires() {
-    let (server, store) = server(|policy| policy.linger = Duration::from_secs(60));
+    let (server, store) =
+        server(|policy| (policy.linger, policy.linger_grace) = (Duration::from_secs(60), Duration::ZERO));
     let (lost, granted) = admitted(&server, json!({"user": "ada"}));
     let (_second, _) = admitted(&server, json!({"user": "ada"}));
     drop(lost);

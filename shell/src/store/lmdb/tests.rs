@@ -147,6 +147,39 @@ fn clock_set_before_a_restart_moves_the_grace_period() {
 }
 
 #[test]
+fn slot_lost_before_a_restart_is_kept_from_newcomers() {
+    // Whether the first server stopped in good order, long before the next one starts.
+    for is_in_order in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |second| Timestamp::from_epoch(Duration::from_secs(second));
+        let (store, _) = open_at(directory.path(), NODE, 1000);
+        ask(&store, acquire_with("ada", NODE.session(1), at(1000), resumable()));
+        let lose = StoreCommand::Linger {
+            user: user("ada"),
+            session: NODE.session(1),
+            at: at(1000),
+            token: KnownToken::Granted,
+        };
+        if is_in_order {
+            assert_eq!(ask(&store, lose), Outcome::Released);
+        }
+        drop(store);
+        let (store, manual_clock) = open_at(directory.path(), OTHER_NODE, 2000);
+        // A configuration that is read again does not begin the grace anew.
+        manual_clock.set(at(2003));
+        let one = SlotLimit::new(1).unwrap();
+        store.set_policy(AdmissionPolicy { limit: one, linger: HOUR, ..config(directory.path()).policy });
+        let newcomer = |number, second| {
+            let options = AcquireOptions::default();
+            ask(&store, acquire_with("ada", OTHER_NODE.session(number), at(second), options))
+        };
+        let Outcome::Denied(Some(usage)) = newcomer(1, 2004) else { panic!("it is in") };
+        assert_eq!(usage.free_at, Some(at(2005)), "five seconds after the start");
+        assert!(matches!(newcomer(1, 2005), Outcome::Granted { slots: 1, .. }));
+    }
+}
+
+#[test]
 fn reboot_empties_slots_and_keeps_users() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path(), NODE);

@@ -60,6 +60,10 @@ enum Step {
         lingering_first: bool,
         count_devices: bool,
         linger: bool,
+        /// The seconds for which a slot that was just lost is kept.
+        grace: u64,
+        /// Whether the server that decides from now on has just started.
+        has_started: bool,
     },
     Dies {
         node: u64,
@@ -83,8 +87,10 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(node, number, shown)| Step::Linger { node, number, shown }),
         2 => (number.clone(), number).prop_map(|(asker, which)| Step::End { asker, which }),
         1 => Just(Step::Excess),
-        3 => (0..5_u32, any::<[bool; 5]>()).prop_map(|(limit, [evict_oldest, client_choice, lingering_first, count_devices, linger])| Step::Policy {
-            limit, evict_oldest, client_choice, lingering_first, count_devices, linger
+        3 => (0..5_u32, any::<[bool; 6]>(), 0..15_u64).prop_map(|(limit, bools, grace)| {
+            let [evict_oldest, client_choice, lingering_first, count_devices, linger, has_started] = bools;
+            let grace = grace.saturating_sub(3);
+            Step::Policy { limit, evict_oldest, client_choice, lingering_first, count_devices, linger, grace, has_started }
         }),
         1 => node.prop_map(|node| Step::Dies { node }),
         2 => (0..15_u64).prop_map(|seconds| Step::Pass { seconds }),
@@ -164,7 +170,7 @@ proptest! {
                     reason: EndReason::ByOperator,
                     at: now,
                 }),
-                Step::Policy { limit: slots, evict_oldest, client_choice, lingering_first, count_devices: by_device, linger } => {
+                Step::Policy { limit: slots, evict_oldest, client_choice, lingering_first, count_devices: by_device, linger, grace, has_started } => {
                     policy = AdmissionPolicy {
                         when_full: if evict_oldest { WhenFull::EvictOldest } else { WhenFull::Deny },
                         client_choice,
@@ -172,6 +178,8 @@ proptest! {
                         count_by: if by_device { CountBy::Devices } else { CountBy::Sessions },
                         sessions_per_device: 2.try_into().unwrap(),
                         linger: if linger { LINGER } else { Duration::ZERO },
+                        linger_grace: Duration::from_secs(grace),
+                        serving_since: if has_started { now } else { policy.serving_since },
                         ..AdmissionPolicy::new(limit(slots))
                     };
                     None
@@ -201,7 +209,7 @@ proptest! {
             let order = harness.record.sessions().iter().map(|entry| entry.session);
             let before_order: Vec<_> = order.filter(|session| before.contains_key(session)).collect();
             let was_dead = harness.dead.contains_key(&command.session().node());
-            let outcome = harness.apply(&policy, &command);
+            let outcome = harness.apply_judged(&policy, &command);
             let then: BTreeMap<_, _> = harness.record.sessions().iter().map(status_of).collect();
             prop_assert_eq!(then.len(), harness.record.sessions().len(), "a session has two entries");
             let removed: BTreeSet<_> = before.keys().copied().filter(|session| !then.contains_key(session)).collect();

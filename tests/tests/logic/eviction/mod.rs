@@ -4,6 +4,8 @@ mod one_user;
 mod choice;
 mod names;
 mod lingering;
+mod grace;
+mod restart;
 mod devices;
 mod any_history;
 mod public_calls;

@@ -11,6 +11,7 @@ use session_core::ledger::{
 };
 use session_core::{NodeId, ResumeKey, SessionId, Timestamp};
 
+use tests::rule_oracle;
 pub(super) use tests::values::{at_second as at, limit, name, user};
 
 pub(super) const HERE: NodeId = NodeId::new(1);
@@ -25,8 +26,9 @@ pub(super) fn key(number: u8) -> ResumeKey {
     ResumeKey::from_bytes([number; 32])
 }
 
+/// Lost slots linger, and are given to new sessions at once.
 pub(super) fn policy(slots: u32) -> AdmissionPolicy {
-    AdmissionPolicy { linger: LINGER, ..AdmissionPolicy::new(limit(slots)) }
+    AdmissionPolicy { linger: LINGER, linger_grace: Duration::ZERO, ..AdmissionPolicy::new(limit(slots)) }
 }
 
 pub(super) fn client_choice_policy(slots: u32) -> AdmissionPolicy {
@@ -59,6 +61,19 @@ impl UserHarness {
         let dead = self.dead.clone();
         let liveness = |node| dead.get(&node).map_or(Liveness::Alive, |&since| Liveness::DeadSince(since));
         let result = ledger::apply(&user(), &mut self.record, command, policy, liveness);
+        self.ended = result.ended;
+        result.outcome
+    }
+
+    /// As [`UserHarness::apply`]. The independent check judges what became of a request for a slot.
+    pub(super) fn apply_judged(&mut self, policy: &AdmissionPolicy, command: &StoreCommand) -> Outcome {
+        let before = self.record.clone();
+        let dead = self.dead.clone();
+        let liveness = |node| dead.get(&node).map_or(Liveness::Alive, |&since| Liveness::DeadSince(since));
+        let result = ledger::apply(&user(), &mut self.record, command, policy, liveness);
+        if let StoreCommand::Acquire { .. } = command {
+            rule_oracle::check(&before, command, policy, liveness, &result, &self.record);
+        }
         self.ended = result.ended;
         result.outcome
     }

@@ -160,6 +160,7 @@ proptest! {
             count_by: if has(8) { CountBy::Devices } else { CountBy::Sessions },
             sessions_per_device: 2.try_into().unwrap(),
             linger: if has(16) { LINGER } else { Duration::ZERO },
+            linger_grace: if has(32) { Duration::ZERO } else { AdmissionPolicy::DEFAULT_LINGER_GRACE },
             ..AdmissionPolicy::new(limit(slots))
         };
         let mut application = Application {

@@ -77,9 +77,11 @@ fn every_close_reason() {
     1013 Nobody can be admitted now
     4401 Not authenticated in time
     4402 Token has expired
+    4403 No session was chosen in time
     4408 Peer was silent for too long
     4409 The slot of this session was taken away
     4410 The session goes on on another connection
+    4411 Two clients resume the same session
     ");
 
     let by_client: Vec<_> = listed.iter().filter(|reason| reason.is_by_client()).collect();

@@ -199,7 +199,8 @@ pub(super) fn names(number: u64) -> Option<Box<SessionNames>> {
 
 /// This limit, with a grace period of ten seconds and `client_choice`.
 pub(super) fn policy(limit: u32) -> AdmissionPolicy {
-    AdmissionPolicy { client_choice: true, linger: LINGER, ..AdmissionPolicy::new(SlotLimit::new(limit).unwrap()) }
+    let policy = AdmissionPolicy::new(SlotLimit::new(limit).unwrap());
+    AdmissionPolicy { client_choice: true, linger: LINGER, linger_grace: Duration::ZERO, ..policy }
 }
 
 /// A node that no store has heard of.
