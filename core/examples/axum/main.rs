@@ -4,8 +4,8 @@
 //! cargo run -p session-core --example axum
 //! ```
 //!
-//! Any name signs in, the store is a map in memory, and `tests.rs` lets 200 clients of one user in at once. The page `embedding`
-//! of `cargo doc -p session-core --open` says why each step is where it is.
+//! Any name signs in, and the store is a map in memory. In `tests.rs` 200 clients of one user sign in at once. The page
+//! `embedding` of `cargo doc -p session-core --open` says why each step is where it is.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -70,7 +70,7 @@ struct Shared {
 
 /// A connection in the registry.
 struct Live {
-    /// Takes a store's answer, the loss of the slot and the drain: once each at most, or once per command.
+    /// Takes the store's answer, the loss of the slot, and the shutdown. It never holds more than one of each.
     mailbox: UnboundedSender<Event<'static>>,
     /// A grant of which the client must not be told yet.
     held: Option<Outcome>,
@@ -127,8 +127,8 @@ impl Server {
         (id, events)
     }
 
-    /// Applies a command, tells those who lost their slots, and then answers. This store never fails and never takes long.
-    /// With one that does, release retries and timeouts are needed as well.
+    /// Applies a command, tells those who lost their slots, and then answers. This store never fails and answers at once. Another
+    /// one needs time limits, and a task that retries releases.
     fn submit(&self, command: &StoreCommand) {
         let (user, now) = (command.user(), self.now());
         let shared = &mut *self.lock();
@@ -341,7 +341,8 @@ impl Drop for Connection {
 /// The client does not take what is written to it, or its socket has an error.
 struct Lost;
 
-/// Anybody may be anybody: the credential is the user id. An application checks a token here.
+/// Anybody may be anybody: the credential is the user id. An application checks a token here. If tokens expire, `run` also waits
+/// for `Session::expires_at`.
 fn verify(credential: &Credential) -> Result<Identity, CredentialError> {
     let user = UserId::parse(credential.user().ok_or(CredentialError::NotText)?).map_err(CredentialError::UserId)?;
     Ok(Identity::for_user(user))
