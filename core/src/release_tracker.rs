@@ -256,13 +256,14 @@ impl ReleaseTracker {
         !self.sessions.contains_key(&session)
     }
 
-    /// The number of pending releases.
+    /// The number of pending releases. A release that was submitted for the first time is not pending, so a shutdown waits for
+    /// [`ReleaseTracker::tracked`] instead.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.schedule.len() + self.trying
     }
 
-    /// The number of sessions that hold, or may hold, a slot.
+    /// The number of sessions that hold, or may hold, a slot. A shutdown waits until it is 0.
     #[must_use]
     pub fn tracked(&self) -> usize {
         self.sessions.len()

@@ -6,7 +6,8 @@
 //! Two ways to use it:
 //!
 //! - An application that keeps the records itself calls [`acquire`], [`renew`], [`release`], [`linger`], [`count`], [`list`]
-//!   and [`end_sessions`]. Each has an answer of its own type, such as `Result<Grant, Denied>`.
+//!   and [`end_sessions`]. Each has an answer of its own type, such as `Result<Grant, Denied>`. [An example](#the-ledger-alone)
+//!   is at the end.
 //! - A store takes [`StoreCommand`]s from sessions and answers with [`Outcome`]s. It runs *read record → [`apply`](apply()) → write
 //!   record*, atomically for one user: a lock in memory, a write transaction in LMDB, one compare-and-set in a
 //!   distributed store.
@@ -24,6 +25,14 @@
 //!   command is applied, or may be. The answer to the command does not matter for this. The store notifies in the order in
 //!   which it applied the commands of a user, and before it answers that command or a later one of that user. So the caller
 //!   knows who is leaving before it is told of a grant ([`LeavingTracker`](crate::leaving_tracker::LeavingTracker)).
+//!
+//! # The ledger alone
+//!
+//! `core/examples/ledger_alone.rs`:
+//!
+//! ```
+#![doc = include_str!("../../examples/ledger_alone.rs")]
+//! ```
 
 mod command;
 mod outcome;
