@@ -29,7 +29,7 @@ Exit codes. With several sessions the highest counts:
   4  a session was lost: the server cannot be reached or trusted, does not answer within 10 seconds, closed the connection \
 or refused for another reason; or the file of --resume is bad; or a second Ctrl-C did not wait for the answer to BYE
   5  another session of the user or the operator ended a session (4409), or a session continues on another connection \
-(4410)";
+(4410), or two clients resume the same session (4411)";
 
 const SESSIONS_AFTER_HELP: &str = "\
 The client signs in for a moment, which takes a slot of the user if one is free. If none is free, the server denies \

@@ -174,12 +174,11 @@ impl Connection {
             let user = credentials.user().map(Into::into);
             match reason {
                 // That it chose a session which is gone concerns only what it may do next.
-                AuthenticateFailure::LimitReached | AuthenticateFailure::Gone => {
+                AuthenticateFailure::LimitReached | AuthenticateFailure::Gone | AuthenticateFailure::Banned => {
                     Error::Denied { user, is_device_full: false, details }
                 }
                 AuthenticateFailure::DeviceFull => Error::Denied { user, is_device_full: true, details },
-                reason @ (AuthenticateFailure::Banned
-                | AuthenticateFailure::NotResumed(_)
+                reason @ (AuthenticateFailure::NotResumed(_)
                 | AuthenticateFailure::BadOptions(_)
                 | AuthenticateFailure::AlreadyAuthenticated
                 | AuthenticateFailure::Credential(_)

@@ -142,7 +142,7 @@ mod tests {
             (&[1001, 1011, 1013][..], RetryDecision::WithBackoff),
             (&[4408], RetryDecision::Immediately),
             (&[4402], RetryDecision::WithFreshToken),
-            (&[1000, 1002, 1003, 1005, 1007, 1008, 1009, 4401, 4409, 4410, 4999], RetryDecision::Never),
+            (&[1000, 1002, 1003, 1005, 1007, 1008, 1009, 4401, 4403, 4409, 4410, 4411, 4999], RetryDecision::Never),
         ] {
             for &code in codes {
                 assert_eq!(RetryDecision::from_error(&closed(code)), decision, "{code}");

@@ -44,7 +44,7 @@ fn read_json(peer: &mut RawClient) -> Value {
 }
 
 fn expect_ended(peer: &mut RawClient) {
-    peer.expect_text(r#"{"type":"EVICTED","payload":"The operator has ended this session"}"#);
+    peer.expect_text(r#"{"type":"EVICTED","payload":"The operator has ended this session","code":"operator"}"#);
     assert_eq!(peer.read(), Received::Close(4409, "The slot of this session was taken away".into()));
 }
 
@@ -115,7 +115,9 @@ fn user_overrides_apply_at_once_and_survive_restarts() {
         actual["sessions"][0]["id"]
     );
     assert!(sign_in(&process, "ada", "x").1.is_ok());
-    held[0].expect_text(r#"{"type":"EVICTED","payload":"x has taken the place of this session"}"#);
+    held[0].expect_text(
+        r#"{"type":"EVICTED","payload":"x has taken the place of this session","code":"taken","label":"x"}"#,
+    );
     assert_eq!(report(data, &["limit", "ada", "0"])["when_full"], "evict-oldest");
     assert!(matches!(sign_in(&process, "ada", "x").1, Err(failure) if failure["code"] == "banned"));
 

@@ -239,7 +239,9 @@ fn client_lists_and_ends_sessions_at_the_limit() {
     assert_eq!(output.matches("\"state\":\"live\"").count(), 2, "{output}");
 
     assert_eq!(run_as_ada(&["end", &session]), (0, "ended\n".into()));
-    first.expect_text(r#"{"type":"EVICTED","payload":"Another session of this user has taken the place of this one"}"#);
+    first.expect_text(
+        r#"{"type":"EVICTED","payload":"Another session of this user has taken the place of this one","code":"taken"}"#,
+    );
     let (code, output) = run_as_ada(&["end", &session]);
     assert!(code == 4 && output.contains("This user has no such session"), "{output}");
     let (code, output) = run_as_ada(&["end", "7"]);
@@ -406,7 +408,9 @@ fn denied_client_at_a_terminal_picks_a_session() {
     picking.wait_for(question);
     picking.answer("2");
     picking.wait_for("AUTHENTICATE_SUCCESS ada holds 2 connections\n");
-    second.expect_text(r#"{"type":"EVICTED","payload":"desk has taken the place of this session"}"#);
+    second.expect_text(
+        r#"{"type":"EVICTED","payload":"desk has taken the place of this session","code":"taken","label":"desk"}"#,
+    );
     // The client does not wait for an answer after its connection is lost.
     let mut abandoned = start();
     abandoned.wait_for(question);

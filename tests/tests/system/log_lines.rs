@@ -125,8 +125,9 @@ fn log_tells_the_life_of_every_session() {
     assert_eq!((&evicted["user"], &evicted["session"]), (&"ada".into(), &resumed));
     let closed = server.wait_for("session_closed");
     assert_eq!(json!([closed["user"], closed["session"], closed["close_code"]]), json!(["ada", resumed, 4409]));
-    second
-        .expect_text(r#"{"type":"EVICTED","payload":"Another session of this user has taken the place of this one"}"#);
+    second.expect_text(
+        r#"{"type":"EVICTED","payload":"Another session of this user has taken the place of this one","code":"taken"}"#,
+    );
     third.send_bye();
     let closed = server.wait_for("session_closed");
     assert_eq!((&closed["user"], &closed["close_code"]), (&"ada".into(), &1000.into()));

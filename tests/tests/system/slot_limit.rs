@@ -68,7 +68,8 @@ fn denied(server: &TestServer, payload: Value) -> (RawClient, Value) {
 }
 
 fn expect_evicted(peer: &mut RawClient, words: &str) {
-    assert_eq!(read_json(peer), json!({"type": "EVICTED", "payload": words}));
+    let evicted = read_json(peer);
+    assert_eq!((&evicted["type"], &evicted["payload"]), (&json!("EVICTED"), &json!(words)));
     peer.expect_goodbye(4409);
 }
 
@@ -107,7 +108,11 @@ fn evict_without_permission_or_effect_is_denied() {
     // With the lower limit two sessions would have to end.
     store.set_policy(AdmissionPolicy { client_choice: true, ..AdmissionPolicy::new(SlotLimit::new(1).unwrap()) });
     denied(&server, json!({"user": "ada", "evict": [granted["session"]]}));
-    denied(&server, json!({"user": "ada", "evict": [granted["session"], granted["session"], "0".repeat(32)]}));
+    denied(&server, json!({"user": "ada", "evict": [granted["session"], granted["session"]]}));
+    let mut peer = RawClient::open(server.address);
+    let gone = authenticate(&mut peer, json!({"user": "ada", "evict": [granted["slot"], "0".repeat(32)]}));
+    assert_eq!((&gone["type"], &gone["code"]), (&json!("AUTHENTICATE_FAILURE"), &json!("gone")));
+    assert_eq!(gone["sessions"].as_array().map(Vec::len), Some(2));
     // All sessions are still there.
     let mut peer = RawClient::open(server.address);
     assert_eq!(
@@ -171,17 +176,21 @@ fn only_sessions_of_the_user_end_each_other() {
     let sessions = &listed["payload"]["sessions"];
     assert_eq!((&sessions[0]["id"], &sessions[0]["label"]), (&granted["session"], &json!("first")));
     let end = |id: &Value| json!({"type": "END_SESSION", "payload": id});
-    let words = |words: &str| json!({"type": "ERROR", "payload": words});
-    assert_eq!(send_json(&mut eve, &end(&granted["session"])), words("This user has no such session"));
-    assert_eq!(send_json(&mut first, &end(&granted["session"])), words("A session ends itself with BYE"));
+    let gone = send_json(&mut eve, &end(&granted["session"]));
+    assert_eq!((&gone["code"], &gone["payload"]), (&json!("gone"), &json!("This user has no such session")));
+    assert_eq!((gone["sessions"].as_array().map(Vec::len), &gone["sessions"][0]["self"]), (Some(1), &json!(true)));
+    for own in ["session", "slot"] {
+        assert_eq!(send_json(&mut first, &end(&granted[own]))["payload"], "A session ends itself with BYE");
+    }
     assert_eq!(
         send_json(&mut first, &end(&sessions[1]["id"])),
         json!({"type": "END_SESSION_SUCCESS", "payload": {"id": "ada", "connections": 1}})
     );
     expect_evicted(&mut plain, "first has ended this session");
-    assert_eq!(send_json(&mut first, &end(&sessions[1]["id"])), words("This user has no such session"));
+    assert_eq!(send_json(&mut first, &end(&sessions[1]["id"]))["code"], "gone");
     let mut anonymous = RawClient::open(server.address);
-    assert_eq!(send_json(&mut anonymous, &list), words("This session is not authenticated"));
+    let refused = json!({"type": "ERROR", "payload": "This session is not authenticated"});
+    assert_eq!(send_json(&mut anonymous, &list), refused);
 }
 
 #[test]
@@ -314,19 +323,25 @@ fn invalid_options_are_answered_with_a_reason() {
     let mut peer = RawClient::open(server.address);
     for (payload, words) in [
         (json!({"user": "ada", "token": "x"}), "AUTHENTICATE takes a user or a token, not both"),
-        (json!({"user": "ada", "device": ""}), "device must be a string of 1 to 64 bytes without control characters"),
         (
-            json!({"user": "ada", "label": "é".repeat(33)}),
-            "label must be a string of 1 to 64 bytes without control characters",
+            json!({"user": "ada", "device": ""}),
+            "device must be a string of 1 to 64 characters without control characters",
         ),
+        (json!({"user": "ada", "label": "a\nb"}), "label must be a string without control characters, and not empty"),
         (json!({"user": "ada", "resume": "x"}), "resume must be a token from an earlier grant, 64 hexadecimal digits"),
-        (json!({"user": "ada", "evict": []}), "evict must be \"oldest\", \"nobody\" or a list of 1 to 100 session ids"),
+        (
+            json!({"user": "ada", "evict": []}),
+            "evict must be \"oldest\", \"nobody\" or a list of 1 to 100 ids of slots or sessions",
+        ),
         (
             json!({"user": "ada", "evict": ["x"]}),
-            "evict must be \"oldest\", \"nobody\" or a list of 1 to 100 session ids",
+            "evict must be \"oldest\", \"nobody\" or a list of 1 to 100 ids of slots or sessions",
         ),
     ] {
-        assert_eq!(authenticate(&mut peer, payload), json!({"type": "ERROR", "payload": words}));
+        let failure = authenticate(&mut peer, payload);
+        assert_eq!((&failure["type"], &failure["payload"]), (&json!("AUTHENTICATE_FAILURE"), &json!(words)));
+        assert_eq!(failure["code"], "bad_request");
+        assert!(words.contains(failure["field"].as_str().unwrap()), "{failure}");
     }
     let failure = authenticate(&mut peer, json!({"label": "nobody"}));
     assert_eq!((&failure["code"], &failure["type"]), (&json!("credential_refused"), &json!("AUTHENTICATE_FAILURE")));
