@@ -4,7 +4,7 @@
 //! The page `ledger` of `cargo doc -p session-core --open` shows it.
 
 use session_core::ledger::{
-    self, Acquire, AcquireOptions, AdmissionPolicy, Denied, Grant, KnownToken, Liveness, UserRecord,
+    self, Acquire, AcquireOptions, AdmissionPolicy, Denied, Grant, KnownToken, Liveness, Resumption, UserRecord,
 };
 use session_core::{NodeId, ResumeToken, SessionId, Timestamp, UserId};
 use std::collections::BTreeMap;
@@ -96,7 +96,7 @@ fn main() {
     let key = token(u8::try_from(second.number()).expect("there are eight"));
     let options = AcquireOptions { resume: Some(key), ..AcquireOptions::default() };
     let grant = database.acquire(&ada, node.session(9), now + LINGER / 2, &options).expect("it has the slot's token");
-    assert!(grant.is_resumed && grant.ended.is_empty());
+    assert!(grant.resume == Resumption::Resumed && grant.ended.is_empty());
 
     // The third is lost too, and nobody comes. Its slot lapses. Acquire notices by itself; for the rest, call `remove_lapsed`.
     database.update(&ada, |record| ledger::linger(record, third, now, &KnownToken::Granted));

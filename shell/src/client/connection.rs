@@ -130,9 +130,10 @@ impl Connection {
         let socket = timeout.wait_for("WebSocket handshake", upgrade(url, stream)).await?;
         let mut connection = Self { socket, reply_timeout: options.reply_timeout, listed: None };
         let greeting = timeout.wait_for("HELLO", connection.next_reply()).await?;
-        match greeting {
-            ServerMessage::Hello | ServerMessage::HelloDetailed(_) => Ok(connection),
-            other => Err(unexpected_reply("HELLO", &other)),
+        if let ServerMessage::Hello | ServerMessage::HelloDetailed(_) = greeting {
+            Ok(connection)
+        } else {
+            Err(unexpected_reply("HELLO", &greeting))
         }
     }
 
@@ -320,10 +321,12 @@ impl Connection {
         let exchange = async {
             self.send(request.encode()).await?;
             let reply = self.next_reply().await?;
-            match reply {
-                ServerMessage::Evicted(reason) => Err(Error::Evicted(reason)),
-                ServerMessage::EvictedDetailed(details) => Err(Error::Evicted(details.message)),
-                reply => Ok(reply),
+            if let ServerMessage::Evicted(reason) = reply {
+                Err(Error::Evicted(reason))
+            } else if let ServerMessage::EvictedDetailed(details) = reply {
+                Err(Error::Evicted(details.message))
+            } else {
+                Ok(reply)
             }
         };
         timeout.wait_for(awaited, exchange).await
