@@ -1,0 +1,95 @@
+//! Tabs whose server ends, and whose line goes dead.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use tests::waiting::eventually;
+
+use super::site::Site;
+use super::tabs::open_three;
+use crate::admin_commands::report;
+
+/// All three tabs come back into their own slots. The first thing that each saw is this close code.
+fn check_restart(restart: impl FnOnce(&mut Site), code: u64) {
+    let Some(mut site) = Site::start(&[]) else { return };
+    let tabs = open_three(|label| site.open(label));
+    let before = tabs[0].sessions();
+    assert_eq!(before.len(), 3);
+    restart(&mut site);
+    for tab in &tabs {
+        tab.expect_return();
+        assert_eq!(tab.closes()[0], code);
+        // Nobody was refused on the way.
+        assert_eq!(tab.value("page.journal.filter((line) => line.includes('FAILURE'))").as_array().unwrap().len(), 0);
+    }
+    for tab in &tabs {
+        assert_eq!(tab.sessions(), before);
+    }
+}
+
+#[test]
+fn tabs_return_after_an_orderly_restart() {
+    check_restart(Site::restart, 1001);
+}
+
+#[test]
+fn tabs_return_after_the_server_was_killed() {
+    check_restart(Site::kill_and_restart, 1006);
+}
+
+/// A laptop that sleeps: Chromium freezes its tab, and its line is dead. The server notices, and keeps the slot.
+#[test]
+fn sleeping_tab_returns_to_its_slot() {
+    let Some(site) = Site::start(&["--ping-interval", "300ms", "--pong-timeout", "4s"]) else { return };
+    let laptop = site.open("laptop");
+    laptop.expect_in();
+    // The telephone has a line of its own.
+    let phone = site.open_at(site.server_address(), "user=ada&label=phone");
+    phone.expect_in();
+    let before = phone.sessions();
+    assert_eq!(before.iter().map(|session| &*session.state).collect::<Vec<_>>(), ["live", "live"]);
+
+    laptop.freeze();
+    site.relay.go_dead();
+    let lingers = "list().then((all) => all.some(({ label, state }) => label === 'laptop' && state === 'lingering'))";
+    phone.wait_until(lingers);
+    // The page knows nothing of it yet.
+    assert_eq!(laptop.value("page.state"), "in");
+    site.relay.come_back();
+    laptop.wake();
+    laptop.expect_return();
+    assert_eq!(laptop.value("page.journal.filter((line) => /freeze|resume$/.test(line)).join()"), "freeze,resume");
+    assert_eq!(phone.sessions(), before);
+}
+
+/// A tab that nobody freezes hears from the server why it was cut, as soon as its line is there again.
+#[test]
+fn tab_with_a_dead_line_returns_to_its_slot() {
+    let Some(site) = Site::start(&["--ping-interval", "300ms", "--pong-timeout", "4s"]) else { return };
+    let tab = site.open("train");
+    tab.expect_in();
+    let before = tab.sessions();
+    site.relay.go_dead();
+    eventually("the slot lingers", || report(&site.data(), &["explain", "ada"])["sessions"][0]["state"] == "lingering");
+    site.relay.come_back();
+    tab.expect_return();
+    assert_eq!(tab.closes()[0], 4408);
+    assert_eq!(tab.sessions(), before);
+}
+
+/// A frozen tab answers pings, so it keeps its slot. But it does not hear that it was ended: when it wakes, its socket is
+/// lost, and whatever the server sent is lost, too. It comes back with a token of no use, and must rob nobody.
+#[test]
+fn frozen_tab_that_was_ended_is_refused() {
+    let Some(site) = Site::start(&[]) else { return };
+    let [first, second, third] = open_three(|label| site.open(label));
+    second.freeze();
+    let fourth = site.open("fourth");
+    fourth.expect_picker();
+    fourth.pick("second");
+    fourth.expect_in();
+    second.wake();
+    assert_eq!(second.expect_picker(), ["first", "third", "fourth"]);
+    for tab in [first, third, fourth] {
+        tab.expect_undisturbed();
+    }
+}
