@@ -88,8 +88,9 @@ impl Proxy {
                 let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
                 let temporary = temporary.map(|what| format!("{what}_temp_path {};", path(what))).concat();
                 file.replace("http {", &format!("pid {};\nhttp {{ access_log off; {temporary}", path("pid")));
-                file.replace("60s", "3s");
-                if matches!(self, Self::NginxWithPage) {
+                if matches!(self, Self::Nginx) {
+                    file.replace("60s", "3s");
+                } else {
                     let pages = in_repository("tests/tests/system/browser").display().to_string();
                     file.replace("location / {", &format!("location = /page.html {{ root {pages}; }} location / {{"));
                 }

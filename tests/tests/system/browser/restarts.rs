@@ -50,8 +50,7 @@ fn sleeping_tab_returns_to_its_slot() {
 
     laptop.freeze();
     site.relay.go_dead();
-    let lingers = "list().then((all) => all.some(({ label, state }) => label === 'laptop' && state === 'lingering'))";
-    phone.wait_until(lingers);
+    phone.wait_until_listed("laptop", "lingering");
     // The page knows nothing of it yet.
     assert_eq!(laptop.value("page.state"), "in");
     site.relay.come_back();

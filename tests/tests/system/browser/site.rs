@@ -16,7 +16,7 @@ use super::tab::{Profile, Tab};
 pub(super) const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 
 /// The session server keeps a lost session's slot for a minute, and lets clients choose whom to end.
-pub(super) const RULES: [&str; 3] = ["--client-choice", "--linger", "1m"];
+pub(super) const RULES: [&str; 5] = ["--client-choice", "--linger", "1m", "--auth-timeout", "1m"];
 
 /// The site, and a browser to visit it. Everything ends when it is dropped.
 pub(super) struct Site {

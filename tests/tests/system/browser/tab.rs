@@ -112,6 +112,12 @@ impl Tab {
         sessions
     }
 
+    /// Waits until the session with this label is in this state.
+    pub(super) fn wait_until_listed(&self, label: &str, state: &str) {
+        let is_it = format!("(session) => session.label === '{label}' && session.state === '{state}'");
+        self.wait_until(&format!("list().then((all) => all.some({is_it}))"));
+    }
+
     /// Waits until the page shows who holds the slots, and returns their labels.
     pub(super) fn expect_picker(&self) -> Vec<String> {
         self.wait_until("document.querySelectorAll('#sessions button').length > 0");

@@ -89,6 +89,25 @@ fn closed_tab_makes_room() {
     }
 }
 
+/// A person follows a link, and comes back with the back button. Meanwhile Chromium keeps the page, frozen.
+#[test]
+fn tab_that_was_elsewhere_resumes_its_slot() {
+    let Some(site) = Site::start(&[]) else { return };
+    let [first, second, third] = open_three(|label| site.open(label));
+    let before = first.sessions();
+    second.run("location.href = '/elsewhere'");
+    first.wait_until_listed("second", "lingering");
+    second.wait_until("location.pathname === '/elsewhere' && document.readyState === 'complete'");
+    second.run("history.back()");
+    first.wait_until_listed("second", "live");
+    assert_eq!(first.sessions(), before);
+    second.expect_in();
+    assert_eq!(second.value("page.journal.includes('resume')"), true);
+    for tab in [first, third] {
+        tab.expect_undisturbed();
+    }
+}
+
 /// The copy has the token of the slot. It takes the slot over, and the first tab does not take it back by itself.
 #[test]
 fn duplicated_tab_takes_over_the_slot() {
