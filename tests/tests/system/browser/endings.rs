@@ -5,6 +5,7 @@
 use std::process::Command;
 
 use super::site::{SERVER, Site, write};
+use super::tabs::open_three;
 use crate::admin_commands::report;
 
 /// The page notices that its token has run out, fetches a fresh one, and comes back.
@@ -30,35 +31,36 @@ fn expired_token_is_replaced_by_a_fresh_one() {
         tab
     });
     // A token that is about to run out takes the place of the first one.
+    let before = other.sessions();
     issue("3s");
     first.value("renew()");
     issue("1h");
-    first.expect_return();
+    assert_eq!(first.expect_return()["resumed"], true);
     assert_eq!(first.closes(), [4402]);
     other.expect_undisturbed();
-    let sessions: Vec<_> = other.sessions().into_iter().map(|session| (session.label, session.state)).collect();
-    assert_eq!(sessions, ["first", "other"].map(|label| (label.to_owned(), "live".to_owned())));
+    assert_eq!(other.sessions(), before);
 }
 
-/// The operator ends all sessions of a user. Their tabs do not come back by themselves, and are refused if told to.
+/// The operator ends sessions in three ways. The tabs are told which, and do not come back by themselves.
 #[test]
-fn banned_user_stays_out() {
+fn tabs_are_told_what_the_operator_did() {
+    const WORDS: &str = "The operator has ended this session";
     let Some(site) = Site::start(&[]) else { return };
-    let tabs = ["first", "second"].map(|label| {
-        let tab = site.open(label);
-        tab.expect_in();
-        tab
-    });
-    let answer = report(&site.data(), &["limit", "ada", "0", "--enforce"]);
-    assert_eq!(answer["connections"], 0, "{answer}");
-    for tab in &tabs {
-        assert_eq!(tab.expect_out(), [4409]);
-        assert_eq!(tab.value("page.evicted"), "The operator has ended this session");
-    }
-    for tab in &tabs {
+    let operator = |arguments: &[&str]| report(&site.data(), arguments);
+    let [first, second, third] = open_three(|label| site.open(label));
+    operator(&["limit", "ada", "2", "--enforce"]);
+    third.expect_evicted("limit_lowered", WORDS);
+    let session = second.value("page.grant.session");
+    operator(&["end", "ada", session.as_str().unwrap()]);
+    second.expect_evicted("operator", WORDS);
+    first.expect_undisturbed();
+    operator(&["limit", "ada", "0", "--enforce"]);
+    first.expect_evicted("banned", WORDS);
+    // Also when a person asks for it.
+    for tab in [first, second, third] {
         tab.reload();
         tab.wait_until("page.state === 'refused'");
         assert_eq!(tab.value("page.failure.code"), "banned");
     }
-    assert_eq!(report(&site.data(), &["explain", "ada"])["connections"], 0);
+    assert_eq!(operator(&["explain", "ada"])["connections"], 0);
 }

@@ -8,19 +8,23 @@ use super::site::Site;
 use super::tabs::open_three;
 use crate::admin_commands::report;
 
-/// All three tabs come back into their own slots. The first thing that each saw is this close code.
+/// All three tabs come back into their own slots, and a fourth that shows its picker meanwhile takes none. The first thing
+/// that each saw is this close code.
 fn check_restart(restart: impl FnOnce(&mut Site), code: u64) {
-    let Some(mut site) = Site::start(&[]) else { return };
+    let Some(mut site) = Site::start(&["--linger-grace", "1m"]) else { return };
     let tabs = open_three(|label| site.open(label));
     let before = tabs[0].sessions();
     assert_eq!(before.len(), 3);
+    let fourth = site.open("fourth");
+    fourth.expect_picker();
     restart(&mut site);
     for tab in &tabs {
-        tab.expect_return();
+        assert_eq!(tab.expect_return()["resumed"], true);
         assert_eq!(tab.closes()[0], code);
         // Nobody was refused on the way.
         assert_eq!(tab.value("page.journal.filter((line) => line.includes('FAILURE'))").as_array().unwrap().len(), 0);
     }
+    fourth.wait_until("page.closes.length > 0 && page.state === 'refused'");
     for tab in &tabs {
         assert_eq!(tab.sessions(), before);
     }
@@ -78,17 +82,19 @@ fn tab_with_a_dead_line_returns_to_its_slot() {
 /// A frozen tab answers pings, so it keeps its slot. But it does not hear that it was ended: when it wakes, its socket is
 /// lost, and whatever the server sent is lost, too. It comes back with a token of no use, and must rob nobody.
 #[test]
-fn frozen_tab_that_was_ended_is_refused() {
-    let Some(site) = Site::start(&[]) else { return };
+fn frozen_tab_that_was_ended_robs_nobody() {
+    let Some(site) = Site::start(&["--when-full", "evict-oldest"]) else { return };
     let [first, second, third] = open_three(|label| site.open(label));
-    second.freeze();
+    first.freeze();
     let fourth = site.open("fourth");
-    fourth.expect_picker();
-    fourth.pick("second");
     fourth.expect_in();
-    second.wake();
-    assert_eq!(second.expect_picker(), ["first", "third", "fourth"]);
-    for tab in [first, third, fourth] {
+    first.wake();
+    first.wait_until("page.state === 'refused'");
+    assert_eq!(first.value("page.failure.code"), "not_resumed");
+    for tab in [second, third, fourth] {
         tab.expect_undisturbed();
     }
+    // Told to, it takes a place.
+    first.reload();
+    assert_eq!(first.expect_in()["connections"], 3);
 }

@@ -31,7 +31,9 @@ pub(super) struct Tab {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Listed {
     pub(super) label: String,
-    /// As the protocol has it, in milliseconds. It tells a slot that goes on from one that begins anew.
+    /// It tells a slot that goes on from one that begins anew.
+    pub(super) slot: String,
+    /// As the protocol has it, in milliseconds.
     pub(super) since: u64,
     pub(super) state: String,
 }
@@ -79,9 +81,17 @@ impl Tab {
         self.value("page.grant")
     }
 
-    /// Waits until the page has lost its connection, and is in again.
-    pub(super) fn expect_return(&self) {
+    /// Waits until the page has lost its connection, and is in again. Returns its grant.
+    pub(super) fn expect_return(&self) -> Value {
         self.wait_until("page.closes.length > 0 && page.state === 'in'");
+        self.value("page.grant")
+    }
+
+    /// As [`Tab::expect_out`], after the session was ended: checks why, as the page was told.
+    pub(super) fn expect_evicted(&self, code: &str, words: &str) {
+        assert_eq!(self.expect_out(), [4409]);
+        let evicted = self.value("page.evicted");
+        assert_eq!((&evicted["code"], &evicted["payload"]), (&json!(code), &json!(words)));
     }
 
     /// Waits until the page is out, and does not come back by itself. Returns the codes of all closes that it saw.
@@ -104,6 +114,7 @@ impl Tab {
     pub(super) fn sessions(&self) -> Vec<Listed> {
         let listed = |session: &Value| Listed {
             label: session["label"].as_str().unwrap().to_owned(),
+            slot: session["slot"].as_str().unwrap().to_owned(),
             since: session["since"].as_u64().unwrap(),
             state: session["state"].as_str().unwrap().to_owned(),
         };
