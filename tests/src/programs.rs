@@ -36,6 +36,20 @@ pub fn is_installed(what: &str, command: &mut Command) -> bool {
     is_installed
 }
 
+/// The name of Chromium, or of Chrome, if it is installed. Otherwise as [`is_installed`].
+#[must_use]
+pub fn chromium() -> Option<&'static str> {
+    let version = |name: &'static str| {
+        let mut command = Command::new(name);
+        command.arg("--version");
+        command
+    };
+    if succeeds(&mut version("google-chrome")) {
+        return Some("google-chrome");
+    }
+    is_installed("chromium", &mut version("chromium")).then_some("chromium")
+}
+
 /// A path in this repository.
 #[must_use]
 pub fn in_repository(path: &str) -> PathBuf {

@@ -10,6 +10,7 @@ mod own_origin;
 mod proxy_headers;
 mod foreign_clients;
 mod real_proxies;
+mod browser;
 mod tls;
 mod computations;
 mod token_sessions;

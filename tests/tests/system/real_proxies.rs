@@ -29,8 +29,10 @@ const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 77));
 
 /// A proxy of others, and the file that configures it.
 #[derive(Clone, Copy)]
-enum Proxy {
+pub(crate) enum Proxy {
     Nginx,
+    /// Serves the page of the browser's tests as well.
+    NginxWithPage,
     Haproxy,
     /// With version 1 or 2 of the PROXY protocol.
     HaproxyTcp(&'static str),
@@ -41,7 +43,7 @@ enum Proxy {
 impl Proxy {
     const fn program(self) -> &'static str {
         match self {
-            Self::Nginx => "nginx",
+            Self::Nginx | Self::NginxWithPage => "nginx",
             Self::Haproxy | Self::HaproxyTcp(_) => "haproxy",
             Self::Caddy => "caddy",
             Self::Traefik => "traefik",
@@ -50,7 +52,7 @@ impl Proxy {
 
     const fn file(self) -> &'static str {
         match self {
-            Self::Nginx => "nginx.conf",
+            Self::Nginx | Self::NginxWithPage => "nginx.conf",
             Self::Haproxy => "haproxy.cfg",
             Self::HaproxyTcp(_) => "haproxy-tcp.cfg",
             Self::Caddy => "Caddyfile",
@@ -58,10 +60,12 @@ impl Proxy {
         }
     }
 
-    fn is_installed(self) -> bool {
+    pub(crate) fn is_installed(self) -> bool {
         let mut command = Command::new(self.program());
         match self {
-            Self::Nginx | Self::Haproxy | Self::HaproxyTcp(_) => is_installed(self.program(), command.arg("-v")),
+            Self::Nginx | Self::NginxWithPage | Self::Haproxy | Self::HaproxyTcp(_) => {
+                is_installed(self.program(), command.arg("-v"))
+            }
             Self::Caddy => is_installed(self.program(), command.arg("version")),
             Self::Traefik => is_present(self.program(), command.arg("version")),
         }
@@ -77,14 +81,19 @@ impl Proxy {
         let path = |name: &str| directory.join(name).display().to_string();
         let mut file = ConfigurationFile::read(self.file());
         match self {
-            Self::Nginx => {
+            Self::Nginx | Self::NginxWithPage => {
                 file.replace("listen 443", &format!("listen 127.0.0.1:{port}"));
                 file.replace("sessions.example.com;", "localhost;");
                 // Only root may write to the usual places.
                 let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
                 let temporary = temporary.map(|what| format!("{what}_temp_path {};", path(what))).concat();
                 file.replace("http {", &format!("pid {};\nhttp {{ access_log off; {temporary}", path("pid")));
-                file.replace("60s", "3s");
+                if matches!(self, Self::Nginx) {
+                    file.replace("60s", "3s");
+                } else {
+                    let pages = in_repository("tests/tests/system/browser").display().to_string();
+                    file.replace("location / {", &format!("location = /page.html {{ root {pages}; }} location / {{"));
+                }
             }
             Self::Haproxy => {
                 file.replace("bind :443", &format!("bind 127.0.0.1:{port}"));
@@ -116,7 +125,9 @@ impl Proxy {
     fn start(self, directory: &Path, configuration: &Path) -> RunningProxy {
         let mut command = Command::new(self.program());
         match self {
-            Self::Nginx => command.args(["-e", "stderr", "-g", "daemon off;", "-p"]).arg(directory).arg("-c"),
+            Self::Nginx | Self::NginxWithPage => {
+                command.args(["-e", "stderr", "-g", "daemon off;", "-p"]).arg(directory).arg("-c")
+            }
             Self::Traefik => command.arg("--configFile"),
             Self::Haproxy | Self::HaproxyTcp(_) => command.args(["-db", "-f"]),
             Self::Caddy => command.env("XDG_DATA_HOME", directory).env("XDG_CONFIG_HOME", directory).args([
@@ -178,9 +189,9 @@ impl ConfigurationFile {
 }
 
 /// A server behind a proxy. Both end when this is dropped.
-struct ProxiedServer {
+pub(crate) struct ProxiedServer {
     _proxy: RunningProxy,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     directory: tempfile::TempDir,
     ca: PathBuf,
     _server: TestProcess,
@@ -188,7 +199,7 @@ struct ProxiedServer {
 
 impl ProxiedServer {
     /// Starts both. The proxy closes a connection after three seconds of silence, if its configuration has such a time.
-    fn start(proxy: Proxy, arguments: &[&str]) -> Self {
+    pub(crate) fn start(proxy: Proxy, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ca = TestCa::new(directory.path());
         let files = ca.certify("certificate", &["localhost"]);
