@@ -51,7 +51,8 @@ impl CoreSimulation {
     }
 
     pub(super) fn end_session(&self, which: u8) -> ClientMessage {
-        let name = |entry: &SessionRecord| if which % 2 == 0 { entry.session } else { entry.slot.first_session() };
+        let name =
+            |entry: &SessionRecord| if which.is_multiple_of(2) { entry.session } else { entry.slot.first_session() };
         let sessions: Vec<_> = self.store.records.values().flat_map(UserRecord::sessions).map(name).collect();
         let session = sessions.get(usize::from(which) % sessions.len().max(1));
         ClientMessage::EndSession(session.copied().unwrap_or_else(|| self.node().session(0)))

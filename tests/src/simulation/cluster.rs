@@ -172,7 +172,7 @@ impl Simulation {
                     self.with(client, |client| entries.retain(|entry| entry.session != client.session));
                 }
                 if let Some(entry) = entries.get(usize::from(*which) % entries.len().max(1)) {
-                    let name = if *which % 2 == 0 { entry.session } else { entry.slot.first_session() };
+                    let name = if which.is_multiple_of(2) { entry.session } else { entry.slot.first_session() };
                     self.send(client, &ClientMessage::EndSession(name).encode());
                 }
             }
@@ -285,7 +285,9 @@ impl Simulation {
         let permit = server.connection_limiter.acquire(Some(address_of(session))).expect("no bounds");
         let mut connection = Connection::new(&entry, socket.clone(), &SETTINGS, clock.now(), context, permit);
         let task = async move {
-            connection.run(if session.number() % 2 == 0 { Event::Connected } else { Event::ConnectedV1 }).await;
+            connection
+                .run(if session.number().is_multiple_of(2) { Event::Connected } else { Event::ConnectedV1 })
+                .await;
             drop(entry);
         };
         server.tasks.insert(session.number(), Task::new(task));

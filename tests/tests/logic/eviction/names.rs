@@ -1,5 +1,7 @@
 //! Slots keep their names, and grants and denials say what became of a resume token and of a choice.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use session_core::ledger::{AcquireOptions, AdmissionPolicy, DenyReason, EndReason, EndTarget, Evict, GrantDetails};
 use session_core::ledger::{NotResumed, Outcome, Resumption, SessionNames, SlotUsage, UserRecord, WhenFull};
 use session_core::{SessionId, SlotId};
