@@ -9,7 +9,7 @@ use super::end::{remove, split_by_status};
 use super::lapsed::remove_lapsed_at;
 use super::limit::SlotLimit;
 use super::outcome::{
-    DenyReason, EndReason, EndedSession, EvictedSession, Liveness, NotResumed, Resumption, SessionNames,
+    DenyReason, EndReason, EndedSession, EvictedSession, Liveness, NotResumed, Resumption, SessionNames, SlotUsage,
 };
 use super::policy::{AdmissionPolicy, CountBy, LimitSource};
 use super::record::{ClientInfo, Resumable, SessionRecord, SessionStatus, UserRecord};
@@ -52,7 +52,8 @@ pub struct Grant {
     pub ended: Vec<EndedSession>,
     /// The lingering sessions that lost their slots to this one. Nobody has to be told: their clients are gone.
     pub displaced: Vec<EndedSession>,
-    /// The sessions that were evicted for this one, live or lingering. Not the one that it resumed.
+    /// The sessions that were evicted for this one, live or lingering, at most [`SlotUsage::MAX_SHOWN`]. Not the one that it
+    /// resumed.
     pub evicted: Vec<EvictedSession>,
 }
 
@@ -185,7 +186,7 @@ pub(super) fn admit(
         (grant.ended, grant.displaced) = split_by_status(&removed, &reason);
         let evicted =
             |entry: &SessionRecord| EvictedSession { slot: entry.slot, names: SessionNames::from_record(entry) };
-        grant.evicted = removed.iter().map(evicted).collect();
+        grant.evicted = removed.iter().take(SlotUsage::MAX_SHOWN).map(evicted).collect();
     }
     Ok(grant)
 }

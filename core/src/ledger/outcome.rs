@@ -123,7 +123,9 @@ pub enum NotResumed {
     Expired,
     /// Another session took its slot, or another session or the operator ended it.
     Taken,
-    /// It never was the token of a slot of this user and device, or the record does not remember it.
+    /// It never was the token of a slot of this user and device, or the record does not remember it. Also for a word of a
+    /// newer server.
+    #[serde(other)]
     Unknown,
 }
 
@@ -262,7 +264,7 @@ impl EndReason {
     }
 }
 
-/// Why a session may not go on with another credential. It keeps the slot, and the credential that it has.
+/// Why a session may not go on with another credential. If the device differs, it keeps the slot and the credential that it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RenewalDenied {
     /// With the other credential the user may hold no slot at all.

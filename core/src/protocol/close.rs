@@ -251,7 +251,7 @@ impl CloseReason {
                 Lost,
                 Never,
                 "a client that connects again by itself could end the session that has the slot now",
-                "another session of the user, or the operator, took the slot",
+                "another session of the user, or the operator, took the slot; or a fresh token allows the user no session",
             ),
             Self::Resumed => row(
                 4410,

@@ -147,8 +147,8 @@ impl Session {
     /// a close. An event that does not fit the state changes nothing.
     pub fn handle(&mut self, event: Event<'_>, now: Timestamp) -> Actions {
         let mut actions = match event {
-            Event::Connected => self.connected(false),
-            Event::ConnectedV1 => self.connected(true),
+            Event::Connected => self.connected(false, now),
+            Event::ConnectedV1 => self.connected(true, now),
             Event::Text(text) => self.text(text, now),
             Event::Alive => self.alive(now),
             Event::Violation(violation) => self.violation(violation, now),
@@ -230,14 +230,16 @@ impl Session {
         self.settings.max_message_rate.is_none_or(|rate| self.message_bucket.take(rate, now).is_ok())
     }
 
-    fn connected(&mut self, is_v1: bool) -> Actions {
+    fn connected(&mut self, is_v1: bool, now: Timestamp) -> Actions {
         let is_new = self.is_open() && !self.is_busy() && self.slot.is_none();
         if !is_new {
             return Actions::default();
         }
         self.manner = if is_v1 { Manner::AtLength } else { Manner::Plain };
         reply(if is_v1 {
-            ServerMessage::HelloDetailed(Greeting { authenticate_within: self.settings.auth_timeout })
+            // The time counts from the start of the connection, and TLS and the upgrade may have taken some of it.
+            let left = self.deadline().map_or(Duration::ZERO, |deadline| deadline.since(now));
+            ServerMessage::HelloDetailed(Greeting { authenticate_within: left })
         } else {
             ServerMessage::Hello
         })
@@ -311,7 +313,9 @@ impl Session {
             StoreQuery::Connections => ledger::StoreCommand::CountSlots { user, session, at },
             StoreQuery::Renewal { limit, .. } => ledger::StoreCommand::Renew { user, session, limit, device, at },
             StoreQuery::Sessions | StoreQuery::Gone(_) => {
-                ledger::StoreCommand::ListSessions { user, session, limit: slot.limit, is_unbounded: false, at }
+                // Its own session may be behind those that are shown.
+                let is_unbounded = matches!(query, StoreQuery::Gone(_));
+                ledger::StoreCommand::ListSessions { user, session, limit: slot.limit, is_unbounded, at }
             }
             StoreQuery::End(target) if target == session => {
                 return reply(error(RequestError::OwnSession, self.is_detailed()));

@@ -24,8 +24,8 @@
 //! ```
 //!
 //! With a slot, `AUTHENTICATE` renews a token that expires. The new token is valid only if it is of the same user. The store
-//! then decides ([`ledger::renew`](crate::ledger::renew)): it must name the device of the slot, if it names one, and must not
-//! claim a limit of 0. Otherwise the session keeps the token that it has, until that expires.
+//! then decides ([`ledger::renew`](crate::ledger::renew)): it must name the device of the slot, if it names one. Otherwise the
+//! session keeps the token that it has, until that expires. If the limit in force with the new token is 0, the session ends.
 //!
 //! The connection can end at any time: `BYE`, a lost socket, a timeout, a violation, an eviction, a failing store, a
 //! shutdown. The session then waits for the answer to its pending call, if there is one. After that it gives up its
@@ -34,7 +34,7 @@
 //! - *Release*: the slot is free at once.
 //! - *Linger*: the store keeps the slot for its grace period, if it has one, so that the client can resume it. The session
 //!   sends this if the client has the slot's resume token and the connection ended by a lost socket, a silent peer, a
-//!   shutdown, or a resume on another connection.
+//!   shutdown, an expired token, or a resume on another connection.
 //!
 //! If the store grants a slot after the connection ended, the session gives it up in the same way. The client never
 //! learns of the grant.

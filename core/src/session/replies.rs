@@ -10,7 +10,7 @@ use super::settings::SessionSettings;
 use super::state::{AcquireRequest, StoreQuery};
 use crate::id::{SessionId, UserId};
 use crate::ledger::{
-    DenyReason, EndReason, EvictedSession, GrantDetails, Outcome, RenewalDenied, Resumption, SlotUsage,
+    DenyReason, EndReason, EvictedSession, GrantDetails, Outcome, RenewalDenied, Resumption, SlotLimit, SlotUsage,
 };
 use crate::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateSuccessDetails, CloseReason, ErrorDetails,
@@ -123,7 +123,12 @@ pub(super) fn success_details(
 fn renewal_failure(denied: RenewalDenied, is_detailed: bool) -> ServerMessage {
     match denied {
         RenewalDenied::AnotherDevice => authenticate_failure(AuthenticateFailure::AnotherDevice, is_detailed),
-        RenewalDenied::Banned => authenticate_failure(AuthenticateFailure::Banned, is_detailed),
+        RenewalDenied::Banned if is_detailed => {
+            let details = AuthenticateFailureDetails::new(AuthenticateFailure::Banned);
+            let limit = SlotLimit::new(0).ok();
+            ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails { limit, ..details }))
+        }
+        RenewalDenied::Banned => authenticate_failure(AuthenticateFailure::Banned, false),
     }
 }
 
@@ -209,7 +214,7 @@ fn session_summaries(usage: &SlotUsage, asker: Option<SessionId>) -> Box<[Sessio
         Some(asker) => SessionSummary::detailed(record, asker),
         None => SessionSummary::from(record),
     };
-    usage.sessions.iter().map(summary).collect()
+    usage.sessions.iter().take(SessionList::MAX_SHOWN).map(summary).collect()
 }
 
 /// A number that stands for a list. If two lists have the same one by chance, a client is not told of the change.

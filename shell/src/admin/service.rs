@@ -56,7 +56,7 @@ struct Effect {
     /// Whether it changed anything.
     is_change: bool,
     /// What was in force for the user before it, if it was to change that. The store says it, which made the change.
-    before: Option<StateReport>,
+    before: Option<(AdmissionPolicy, Option<SeenState>)>,
     /// How many slots were held before it, if it was to end sessions. The store says it, too.
     connections_before: Option<u32>,
     ended: Vec<SessionId>,
@@ -230,7 +230,7 @@ impl AdminService {
         let next = self.next_outcome(user, left, &policy);
         let effect = Effect {
             is_change: policy.overrides != before.overrides || !ended.is_empty(),
-            before: Some(StateReport::new(&before, newest_claim(&usage.sessions), seen)),
+            before: Some((before, seen)),
             connections_before: patch.enforce.then_some(usage.slots),
             ended,
         };
@@ -308,6 +308,9 @@ impl AdminService {
             SessionReport { session, claimed_limit, from, client_prefix }
         };
         let Effect { is_change, before, connections_before, ended } = effect;
+        // With the same claim as the state now: only the overrides have changed.
+        let claim = newest_claim(&usage.sessions);
+        let before = before.map(|(policy, seen)| StateReport::new(&policy, claim, seen));
         let ids = |sessions: Vec<SessionId>| sessions.iter().map(ToString::to_string).collect();
         UserReport {
             user: user.clone(),
@@ -410,7 +413,7 @@ impl AdminService {
                 UserUpdate::Forget => log_event!(user_forgotten { user }),
             }
         }
-        let before = StateReport::new(&policy.with_overrides(before.overrides), None, Some(before.seen));
+        let before = (policy.with_overrides(before.overrides), Some(before.seen));
         Ok(Effect { is_change, before: Some(before), ..Effect::default() })
     }
 
@@ -450,7 +453,7 @@ fn patched_overrides(mut overrides: UserOverrides, patch: &UserPatch) -> Result<
         Some(Override::To(when_full)) => overrides.when_full = Some(when_full),
     }
     if patch.enforce && overrides.limit.is_none() {
-        // A session may be within the limit that its token claims, and the record does not keep that limit.
+        // A session may be within the limit that its own token claims.
         return Err(AdminError::BadRequest("only a limit that is set for the user can be enforced: give one".into()));
     }
     Ok(overrides)

@@ -29,7 +29,7 @@ pub(super) struct TokenArgs {
     /// Maximum sessions of the user, 0 to 1024; `unlimited` is 1024. Without it the token has no limit claim
     #[arg(long, value_name = "SESSIONS", value_parser = parse_limit)]
     sessions: Option<SlotLimit>,
-    /// The device, 1 to 64 bytes without control characters. Needs `jwt_device_claim`, which names the claim
+    /// The device, 1 to 64 characters without control characters. Needs `jwt_device_claim`, which names the claim
     #[arg(long, value_name = "NAME", value_parser = parse_device)]
     device: Option<DisplayName>,
     /// The id of the signing key (kid), if the server has several keys
@@ -115,7 +115,7 @@ fn parse_lifetime(text: &str) -> Result<Duration, String> {
 }
 
 fn parse_device(text: &str) -> Result<DisplayName, String> {
-    DisplayName::parse(text).ok_or_else(|| "expected 1 to 64 bytes without control characters".into())
+    DisplayName::parse(text).ok_or_else(|| "expected 1 to 64 characters without control characters".into())
 }
 
 #[cfg(test)]

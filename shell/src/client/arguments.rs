@@ -93,7 +93,7 @@ struct ServerArguments {
 struct HoldArguments {
     #[command(flatten)]
     server: ServerArguments,
-    /// The name of this device, 1 to 64 bytes without control characters. A server may limit sessions per device
+    /// The name of this device, 1 to 64 characters without control characters. A server may limit sessions per device
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     device: Option<DisplayName>,
     /// A name for the sessions, shown in lists of the user's sessions; bounds as for --device
@@ -222,7 +222,7 @@ fn parse_session_id(text: &str) -> Result<SessionId, &'static str> {
 }
 
 fn parse_name(text: &str) -> Result<DisplayName, &'static str> {
-    DisplayName::parse(text).ok_or("it must be 1 to 64 bytes without control characters")
+    DisplayName::parse(text).ok_or("it must be 1 to 64 characters without control characters")
 }
 
 fn parse_evict(text: &str) -> Result<Evict, &'static str> {

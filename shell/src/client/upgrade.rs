@@ -23,7 +23,7 @@ pub(super) async fn upgrade(url: &Url, mut stream: Stream) -> Result<WebSocketSt
     /// Allocated as long as the connection lives. Messages are short.
     const READ_BUFFER_BYTES: usize = 2 * 1024;
     /// Much longer than any message of this protocol.
-    const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+    const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)

@@ -82,9 +82,8 @@ impl WebSocket {
     /// close frame after it are sent as one segment.
     const WRITE_BUFFER_BYTES: usize = 4 * 1024;
     /// Larger than the content ever is: one reply and a pong; the rest waits in the kernel. The longest reply lists
-    /// [`session_core::ledger::SlotUsage::MAX_SHOWN`] sessions of at most 360 bytes each. That is 100 bytes for the id and the
-    /// times, and twice 64 for each of the two names, if they consist of quotation marks only.
-    const MAX_WRITE_BUFFER_BYTES: usize = 64 * 1024;
+    /// [`session_core::ledger::SlotUsage::MAX_SHOWN`] sessions of at most 750 bytes each: 200 for ids and times, and 256 for each of the two names.
+    const MAX_WRITE_BUFFER_BYTES: usize = 128 * 1024;
 
     /// A WebSocket on a stream whose handshake is done. `read` holds the bytes that were read after the request.
     pub(crate) async fn new(

@@ -446,7 +446,13 @@ impl<S: MessageSocket> Connection<S> {
         } else {
             return;
         };
-        if matches!(failure, AuthenticateFailure::AnotherUser | AuthenticateFailure::AnotherDevice) {
+        let is_banned = self.session.is_finished() && *failure == AuthenticateFailure::LimitReached;
+        if is_banned
+            || matches!(
+                failure,
+                AuthenticateFailure::AnotherUser | AuthenticateFailure::AnotherDevice | AuthenticateFailure::Banned
+            )
+        {
             self.context.session_log.renewal_refused(self.subject(), self.slot.user(), failure);
         }
     }

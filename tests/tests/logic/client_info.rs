@@ -396,7 +396,12 @@ fn failed_renewal_with_object_is_detailed() {
     let actions = harness.handle(Event::Stored(Outcome::NotRenewed(RenewalDenied::Banned)));
     // Who may hold no session has none from now on.
     let (effect, close) = (Some(Effect::Store(release())), Some(CloseReason::Evicted));
-    assert_eq!(actions, Actions { effect, close, ..reply(detailed_failure(AuthenticateFailure::Banned)) });
+    let banned = AuthenticateFailureDetails {
+        limit: Some(limit(0)),
+        ..AuthenticateFailureDetails::new(AuthenticateFailure::Banned)
+    };
+    let banned = ServerMessage::AuthenticateFailureDetailed(Box::new(banned));
+    assert_eq!(actions, Actions { effect, close, ..reply(banned) });
     assert!(harness.session.is_finished());
 }
 
@@ -482,7 +487,7 @@ fn any_live_session_lists_and_ends_sessions() {
     // Its list is old, so it gets the new one.
     let nothing = || Event::Stored(Outcome::Ended { sessions: [].into(), before: 1, slots: 1 });
     let list_again =
-        ledger::StoreCommand::ListSessions { user: user(), session: id(), limit: None, is_unbounded: false, at: at(3) };
+        ledger::StoreCommand::ListSessions { user: user(), session: id(), limit: None, is_unbounded: true, at: at(3) };
     assert_eq!(harness.handle(nothing()), store(list_again));
     let gone = ErrorDetails { error: RequestError::NoSuchSession, sessions: Some([info()].into()) };
     let actions = harness.handle(Event::Stored(Outcome::Listed(Box::new(usage()))));
@@ -491,7 +496,9 @@ fn any_live_session_lists_and_ends_sessions() {
     drop(harness.handle(Event::Text(&end)));
     drop(harness.handle(nothing()));
     let own = SessionRecord { slot: SlotId::new(other), ..SessionRecord::new(id(), at(0)) };
-    let own = SlotUsage { sessions: [own].into(), ..usage() };
+    // Its own session may be behind those that a client is shown.
+    let others = (0..200).map(|number| SessionRecord::new(NodeId::new(8).session(number), at(0)));
+    let own = SlotUsage { sessions: others.chain([own]).collect(), ..usage() };
     assert_eq!(harness.handle(Event::Stored(Outcome::Listed(Box::new(own)))), error(RequestError::OwnSession));
     for (text, outcome, expected) in [
         (list, Outcome::Rejected(StoreError::Overloaded), RequestError::Store(StoreError::Overloaded)),

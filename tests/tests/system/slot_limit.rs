@@ -354,7 +354,7 @@ fn invalid_options_are_answered_with_a_reason() {
 /// A list of a hundred sessions with the longest names has 36 KiB.
 #[test]
 fn longest_session_list_arrives_whole() {
-    let name = "\"".repeat(64);
+    let name = "🦀".repeat(64);
     let (server, _store) =
         server(|policy| (policy.limit, policy.linger) = (SlotLimit::new(110).unwrap(), Duration::from_secs(1)));
     let send_json = json!({"user": "ada", "device": name, "label": name});

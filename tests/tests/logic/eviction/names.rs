@@ -180,3 +180,16 @@ fn full_device_is_the_reason_for_its_own_sessions() {
     drop(harness.acquire_on_device(&devices, 3, "phone"));
     assert_eq!(harness.ended, [ended(2, EndReason::TakenOver(SessionNames::new(name("phone").as_ref(), None)))]);
 }
+
+/// A limit that was lowered makes one newcomer evict many.
+#[test]
+fn grant_names_few_of_many_evicted_sessions() {
+    let mut harness = UserHarness::default();
+    for number in 1..=150 {
+        drop(harness.acquire_resumable(&policy(150), number));
+    }
+    let evicting = AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(1) };
+    let options = AcquireOptions { new_resume_key: Some(key(200)), ..AcquireOptions::default() };
+    let grant = details(harness.acquire(&evicting, id(200), Some(options)));
+    assert_eq!((grant.evicted.len(), harness.ended.len()), (SlotUsage::MAX_SHOWN, 150));
+}

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use session_core::SlotId;
-use session_core::ledger::NotResumed;
 use session_core::ledger::{Evict, StoreError};
+use session_core::ledger::{NotResumed, Resumption};
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptions, AuthenticateOptionsError, ClientMessage,
     Credential, CredentialError, RequestError, ServerMessage, ServerMessageError,
@@ -300,6 +300,12 @@ fn detailed_messages_tolerate_unknown_and_missing_keys() {
     };
     assert_eq!((success.resume, success.linger), (None, Duration::ZERO));
     assert_eq!(success.slot, SlotId::new(success.session), "an earlier server had no names for slots");
+    let newer = json!({"type": "AUTHENTICATE_SUCCESS", "payload":
+        {"id": "ada", "connections": 1, "limit": 3, "session": session, "not_resumed": "revoked"}});
+    let Ok(ServerMessage::AuthenticateSuccessDetailed(newer)) = ServerMessage::parse(&newer.to_string()) else {
+        panic!("a grant is a grant")
+    };
+    assert_eq!(newer.resumption, Resumption::Failed(NotResumed::Unknown));
     let denied = json!({"type": "AUTHENTICATE_FAILURE", "payload": "No", "code": "new", "colour": "red"});
     let Ok(ServerMessage::AuthenticateFailureDetailed(failure)) = ServerMessage::parse(&denied.to_string()) else {
         panic!("it is at length")

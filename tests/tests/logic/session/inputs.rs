@@ -290,9 +290,9 @@ pub(super) fn reply(reply: ServerMessage) -> Option<Frame> {
     Some(Frame::Message(reply))
 }
 
-/// The greeting of a client that selected the subprotocol.
+/// The greeting of a client that selected the subprotocol, a second after the connection began.
 pub(super) fn greeting() -> Option<Frame> {
-    reply(ServerMessage::HelloDetailed(Greeting { authenticate_within: Duration::from_secs(10) }))
+    reply(ServerMessage::HelloDetailed(Greeting { authenticate_within: Duration::from_secs(9) }))
 }
 
 pub(super) fn evicted() -> Option<Frame> {
