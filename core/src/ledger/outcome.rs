@@ -94,7 +94,7 @@ pub struct GrantDetails {
 pub enum DenyReason {
     /// The user holds as many slots as the limit allows.
     LimitReached,
-    /// The device has as many sessions as [`AdmissionPolicy::sessions_per_device`] allows.
+    /// The device has as many sessions as [`AdmissionPolicy::sessions_per_device`](super::AdmissionPolicy::sessions_per_device) allows.
     DeviceFull,
     /// The user holds as many slots as the limit allows, and a session that the client chose to evict is not there any more.
     Gone,

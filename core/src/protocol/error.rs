@@ -88,7 +88,7 @@ pub enum TokenError {
     ClaimType,
     /// The claim that names the user is missing.
     NoUser,
-    /// The claimed limit is neither a whole number from 0 to [`SlotLimit::MAX`] nor `"unlimited"`.
+    /// The claimed limit is neither a whole number from 0 to [`SlotLimit::MAX`](crate::ledger::SlotLimit::MAX) nor `"unlimited"`.
     Limit,
     /// The claimed device is not a [`DisplayName`](crate::DisplayName).
     Device,
