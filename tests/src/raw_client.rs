@@ -284,6 +284,11 @@ impl RawClient {
                 self.io().read_exact(&mut length)?;
                 usize::from(u16::from_be_bytes(length))
             }
+            127 => {
+                let mut length = [0; 8];
+                self.io().read_exact(&mut length)?;
+                usize::try_from(u64::from_be_bytes(length)).expect("a frame fits into memory")
+            }
             length => usize::from(length),
         };
         let mut payload = vec![0; length];
