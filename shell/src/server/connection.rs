@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use session_core::connection_limiter::{ClientPrefix, Work};
 use session_core::leaving_tracker::LeavingTracker;
-use session_core::ledger::{Outcome, StoreCommand, StoreError};
+use session_core::ledger::{Outcome, RenewalDenied, StoreCommand, StoreError};
 use session_core::protocol::{AuthenticateFailure, Credential, CredentialError, ServerMessage};
 use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings, Violation};
 use session_core::{ResumeToken, Timestamp};
@@ -327,6 +327,13 @@ impl<S: MessageSocket> Connection<S> {
         if let Some(user) = refused.as_ref().or(self.slot.user().filter(|_| is_granted)) {
             self.context.session_log.acquire_answered(self.subject(), user, &outcome);
         }
+        if let Outcome::NotRenewed(denied) = outcome {
+            let failure = match denied {
+                RenewalDenied::Banned => AuthenticateFailure::Banned,
+                RenewalDenied::AnotherDevice => AuthenticateFailure::AnotherDevice,
+            };
+            self.context.session_log.renewal_refused(self.subject(), self.slot.user(), &failure);
+        }
         let expiry = self.session.expires_at().filter(|_| matches!(outcome, Outcome::Counted { .. }));
         self.handle(Event::Stored(outcome));
         if expiry.is_some_and(|before| self.session.expires_at().is_some_and(|now| now != before)) {
@@ -389,7 +396,7 @@ impl<S: MessageSocket> Connection<S> {
                 None => {}
             }
             if let Some(frame) = send {
-                self.log_failed_renewal(&frame);
+                self.log_other_user(&frame);
                 self.socket.send(frame);
             }
             if let Some(reason) = close {
@@ -436,8 +443,8 @@ impl<S: MessageSocket> Connection<S> {
         }
     }
 
-    /// Logs that the client showed a valid credential that is not of its session. The authenticator does not know the session's.
-    fn log_failed_renewal(&self, frame: &Frame) {
+    /// Logs that the client showed a valid credential of another user. The authenticator does not know the session's.
+    fn log_other_user(&self, frame: &Frame) {
         let Frame::Message(message) = frame else { return };
         let failure = if let ServerMessage::AuthenticateFailure(failure) = message {
             failure
@@ -446,13 +453,7 @@ impl<S: MessageSocket> Connection<S> {
         } else {
             return;
         };
-        let is_banned = self.session.is_finished() && *failure == AuthenticateFailure::LimitReached;
-        if is_banned
-            || matches!(
-                failure,
-                AuthenticateFailure::AnotherUser | AuthenticateFailure::AnotherDevice | AuthenticateFailure::Banned
-            )
-        {
+        if *failure == AuthenticateFailure::AnotherUser {
             self.context.session_log.renewal_refused(self.subject(), self.slot.user(), failure);
         }
     }

@@ -180,6 +180,31 @@ fn log_tells_the_life_of_every_session() {
     }
 }
 
+/// A banned user that signs in is denied. Only a session that is refused a fresh token is not renewed.
+#[test]
+fn only_a_refused_renewal_is_logged_as_one() {
+    let data = tempfile::tempdir().unwrap();
+    let secret = data.path().join("secret");
+    fs::write(&secret, "x".repeat(32)).unwrap();
+    let secret = secret.to_str().unwrap();
+    let token = |sessions: &str| {
+        let mut command = Command::new(SERVER);
+        command.args(["token", "--user", "ada", "--sessions", sessions, "--jwt-secret-file", secret]);
+        json!({ "token": String::from_utf8(command.output().unwrap().stdout).unwrap().trim() })
+    };
+    let mut server = JsonServer::start(data.path(), &["--auth", "jwt", "--jwt-secret-file", secret]);
+    let (_denied, answer) = sign_in(&server, &token("0"));
+    assert_eq!(answer["code"], "banned", "{answer}");
+    server.wait_for("session_denied");
+    let (mut ada, answer) = sign_in(&server, &token("3"));
+    assert_eq!(answer["type"], "AUTHENTICATE_SUCCESS", "{answer}");
+    server.wait_for("session_admitted");
+    assert!(server.seen.iter().all(|line| line["event"] != "renewal_refused"), "{:#?}", server.seen);
+    ada.text(&json!({ "type": "AUTHENTICATE", "payload": token("0") }).to_string());
+    let refused = server.wait_for("renewal_refused");
+    assert_eq!((&refused["user"], &refused["reason"]), (&"ada".into(), &"This user may hold no session".into()));
+}
+
 /// A client chooses the name of its device. It must not look like fields of the line, and may be the user's own.
 #[test]
 fn name_of_a_device_is_quoted_and_names_nobody() {

@@ -152,7 +152,8 @@ events! {
     session_not_stored: WARN, session, OnePerSecond, "authentication failed: the store did not admit the session", [user, session, client_address, reason];
     /// The session goes on with a fresh token.
     session_renewed: DEBUG, session, Each, "a session was renewed", [user, session, client_address];
-    /// The fresh token is valid, but not for this session. The session goes on with the token that it has.
+    /// The fresh token is valid, but not for this session. The session goes on with the token that it has, unless the fresh
+    /// one allows the user no session.
     renewal_refused: INFO, session, OnePerSecond, "a session was not renewed", [user, session, client_address, reason];
     /// The session has lost its slot. The reason says to whom, with the name that a client has given its device only if
     /// `log_users` is `plain`. A session that lingered has no `client_address`.
