@@ -72,7 +72,7 @@ struct Shared {
 struct Live {
     /// Takes the store's answer, the loss of the slot, and the shutdown. It never holds more than one of each.
     mailbox: UnboundedSender<Event<'static>>,
-    /// A grant of which the client must not be told yet.
+    /// A grant that the client must not learn of yet.
     held: Option<Outcome>,
     /// Whether the client is served no more.
     is_gone: bool,

@@ -156,9 +156,8 @@ pub(super) fn admit(
         && let Some(key) = options.resume
     {
         if limit.slots() > 0
-            && let Some(before) = move_slot(record, &acquire, options, &key)
+            && let Some((ended, displaced)) = move_slot(record, &acquire, options, &key)
         {
-            let (ended, displaced) = before;
             return Ok(Grant { ended, displaced, ..granted(record) });
         }
         let why = NotResumed::from(record.former_end(&key));

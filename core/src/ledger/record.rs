@@ -214,8 +214,8 @@ impl UserRecord {
         &mut self.sessions
     }
 
-    /// The slots that the user does not have any more, as far as the record remembers them: the last
-    /// [`UserRecord::MAX_FORMER`]. A record without sessions is deleted, and forgets them.
+    /// The last resumable slots of the user that expired or were taken, at most [`UserRecord::MAX_FORMER`]. A record without
+    /// sessions is deleted, and forgets them.
     #[must_use]
     pub fn former(&self) -> &[FormerSlot] {
         &self.former

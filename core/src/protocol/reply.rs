@@ -125,7 +125,7 @@ pub struct AuthenticateSuccessDetails {
     pub cut_label: Option<DisplayName>,
     /// The sessions that were ended for this one.
     pub ended: Box<[EvictedSummary]>,
-    /// The keys of the request that the server ignored, as far as it says so.
+    /// Keys of the request that the server ignored. It does not name more than a few.
     pub ignored: Box<[Box<str>]>,
 }
 
@@ -246,10 +246,10 @@ impl From<&SessionRecord> for SessionSummary {
 }
 
 impl SessionSummary {
-    /// A session as a client that speaks at length sees it. `asker` is the session of that client.
+    /// A session as a client that speaks at length sees it, or an operator. `asker` is the session of that client.
     #[must_use]
-    pub fn detailed(record: &SessionRecord, asker: SessionId) -> Self {
-        Self { slot: Some(record.slot), is_own: record.session == asker, ..Self::from(record) }
+    pub fn detailed(record: &SessionRecord, asker: Option<SessionId>) -> Self {
+        Self { slot: Some(record.slot), is_own: asker == Some(record.session), ..Self::from(record) }
     }
 }
 

@@ -211,7 +211,7 @@ pub(super) fn violation_reply(violation: Violation) -> (RequestError, CloseReaso
 /// The sessions for the client of `asker`, if it speaks at length.
 fn session_summaries(usage: &SlotUsage, asker: Option<SessionId>) -> Box<[SessionSummary]> {
     let summary = |record| match asker {
-        Some(asker) => SessionSummary::detailed(record, asker),
+        Some(_) => SessionSummary::detailed(record, asker),
         None => SessionSummary::from(record),
     };
     usage.sessions.iter().take(SessionList::MAX_SHOWN).map(summary).collect()

@@ -234,14 +234,8 @@ impl AdminService {
             connections_before: patch.enforce.then_some(usage.slots),
             ended,
         };
-        let report = self.describe(
-            user,
-            &usage,
-            StateReport::new(&policy, newest_claim(&usage.sessions), seen),
-            beyond_limit,
-            next,
-            effect,
-        );
+        let state = StateReport::new(&policy, newest_claim(&usage.sessions), seen);
+        let report = self.describe(user, &usage, state, beyond_limit, next, effect);
         let change = match report.change {
             Change::Made => Change::WouldBeMade,
             change @ (Change::None | Change::WouldBeMade) => change,
@@ -302,7 +296,7 @@ impl AdminService {
     ) -> UserReport {
         let session_report = |entry: &SessionRecord| {
             let claimed_limit = entry.claim.map(SlotLimit::slots);
-            let session = SessionSummary { is_own: false, ..SessionSummary::detailed(entry, entry.session) };
+            let session = SessionSummary::detailed(entry, None);
             let from = self.address_of.as_ref().and_then(|address_of| address_of(session.id));
             let client_prefix = from.map(|address| ClientPrefix::from(address).to_string());
             SessionReport { session, claimed_limit, from, client_prefix }

@@ -74,9 +74,9 @@ struct EvictedFields<'a> {
     device: Option<&'a DisplayName>,
 }
 
-/// A detailed error on the wire.
-#[derive(Serialize)]
-struct ErrorFields<'a> {
+/// A detailed failure or error on the wire.
+#[derive(Default, Serialize)]
+struct FailureFields<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     payload: Cow<'a, str>,
@@ -84,29 +84,16 @@ struct ErrorFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    sessions: Option<&'a [SessionSummary]>,
-}
-
-/// A detailed failure on the wire.
-#[derive(Serialize)]
-struct FailureFields<'a> {
-    #[serde(rename = "type")]
-    kind: &'a str,
-    payload: Cow<'a, str>,
-    code: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     not_resumed: Option<NotResumed>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     connections: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    sessions: Option<Cow<'a, [SessionSummary]>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sessions: Option<&'a [SessionSummary]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
-    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
     choice: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     choose_within_ms: Option<u64>,
@@ -194,7 +181,7 @@ impl ServerMessage {
                     not_resumed,
                     limit: limit.map(SlotLimit::slots),
                     connections: *connections,
-                    sessions: sessions.as_deref().map(Cow::Borrowed),
+                    sessions: sessions.as_deref(),
                     retry_after_ms: retry_after.map(millis),
                     choice: *client_choice,
                     choose_within_ms: choose_within.map(millis),
@@ -215,12 +202,13 @@ impl ServerMessage {
             Self::Error(error) => frame("ERROR", &error.message()),
             Self::ErrorDetailed(details) => {
                 let ErrorDetails { error, sessions } = &**details;
-                write(&ErrorFields {
+                write(&FailureFields {
                     kind: "ERROR",
                     payload: error.message(),
                     code: error.code(),
                     field: error.field(),
                     sessions: sessions.as_deref(),
+                    ..FailureFields::default()
                 })
             }
             Self::HelloDetailed(Greeting { authenticate_within }) => write(&GreetingFields {
