@@ -122,8 +122,8 @@ impl From<&StoreCommand> for Ticket {
 #[derive(Debug)]
 enum SlotState {
     /// Its connection holds the slot, or acquires it, and will release it. With the key of the resume token that the acquire
-    /// showed.
-    Held(Option<Box<ResumeKey>>),
+    /// showed, and whether it may be in line, where an answer that takes nothing leaves it.
+    Held { shown: Option<Box<ResumeKey>>, is_in_line: bool },
     /// Its release is pending and will be retried at this time.
     Waiting(PendingRelease, Timestamp),
     /// Its release is pending and has been submitted again.
@@ -168,11 +168,12 @@ impl ReleaseTracker {
     pub fn begin(&mut self, command: &StoreCommand) -> Result<Ticket, StoreError> {
         let ticket = Ticket::from(command);
         if ticket.is_acquire() {
-            if self.sessions.len() >= self.capacity {
+            let is_known = self.sessions.contains_key(&ticket.session);
+            if !is_known && self.sessions.len() >= self.capacity {
                 return Err(StoreError::Overloaded);
             }
             let shown = command.shown_key().map(Box::new);
-            self.sessions.entry(ticket.session).or_insert(SlotState::Held(shown));
+            self.sessions.entry(ticket.session).or_insert(SlotState::Held { shown, is_in_line: false });
         }
         Ok(ticket)
     }
@@ -181,6 +182,13 @@ impl ReleaseTracker {
     pub fn answered(&mut self, ticket: &Ticket, outcome: &Outcome, now: Timestamp) {
         match (&ticket.call, outcome) {
             (Call::Query, _) | (Call::Acquire, Outcome::Granted { .. }) => {}
+            (Call::Acquire, Outcome::Waiting(_)) => {
+                if let Some(SlotState::Held { is_in_line, .. }) = self.sessions.get_mut(&ticket.session) {
+                    *is_in_line = true;
+                }
+            }
+            // It is in line as before.
+            (Call::Acquire, Outcome::Rejected(_)) if self.is_in_line(ticket.session) => {}
             (Call::Acquire, Outcome::Denied(_) | Outcome::Rejected(_))
             | (Call::Release | Call::Linger(_), Outcome::Released) => self.settle(ticket.session),
             // An answer that does not fit the command is worth no more than none.
@@ -194,7 +202,7 @@ impl ReleaseTracker {
         let lost = match &ticket.call {
             Call::Query => return,
             Call::Acquire => match self.sessions.get_mut(&ticket.session) {
-                Some(SlotState::Held(shown)) => {
+                Some(SlotState::Held { shown, .. }) => {
                     shown.take().map(|key| LostClient { at: now, token: KnownToken::Shown(key) })
                 }
                 Some(SlotState::Waiting(..) | SlotState::Trying(_)) | None => None,
@@ -208,6 +216,7 @@ impl ReleaseTracker {
     /// The command was withdrawn before the store began to apply it. So it is certainly not applied.
     pub fn withdrawn(&mut self, ticket: &Ticket, now: Timestamp) {
         match &ticket.call {
+            Call::Acquire if self.is_in_line(ticket.session) => {}
             Call::Acquire => self.settle(ticket.session),
             Call::Query => {}
             // The slot is still there.
@@ -275,8 +284,13 @@ impl ReleaseTracker {
                 self.schedule.remove(&(at, session));
             }
             Some(SlotState::Trying(_)) => self.trying -= 1,
-            Some(SlotState::Held(_)) | None => {}
+            Some(SlotState::Held { .. }) | None => {}
         }
+    }
+
+    /// Whether the session has a place in line, which its connection will give up.
+    fn is_in_line(&self, session: SessionId) -> bool {
+        matches!(self.sessions.get(&session), Some(SlotState::Held { is_in_line: true, .. }))
     }
 
     /// Schedules the next try. A settled session has no slot, whatever a late answer says: the store applies its commands
@@ -284,7 +298,7 @@ impl ReleaseTracker {
     fn schedule_release(&mut self, user: &UserId, session: SessionId, lost: Option<LostClient>, now: Timestamp) {
         let Some(state) = self.sessions.get_mut(&session) else { return };
         let tries = match state {
-            SlotState::Held(_) => 0,
+            SlotState::Held { .. } => 0,
             SlotState::Trying(pending) => {
                 self.trying -= 1;
                 pending.tries

@@ -8,13 +8,14 @@ use super::command::{AcquireOptions, Evict};
 use super::end::{remove, split_by_status};
 use super::lapsed::remove_lapsed_at;
 use super::limit::SlotLimit;
+use super::line::{self, LinePlace};
 use super::outcome::{
     DenyReason, EndReason, EndedSession, EvictedSession, Liveness, NotResumed, Resumption, SessionNames, SlotUsage,
 };
 use super::policy::{AdmissionPolicy, CountBy, LimitSource};
 use super::record::{ClientInfo, Resumable, SessionRecord, SessionStatus, UserRecord};
 use super::slots::{Slot, Slots};
-use crate::id::{NodeId, SessionId, SlotId};
+use crate::id::{DisplayName, NodeId, SessionId, SlotId};
 use crate::resume_token::ResumeKey;
 use crate::time::Timestamp;
 
@@ -57,7 +58,7 @@ pub struct Grant {
     pub evicted: Vec<EvictedSession>,
 }
 
-/// A session was not admitted. Nothing has changed.
+/// A session was not admitted. Nothing has changed, but for its place in line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Denied {
     /// Why.
@@ -73,6 +74,8 @@ pub struct Denied {
     pub free_at: Option<Timestamp>,
     /// True if the client may choose sessions to evict ([`Evict`](super::Evict)).
     pub client_choice: bool,
+    /// What became of its wish to wait in line ([`AcquireOptions::waits`]).
+    pub line: LinePlace,
 }
 
 impl core::fmt::Display for Denied {
@@ -141,10 +144,12 @@ pub(super) fn admit(
         limit_source,
         free_at,
         client_choice: policy.client_choice && limit.slots() > 0,
+        line: LinePlace::NotInLine,
     };
     if liveness(session.node()) != Liveness::Alive {
         return Err(deny(record, DenyReason::NodeDead, None));
     }
+    let place = record.waiting().iter().position(|waiter| waiter.session == session);
     let granted = |record: &UserRecord| grant(record, session, limit, options, policy);
     if let Some(own) = record.sessions_mut().iter_mut().find(|entry| entry.session == session) {
         // Otherwise the slot could be taken from the session without notice, as from one that was lost.
@@ -158,19 +163,33 @@ pub(super) fn admit(
         if limit.slots() > 0
             && let Some((ended, displaced)) = move_slot(record, &acquire, options, &key)
         {
+            line::leave(record, session);
             return Ok(Grant { ended, displaced, ..granted(record) });
         }
         let why = NotResumed::from(record.former_end(&key));
         resume = Resumption::Failed(why);
         if options.must_resume && limit.slots() > 0 {
+            line::leave(record, session);
             return Err(deny(record, DenyReason::NotResumed(why), None));
         }
     }
-    let removed = match find_room(record, limit, options, policy, at) {
+    let ahead = place.unwrap_or(record.waiting().len());
+    let removed = match find_room_behind(record, ahead, limit, options, policy, at) {
         Room::AfterEvicting(victims) if victims.is_empty() => Vec::new(),
         Room::AfterEvicting(victims) => remove(record, &victims),
-        Room::None { reason, free_at } => return Err(deny(record, reason, free_at)),
+        Room::None { reason, free_at } => {
+            let may_wait = limit.slots() > 0 && matches!(reason, DenyReason::LimitReached | DenyReason::DeviceFull);
+            let line = match options.filter(|options| options.waits && may_wait) {
+                Some(options) => line::join(record, session, token_limit, options, policy, at),
+                None => LinePlace::NotInLine,
+            };
+            if !matches!(line, LinePlace::At(_)) {
+                line::leave(record, session);
+            }
+            return Err(Denied { line, ..deny(record, reason, free_at) });
+        }
     };
+    line::leave(record, session);
     let client = options.map(|options| ClientInfo {
         device: options.device.clone(),
         label: options.label.clone(),
@@ -224,6 +243,7 @@ fn move_slot(
     let entry = record.sessions_mut().iter_mut().find(fits)?;
     let before = [entry.clone()];
     (entry.session, entry.status, entry.claim) = (session, SessionStatus::Live, token_limit);
+    entry.watches = false;
     let mut reason = EndReason::Resumed;
     if let Some(client) = &mut entry.client {
         if let Some(label) = &options.label {
@@ -241,7 +261,7 @@ fn move_slot(
 }
 
 /// Whether there is room for one more session.
-enum Room {
+pub(super) enum Room {
     /// There is, after these sessions were evicted. The list may be empty.
     AfterEvicting(Vec<SessionId>),
     /// There is none.
@@ -252,10 +272,35 @@ enum Room {
     },
 }
 
-fn find_room(
+/// As [`find_room`], behind the first of those who wait in line.
+fn find_room_behind(
     record: &UserRecord,
+    ahead: usize,
     limit: SlotLimit,
     options: Option<&AcquireOptions>,
+    policy: &AdmissionPolicy,
+    at: Timestamp,
+) -> Room {
+    let device = options.and_then(|options| options.device.as_ref());
+    let choice = options.and_then(|options| options.evict.as_ref());
+    if ahead == 0 {
+        return find_room(record, limit, device, choice, policy, at);
+    }
+    let mut later = record.clone();
+    line::seat(&mut later, &record.waiting()[..ahead], policy, at);
+    let mut room = find_room(&later, limit, device, choice, policy, at);
+    if let Room::AfterEvicting(victims) = &mut room {
+        // Who would be evicted as soon as it is admitted goes on waiting instead.
+        victims.retain(|&victim| record.session(victim).is_some());
+    }
+    room
+}
+
+pub(super) fn find_room(
+    record: &UserRecord,
+    limit: SlotLimit,
+    device: Option<&DisplayName>,
+    choice: Option<&Evict>,
     policy: &AdmissionPolicy,
     at: Timestamp,
 ) -> Room {
@@ -269,14 +314,13 @@ fn find_room(
     }
     let slots = Slots::from_record(record, policy.count_by);
     // A session of a known device shares that device's slot. It competes only with the other sessions of the device.
-    let shared = options.and_then(|options| slots.of_device(options.device.as_ref()?)).map(Slot::split_by_session);
+    let shared = device.and_then(|device| slots.of_device(device)).map(Slot::split_by_session);
     let is_shared = shared.is_some();
     let max = if is_shared { u32::from(policy.sessions_per_device.get()) } else { limit.slots() };
     let slots = shared.unwrap_or(slots);
     let mut held = slots.count();
     let mut sessions = record.sessions().len();
     let mut victims = Vec::new();
-    let choice = options.and_then(|options| options.evict.as_ref());
     for slot in slots.victims(policy, choice, at) {
         if held < max && sessions < UserRecord::MAX_SESSIONS {
             break;
@@ -289,7 +333,7 @@ fn find_room(
         return Room::AfterEvicting(victims);
     }
     let is_gone = |&id: &SessionId| !record.sessions().iter().any(|entry| entry.is_named(id));
-    let reason = match options.and_then(|options| options.evict.as_ref()) {
+    let reason = match choice {
         Some(Evict::Sessions(chosen)) if policy.client_choice && chosen.iter().any(is_gone) => DenyReason::Gone,
         _ if is_shared && slots.count() >= max => DenyReason::DeviceFull,
         _ => DenyReason::LimitReached,

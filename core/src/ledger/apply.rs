@@ -7,10 +7,13 @@ use super::admission::{Acquire, Denied, Grant, admit};
 use super::command::StoreCommand;
 use super::end::{end_sessions, linger, release};
 use super::lapsed::remove_lapsed_at;
+use super::line::{LinePlace, called};
 use super::listing::list;
-use super::outcome::{ApplyResult, DenyReason, GrantDetails, Liveness, Outcome, SlotUsage, StoreError};
+use super::outcome::{
+    ApplyResult, DenyReason, GrantDetails, Hint, Liveness, Outcome, SessionHint, SlotUsage, StoreError,
+};
 use super::policy::AdmissionPolicy;
-use super::record::UserRecord;
+use super::record::{SessionRecord, UserRecord};
 use super::renewal::{Renewal, renew};
 use super::slots::Slots;
 use crate::id::{NodeId, UserId};
@@ -34,8 +37,10 @@ pub fn apply(
 ) -> ApplyResult {
     let mut ended = Vec::new();
     if command.user() != user {
-        return ApplyResult { outcome: REJECTED, ended, lapsed: Vec::new(), displaced: Vec::new() };
+        let (lapsed, displaced, hints) = (Vec::new(), Vec::new(), Vec::new());
+        return ApplyResult { outcome: REJECTED, ended, lapsed, displaced, hints };
     }
+    let before = has_listeners(record).then(|| record.clone());
     let lapsed = remove_lapsed_at(record, command.at(), &liveness);
     let mut displaced = Vec::new();
     let outcome = match command {
@@ -48,10 +53,16 @@ pub fn apply(
                     Outcome::Granted { slots, grant: options.is_some().then(|| Box::new(details())) }
                 }
                 Err(Denied { reason: DenyReason::NodeDead, .. }) => REJECTED,
-                Err(denied) => Outcome::Denied(options.is_some().then(|| {
-                    let usage = list(record, *limit, policy, SlotUsage::MAX_SHOWN);
-                    Box::new(SlotUsage { denied: Some(denied.reason), free_at: denied.free_at, ..usage })
-                })),
+                Err(Denied { reason, free_at, line, .. }) => {
+                    let usage = || {
+                        let usage = list(record, *limit, policy, SlotUsage::MAX_SHOWN);
+                        Box::new(SlotUsage { denied: Some(reason), free_at, line, ..usage })
+                    };
+                    match line {
+                        LinePlace::At(_) => Outcome::Waiting(usage()),
+                        LinePlace::NotInLine | LinePlace::Full => Outcome::Denied(options.is_some().then(usage)),
+                    }
+                }
             }
         }
         StoreCommand::Release { session, .. } => {
@@ -63,7 +74,11 @@ pub fn apply(
             Outcome::Released
         }
         StoreCommand::CountSlots { .. } => Outcome::Counted { slots: Slots::count_in(record, policy.count_by) },
-        StoreCommand::ListSessions { limit, is_unbounded, .. } => {
+        StoreCommand::ListSessions { session, limit, is_unbounded, watch, .. } => {
+            let own = record.sessions_mut().iter_mut().find(|entry| entry.session == *session);
+            if let (Some(own), Some(watch)) = (own, watch) {
+                own.watches = *watch;
+            }
             let max = if *is_unbounded { UserRecord::MAX_SESSIONS } else { SlotUsage::MAX_SHOWN };
             Outcome::Listed(Box::new(list(record, *limit, policy, max)))
         }
@@ -82,8 +97,44 @@ pub fn apply(
             }
         }
     };
+    let hints = before.map_or_else(Vec::new, |before| hints(&before, record, command, policy));
     record.forget_if_empty();
-    ApplyResult { outcome, ended, lapsed, displaced }
+    ApplyResult { outcome, ended, lapsed, displaced, hints }
+}
+
+/// Whether any session wants to know what happens to the record.
+fn has_listeners(record: &UserRecord) -> bool {
+    !record.waiting().is_empty() || record.sessions().iter().any(|entry| entry.watches)
+}
+
+/// The hints for the sessions that wait or watch, other than the one that the command is of. Its answer tells it all.
+fn hints(
+    before: &UserRecord,
+    record: &UserRecord,
+    command: &StoreCommand,
+    policy: &AdmissionPolicy,
+) -> Vec<SessionHint> {
+    let mut hints: Vec<_> = Vec::new();
+    let mut add = |session, hint| {
+        if session != command.session() {
+            hints.push(SessionHint { session, hint });
+        }
+    };
+    let has_changed = is_seen_otherwise(before, record);
+    if has_changed {
+        let watching = record.sessions().iter().filter(|entry| entry.watches).map(|entry| entry.session);
+        watching.chain(record.waiting().iter().map(|waiter| waiter.session)).for_each(|to| add(to, Hint::Changed));
+    }
+    // A release says no time. Nothing that a time could free is freed by it; whoever waits for that asks by itself.
+    let now = command.at().unwrap_or_default();
+    called(record, policy, now).into_iter().for_each(|to| add(to, Hint::Turn));
+    hints
+}
+
+/// Whether a client would see another list of sessions, or another line.
+fn is_seen_otherwise(before: &UserRecord, now: &UserRecord) -> bool {
+    let seen = |entry: &SessionRecord| (entry.session, entry.status);
+    before.waiting() != now.waiting() || !before.sessions().iter().map(seen).eq(now.sessions().iter().map(seen))
 }
 
 /// The answer to a command that must not be applied.

@@ -11,7 +11,8 @@ use crate::time::Timestamp;
 /// A command of a session to the store, about the session's own user. Each is idempotent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreCommand {
-    /// Takes a slot for the session, if one is free or the policy lets the store evict a session.
+    /// Takes a slot for the session, if one is free or the policy lets the store evict a session. Otherwise the session may
+    /// wait in line ([`AcquireOptions::waits`]).
     Acquire {
         /// The user.
         user: UserId,
@@ -24,7 +25,7 @@ pub enum StoreCommand {
         /// What the client asks for beyond a slot.
         options: Option<Box<AcquireOptions>>,
     },
-    /// Gives the session's slot back, if it has one.
+    /// Gives the session's slot back, if it has one, and takes it out of the line.
     Release {
         /// The user.
         user: UserId,
@@ -62,6 +63,9 @@ pub enum StoreCommand {
         limit: Option<SlotLimit>,
         /// Whether to list all sessions instead of the [`SlotUsage::MAX_SHOWN`](super::SlotUsage::MAX_SHOWN) oldest.
         is_unbounded: bool,
+        /// Whether the session is told from now on when the user's sessions change ([`Hint::Changed`](super::Hint)), or is
+        /// not any more. `None`: as before.
+        watch: Option<bool>,
         /// The time of the request.
         at: Timestamp,
     },
@@ -198,6 +202,9 @@ pub struct AcquireOptions {
     pub evict: Option<Evict>,
     /// Whether to deny the session a slot if it cannot resume the one that it wants to.
     pub must_resume: bool,
+    /// Whether to wait in line if no slot is free. A session that waits and asks again keeps its place; without this it leaves
+    /// the line, unless it is admitted.
+    pub waits: bool,
 }
 
 /// The sessions that a client chooses to evict if its user has no free slot.

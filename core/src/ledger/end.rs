@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::command::{EndTarget, KnownToken};
+use super::line;
 use super::outcome::{EndReason, EndedSession, SessionNames};
 use super::policy::AdmissionPolicy;
 use super::record::{FormerEnd, SessionRecord, SessionStatus, UserRecord};
@@ -27,8 +28,9 @@ pub struct EndResult {
     pub slots: u32,
 }
 
-/// Gives the session's slot back, if it has one. Returns whether it had one.
+/// Gives the session's slot back, if it has one. Returns whether it had one. A session in line leaves the line.
 pub fn release(record: &mut UserRecord, session: SessionId) -> bool {
+    line::leave(record, session);
     let before = record.sessions().len();
     record.sessions_mut().retain(|entry| entry.session != session);
     record.sessions().len() < before
@@ -38,14 +40,16 @@ pub fn release(record: &mut UserRecord, session: SessionId) -> bool {
 /// says that the client has it, and there is a grace period. Otherwise gives the slot back: nobody could take it up again.
 ///
 /// `lost_at` is when the session was lost. The grace period begins then. It does not begin again if the session lingers
-/// already.
+/// already. A session in line leaves the line.
 pub fn linger(record: &mut UserRecord, session: SessionId, lost_at: Timestamp, token: &KnownToken) {
+    line::leave(record, session);
     record.sessions_mut().retain_mut(|entry| {
         if entry.session != session {
             return true;
         }
         if entry.status == SessionStatus::Live {
             entry.status = SessionStatus::Lingering { until: lost_at + entry.linger() };
+            entry.watches = false;
         }
         let is_known = match token {
             KnownToken::Granted => true,

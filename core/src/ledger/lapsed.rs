@@ -7,7 +7,7 @@ use super::record::{FormerEnd, SessionRecord, SessionStatus, UserRecord};
 use crate::id::{NodeId, SessionId};
 use crate::time::Timestamp;
 
-/// Removes the sessions that have lapsed, and lets resumable sessions of dead nodes linger.
+/// Removes the sessions that have lapsed, and those in line whose node is dead. Lets resumable sessions of dead nodes linger.
 ///
 /// A session lapses when its grace period ends, or when its node dies and no client can resume it. From then on it holds no
 /// slot, even while the record still has it.
@@ -24,6 +24,9 @@ pub(super) fn remove_lapsed_at(
     now: Option<Timestamp>,
     liveness: &impl Fn(NodeId) -> Liveness,
 ) -> Vec<SessionId> {
+    if !record.waiting().is_empty() {
+        record.waiting_mut().retain(|waiter| liveness(waiter.session.node()) == Liveness::Alive);
+    }
     let lapsed: Vec<_> = record.sessions_mut().extract_if(.., |entry| !stays(entry, now, liveness)).collect();
     for entry in &lapsed {
         record.remember(entry, FormerEnd::Expired);
@@ -37,7 +40,10 @@ fn stays(entry: &mut SessionRecord, now: Option<Timestamp>, liveness: &impl Fn(N
         let latest = since + entry.linger();
         entry.status = match entry.status {
             SessionStatus::Live if entry.linger().is_zero() => return false,
-            SessionStatus::Live => SessionStatus::Lingering { until: latest },
+            SessionStatus::Live => {
+                entry.watches = false;
+                SessionStatus::Lingering { until: latest }
+            }
             // A later end was written by a node whose clock was ahead.
             SessionStatus::Lingering { until } => SessionStatus::Lingering { until: until.min(latest) },
         };

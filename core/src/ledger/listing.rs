@@ -1,6 +1,7 @@
 //! Says who holds a user's slots.
 
 use super::limit::SlotLimit;
+use super::line::LinePlace;
 use super::outcome::SlotUsage;
 use super::policy::AdmissionPolicy;
 use super::record::UserRecord;
@@ -28,5 +29,7 @@ pub fn list(record: &UserRecord, token_limit: Option<SlotLimit>, policy: &Admiss
         free_at: slots.free_at(limit.slots()),
         denied: None,
         client_choice: policy.client_choice && limit.slots() > 0,
+        waiting: u16::try_from(record.waiting().len()).unwrap_or(u16::MAX),
+        line: LinePlace::NotInLine,
     }
 }

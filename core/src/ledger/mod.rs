@@ -25,6 +25,15 @@
 //!   command is applied, or may be. The answer to the command does not matter for this. The store notifies in the order in
 //!   which it applied the commands of a user, and before it answers that command or a later one of that user. So the caller
 //!   knows who is leaving before it is told of a grant ([`LeavingTracker`](crate::leaving_tracker::LeavingTracker)).
+//! - A store passes on hints ([`ApplyResult::hints`]) once the command is applied, or may be. It may lose some.
+//!
+//! # The line
+//!
+//! A session that was denied may wait in line, in the record of its user. When a slot is free for it, the store says so
+//! ([`Hint::Turn`]), and the session asks again. Its acquire is answered as any other: so there is one way to be admitted, and
+//! a hint that is lost costs time and no slot. Until it asks, nobody behind it is admitted to that slot, nor anybody who is not
+//! in line. What [`apply`](apply()) checks is this: **nobody is admitted to a slot that a session before it in line could take.**
+//! A session that ends another one for its slot takes that place, not one of the line's.
 //!
 //! # The ledger alone
 //!
@@ -38,6 +47,7 @@ mod command;
 mod outcome;
 mod apply;
 mod admission;
+mod line;
 mod end;
 mod renewal;
 mod listing;
@@ -53,11 +63,14 @@ pub use command::{AcquireOptions, EndTarget, Evict, KnownToken, StoreCommand};
 pub use end::{EndResult, end_sessions, linger, release};
 pub use lapsed::remove_lapsed;
 pub use limit::{SlotLimit, SlotLimitError};
+pub use line::{LinePlace, called};
 pub use listing::{count, list};
 pub use outcome::{
-    ApplyResult, DenyReason, EndReason, EndedSession, EvictedSession, GrantDetails, Liveness, NotResumed, Outcome,
-    RenewalDenied, Resumption, SessionNames, SlotUsage, StoreError,
+    ApplyResult, DenyReason, EndReason, EndedSession, EvictedSession, GrantDetails, Hint, Liveness, NotResumed,
+    Outcome, RenewalDenied, Resumption, SessionHint, SessionNames, SlotUsage, StoreError,
 };
 pub use policy::{AdmissionPolicy, CountBy, LimitSource, UserOverrides, WhenFull};
-pub use record::{ClientInfo, FormerEnd, FormerSlot, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord};
+pub use record::{
+    ClientInfo, FormerEnd, FormerSlot, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord, WaitingSession,
+};
 pub use renewal::{Renewal, renew};

@@ -8,6 +8,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::limit::SlotLimit;
+use super::line::LinePlace;
 use super::policy::LimitSource;
 use super::record::{FormerEnd, SessionRecord};
 use crate::id::{DisplayName, SessionId, SlotId};
@@ -27,6 +28,9 @@ pub enum Outcome {
     /// The user has no slot left. Nothing has changed. With the sessions that hold the slots, if the acquire had
     /// [`AcquireOptions`](super::AcquireOptions).
     Denied(Option<Box<SlotUsage>>),
+    /// The user has no slot left, and the session waits in line, at the [place](SlotUsage::line) that the list says. It has to
+    /// be released as one that has a slot.
+    Waiting(Box<SlotUsage>),
     /// The session has no slot any more, or its slot lingers.
     Released,
     /// The number of slots that the user holds. Also the answer to a renewal that is permitted.
@@ -66,7 +70,7 @@ impl Outcome {
         match self {
             Self::Granted { slots, .. } | Self::Counted { slots } | Self::Ended { slots, .. } => Some(*slots),
             Self::Denied(usage) => usage.as_ref().map(|usage| usage.slots),
-            Self::Listed(usage) => Some(usage.slots),
+            Self::Listed(usage) | Self::Waiting(usage) => Some(usage.slots),
             Self::Released | Self::NotRenewed(_) | Self::Rejected(_) | Self::Unknown => None,
         }
     }
@@ -201,6 +205,10 @@ pub struct SlotUsage {
     pub denied: Option<DenyReason>,
     /// Whether a client may choose sessions to evict.
     pub client_choice: bool,
+    /// How many sessions wait in line for a slot.
+    pub waiting: u16,
+    /// What became of the asker's wish to wait.
+    pub line: LinePlace,
 }
 
 impl SlotUsage {
@@ -220,6 +228,27 @@ pub struct ApplyResult {
     pub lapsed: Vec<SessionId>,
     /// Lingering sessions that lost their slots. Nobody has to be told: their clients are gone.
     pub displaced: Vec<EndedSession>,
+    /// What other sessions may want to know.
+    pub hints: Vec<SessionHint>,
+}
+
+/// A hint for a session. If it is lost, the session learns the same a few seconds later. If there is no reason for it, it does
+/// no harm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionHint {
+    /// The session.
+    pub session: SessionId,
+    /// The hint.
+    pub hint: Hint,
+}
+
+/// What a session may want to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hint {
+    /// A session in line: a slot is free for it. Nobody else is admitted to that slot before it asks again or leaves.
+    Turn,
+    /// A session that watches, or waits: the sessions of its user have changed.
+    Changed,
 }
 
 /// A session that lost its slot to a command of another session or of the operator.

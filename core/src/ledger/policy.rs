@@ -27,6 +27,9 @@ pub struct AdmissionPolicy {
     pub count_by: CountBy,
     /// The number of sessions of one device, if devices are counted.
     pub sessions_per_device: NonZeroU16,
+    /// How many sessions of a user may wait in line for a slot, at most [`UserRecord::MAX_WAITING`](super::UserRecord). Zero:
+    /// none.
+    pub max_waiting: u16,
     /// The grace period in which a lost session keeps its slot for its client to resume, at most about 49 days.
     pub linger: Duration,
     /// How long a slot that was just lost is kept for its client, although [`lingering_first`](Self::lingering_first) would
@@ -118,6 +121,9 @@ impl AdmissionPolicy {
     /// The default of [`AdmissionPolicy::sessions_per_device`].
     pub const DEFAULT_SESSIONS_PER_DEVICE: NonZeroU16 = NonZeroU16::new(16).expect("it is not zero");
 
+    /// The default of [`AdmissionPolicy::max_waiting`].
+    pub const DEFAULT_MAX_WAITING: u16 = 16;
+
     /// The default of [`AdmissionPolicy::linger_grace`].
     pub const DEFAULT_LINGER_GRACE: Duration = Duration::from_secs(5);
 
@@ -132,6 +138,7 @@ impl AdmissionPolicy {
             lingering_first: true,
             count_by: CountBy::Sessions,
             sessions_per_device: Self::DEFAULT_SESSIONS_PER_DEVICE,
+            max_waiting: Self::DEFAULT_MAX_WAITING,
             linger: Duration::ZERO,
             linger_grace: Self::DEFAULT_LINGER_GRACE,
             serving_since: Timestamp::from_epoch(Duration::ZERO),

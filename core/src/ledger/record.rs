@@ -17,6 +17,8 @@ mod encoding;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserRecord {
     sessions: Vec<SessionRecord>,
+    /// First come, first served. At most [`UserRecord::MAX_WAITING`].
+    waiting: Vec<WaitingSession>,
     /// Oldest first. At most [`UserRecord::MAX_FORMER`].
     former: Vec<FormerSlot>,
 }
@@ -34,8 +36,25 @@ pub struct SessionRecord {
     pub claim: Option<SlotLimit>,
     /// Whether the session is live or lingers.
     pub status: SessionStatus,
+    /// Whether the session wants to be told when the user's sessions change.
+    pub watches: bool,
     /// What the client said about itself, if it did.
     pub client: Option<Box<ClientInfo>>,
+}
+
+/// A session that waits in line for a slot of its user. It holds none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingSession {
+    /// The session.
+    pub session: SessionId,
+    /// Since when it waits, by the clock of its node.
+    pub since: Timestamp,
+    /// The limit that its token claims, if it claims one.
+    pub claim: Option<SlotLimit>,
+    /// The device that its client runs on, if it named one.
+    pub device: Option<DisplayName>,
+    /// Whether no lingering slot is freed for it ([`Evict::Nobody`](super::Evict::Nobody)).
+    pub spares_lingering: bool,
 }
 
 /// Whether a session is live or lingers.
@@ -102,10 +121,11 @@ pub enum FormerEnd {
 }
 
 /// The version of the encoding that is written.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 /// The versions before it, which are still read.
 const VERSION_1: u8 = 1;
 const VERSION_2: u8 = 2;
+const VERSION_3: u8 = 3;
 
 /// Why bytes are not a [`UserRecord`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -122,11 +142,11 @@ pub enum RecordError {
     /// A session has a flag that this version does not know, or an invalid name.
     #[error("the record has a session that makes no sense")]
     BadSession,
-    /// More sessions than [`UserRecord::MAX_SESSIONS`].
-    #[error("the record has more slots than any limit allows")]
+    /// More sessions than [`UserRecord::MAX_SESSIONS`], or more that wait than [`UserRecord::MAX_WAITING`].
+    #[error("the record has more sessions than any limit allows")]
     TooManySessions,
-    /// One session twice.
-    #[error("the record has two slots of one session")]
+    /// One session twice, with a slot or waiting.
+    #[error("the record has one session twice")]
     DuplicateSession,
 }
 
@@ -134,7 +154,15 @@ impl SessionRecord {
     /// A live session without client information.
     #[must_use]
     pub const fn new(session: SessionId, since: Timestamp) -> Self {
-        Self { session, slot: SlotId::new(session), since, claim: None, status: SessionStatus::Live, client: None }
+        let (slot, status) = (SlotId::new(session), SessionStatus::Live);
+        Self { session, slot, since, claim: None, status, watches: false, client: None }
+    }
+
+    /// Sets the device, as if the client had named it.
+    pub(crate) fn set_device(&mut self, device: Option<DisplayName>) {
+        if device.is_some() {
+            self.client.get_or_insert_default().device = device;
+        }
     }
 
     /// Whether a client means this session by the id: that of the session, or the name of its slot.
@@ -177,6 +205,9 @@ impl UserRecord {
     /// The most sessions in one record, whatever is configured. It keeps records small.
     pub const MAX_SESSIONS: usize = 1024;
 
+    /// The most sessions that wait in line for a slot of one user, whatever is configured.
+    pub const MAX_WAITING: usize = 64;
+
     /// The most slots that the record remembers although the user does not have them any more.
     pub const MAX_FORMER: usize = 8;
 
@@ -186,15 +217,29 @@ impl UserRecord {
     /// [`RecordError::TooManySessions`] above [`UserRecord::MAX_SESSIONS`], [`RecordError::DuplicateSession`] if a session
     /// is there twice.
     pub fn from_sessions(entries: Vec<SessionRecord>) -> Result<Self, RecordError> {
-        if entries.len() > Self::MAX_SESSIONS {
+        Self { sessions: entries, ..Self::default() }.checked()
+    }
+
+    /// The same record, with these sessions in line, first come, first served.
+    ///
+    /// # Errors
+    /// [`RecordError::TooManySessions`] above [`UserRecord::MAX_WAITING`], [`RecordError::DuplicateSession`] if a session
+    /// waits twice, or has a slot and waits.
+    pub fn with_waiting(self, waiting: Vec<WaitingSession>) -> Result<Self, RecordError> {
+        Self { waiting, ..self }.checked()
+    }
+
+    fn checked(self) -> Result<Self, RecordError> {
+        if self.sessions.len() > Self::MAX_SESSIONS || self.waiting.len() > Self::MAX_WAITING {
             return Err(RecordError::TooManySessions);
         }
-        let mut sessions: Vec<_> = entries.iter().map(|entry| entry.session).collect();
+        let held = self.sessions.iter().map(|entry| entry.session);
+        let mut sessions: Vec<_> = held.chain(self.waiting.iter().map(|waiter| waiter.session)).collect();
         sessions.sort_unstable();
         if sessions.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(RecordError::DuplicateSession);
         }
-        Ok(Self { sessions: entries, former: Vec::new() })
+        Ok(self)
     }
 
     /// The sessions, oldest first. Some may have lapsed, see [`remove_lapsed`](super::remove_lapsed).
@@ -207,6 +252,18 @@ impl UserRecord {
     #[must_use]
     pub fn into_sessions(self) -> Vec<SessionRecord> {
         self.sessions
+    }
+
+    /// The sessions that wait in line, first come, first served. Some may be of dead nodes, see
+    /// [`remove_lapsed`](super::remove_lapsed).
+    #[must_use]
+    pub fn waiting(&self) -> &[WaitingSession] {
+        &self.waiting
+    }
+
+    /// The line, for the rule to change.
+    pub(crate) const fn waiting_mut(&mut self) -> &mut Vec<WaitingSession> {
+        &mut self.waiting
     }
 
     /// The sessions, for the rule to change.
@@ -239,7 +296,7 @@ impl UserRecord {
 
     /// Forgets the former slots if no session is left, as a store does that deletes the record.
     pub(crate) fn forget_if_empty(&mut self) {
-        if self.sessions.is_empty() {
+        if self.is_empty() {
             self.former.clear();
         }
     }
@@ -249,10 +306,10 @@ impl UserRecord {
         self.former.iter().rev().find(|former| former.key_prefix == key.prefix()).map(|former| former.end)
     }
 
-    /// Whether no session is left. Then the store can delete the record.
+    /// Whether no session is left, neither with a slot nor in line. Then the store can delete the record.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
+        self.sessions.is_empty() && self.waiting.is_empty()
     }
 
     /// This session, if it is in the record.

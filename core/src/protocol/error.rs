@@ -191,6 +191,8 @@ pub enum RequestError {
     BadOptions(AuthenticateOptionsError),
     /// An `END_SESSION` without a session id.
     BadSessionId,
+    /// A `LIST_SESSIONS` whose `watch` is neither true nor false.
+    BadWatch,
     /// An `END_SESSION` of a session that the user does not have.
     NoSuchSession,
     /// An `END_SESSION` of the session that sends it.
@@ -232,12 +234,14 @@ pub enum AuthenticateOptionsError {
     Evict,
     /// `if_not_resumed` is neither `"refuse"` nor `"acquire"`.
     IfNotResumed,
+    /// `wait_ms` is not a whole number.
+    WaitMs,
 }
 
 impl AuthenticateOptionsError {
     /// Every error.
-    pub const ALL: [Self; 6] =
-        [Self::UserAndToken, Self::Device, Self::Label, Self::Resume, Self::Evict, Self::IfNotResumed];
+    pub const ALL: [Self; 7] =
+        [Self::UserAndToken, Self::Device, Self::Label, Self::Resume, Self::Evict, Self::IfNotResumed, Self::WaitMs];
 
     /// The field that is wrong.
     #[must_use]
@@ -249,6 +253,7 @@ impl AuthenticateOptionsError {
             Self::Resume => "resume",
             Self::Evict => "evict",
             Self::IfNotResumed => "if_not_resumed",
+            Self::WaitMs => "wait_ms",
         }
     }
 
@@ -262,6 +267,7 @@ impl AuthenticateOptionsError {
             Self::Resume => "resume must be a token from an earlier grant, 64 hexadecimal digits",
             Self::Evict => "evict must be \"oldest\", \"nobody\" or a list of 1 to 100 ids of slots or sessions",
             Self::IfNotResumed => "if_not_resumed must be \"refuse\" or \"acquire\"",
+            Self::WaitMs => "wait_ms must be a whole number of milliseconds",
         }
     }
 }
@@ -341,7 +347,7 @@ impl RequestError {
     pub const SHOWN_CHARS: usize = 64;
 
     /// The errors with fixed messages, except those of a store.
-    const FIXED: [Self; 17] = [
+    const FIXED: [Self; 18] = [
         Self::NotJson,
         Self::NotAnObject,
         Self::DuplicateKey,
@@ -349,6 +355,7 @@ impl RequestError {
         Self::TypeNotText,
         Self::UnwantedPayload,
         Self::BadSessionId,
+        Self::BadWatch,
         Self::NoSuchSession,
         Self::OwnSession,
         Self::AlreadyAuthenticated,
@@ -383,6 +390,7 @@ impl RequestError {
             Self::UnwantedPayload => "This message takes no payload",
             Self::BadOptions(error) => error.message(),
             Self::BadSessionId => "END_SESSION needs the id of a session as its payload, 32 hexadecimal digits",
+            Self::BadWatch => "watch must be true or false",
             Self::NoSuchSession => "This user has no such session",
             Self::OwnSession => "A session ends itself with BYE",
             Self::AlreadyAuthenticated => Self::ALREADY_AUTHENTICATED,
@@ -411,6 +419,7 @@ impl RequestError {
             Self::UnwantedPayload => "unwanted_payload",
             Self::BadOptions(_) => "bad_request",
             Self::BadSessionId => "bad_session_id",
+            Self::BadWatch => "bad_request",
             Self::NoSuchSession => "gone",
             Self::OwnSession => "own_session",
             Self::AlreadyAuthenticated => "already_authenticated",
@@ -432,6 +441,7 @@ impl RequestError {
             Self::NoType | Self::TypeNotText | Self::UnknownType(_) => Some("type"),
             Self::UnwantedPayload | Self::BadSessionId => Some("payload"),
             Self::BadOptions(error) => Some(error.field()),
+            Self::BadWatch => Some("watch"),
             Self::NotJson
             | Self::NotAnObject
             | Self::DuplicateKey

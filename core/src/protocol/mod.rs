@@ -41,5 +41,6 @@ pub use error::{
 pub use reply::{
     AuthenticateFailureDetails, AuthenticateSuccessDetails, ErrorDetails, EvictedDetails, EvictedSummary, Greeting,
     SUBPROTOCOL, ServerMessage, ServerMessageError, SessionList, SessionSummary, StatusWord, UserSummary,
+    WaitingDetails,
 };
 pub use request::{AuthenticateOptions, ClientMessage, Credential};

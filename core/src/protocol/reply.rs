@@ -30,6 +30,9 @@ pub enum ServerMessage {
     AuthenticateSuccess(UserSummary),
     /// The session has a slot, for a client that sent an object.
     AuthenticateSuccessDetailed(Box<AuthenticateSuccessDetails>),
+    /// The session has no slot yet, and waits in line for one. Comes again when its place or the user's sessions change. A
+    /// success or a failure follows.
+    AuthenticateWaiting(Box<WaitingDetails>),
     /// The session has no slot.
     AuthenticateFailure(AuthenticateFailure),
     /// The session has no slot, for a client that sent an object.
@@ -40,6 +43,9 @@ pub enum ServerMessage {
     CheckConnectionsSuccess(UserSummary),
     /// The sessions that hold the slots of the session's user.
     ListSessionsSuccess(Box<SessionList>),
+    /// The user's sessions have changed, for a client that [watches](super::ClientMessage::ListSessions). At most once in
+    /// [`Session::WATCH_INTERVAL`](crate::session::Session::WATCH_INTERVAL).
+    SessionsChanged(Box<SessionList>),
     /// The other session was ended. With the user and the slots held.
     EndSessionSuccess(UserSummary),
     /// The answer to a [`Ping`](super::ClientMessage::Ping).
@@ -63,7 +69,7 @@ pub struct Greeting {
 
 impl Greeting {
     /// What this version can do beyond the plain protocol, for a client that wants to know before it asks.
-    pub const FEATURES: [&str; 5] = ["object", "slots", "resume", "evict", "ping"];
+    pub const FEATURES: [&str; 7] = ["object", "slots", "resume", "evict", "ping", "wait", "watch"];
 }
 
 /// Why a session was ended, for a client that speaks at length.
@@ -162,6 +168,27 @@ pub struct AuthenticateFailureDetails {
     /// How long the client has to authenticate again on this connection, in whole milliseconds. Then the server closes with
     /// [`NotChosen`](super::CloseReason::NotChosen).
     pub choose_within: Option<Duration>,
+    /// Whether the client wanted to wait in line, and as many wait as may.
+    pub is_line_full: bool,
+}
+
+/// The place of a client in line, and the slots that it waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingDetails {
+    /// Its place. The first in line has place 1.
+    pub place: u16,
+    /// How long it may still wait, in whole milliseconds. Then a failure follows.
+    pub wait: Duration,
+    /// The limit in force.
+    pub limit: SlotLimit,
+    /// The number of slots that the user holds.
+    pub connections: u32,
+    /// The sessions that hold them, as in [`AuthenticateFailureDetails::sessions`].
+    pub sessions: Option<Box<[SessionSummary]>>,
+    /// The time until a slot becomes free by itself, if the server knows it, in whole milliseconds.
+    pub retry_after: Option<Duration>,
+    /// Whether the client may authenticate again with [`Evict`](crate::ledger::Evict).
+    pub client_choice: bool,
 }
 
 impl AuthenticateFailureDetails {
@@ -176,6 +203,7 @@ impl AuthenticateFailureDetails {
             retry_after: None,
             client_choice: false,
             choose_within: None,
+            is_line_full: false,
         }
     }
 }
@@ -187,8 +215,16 @@ pub struct SessionList {
     pub limit: u32,
     /// The number of slots that the user holds.
     pub connections: u32,
+    /// How many sessions wait in line for a slot. Only a client that speaks at length is told, and only if there are any.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waiting: u16,
     /// The sessions that hold them, oldest first. At most [`SessionList::MAX_SHOWN`].
     pub sessions: Box<[SessionSummary]>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u16) -> bool {
+    *number == 0
 }
 
 impl SessionList {

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
+use core::time::Duration;
 
 use serde_json::Map;
 use serde_json::error::Category;
@@ -28,8 +29,9 @@ pub enum ClientMessage {
     AuthenticateWith(Credential, Box<AuthenticateOptions>),
     /// Asks for the session's user and the number of slots held.
     CheckConnections,
-    /// Asks for the sessions that hold the slots of the session's user.
-    ListSessions,
+    /// Asks for the sessions that hold the slots of the session's user. With `true` also to be told when they change
+    /// ([`SessionsChanged`](super::ServerMessage::SessionsChanged)), with `false` not to be told any more.
+    ListSessions(Option<bool>),
     /// Asks the server to end another session of the same user, named by its id or by its slot.
     EndSession(SessionId),
     /// Asks for a [`Pong`](super::ServerMessage::Pong), at any time. It never reaches the store.
@@ -121,9 +123,17 @@ impl ClientMessage {
                 Value::Text(id) => SessionId::parse(&id).map(Self::EndSession).ok_or(RequestError::BadSessionId),
                 Value::Missing | Value::Null | Value::Object(_) | Value::Other => Err(RequestError::BadSessionId),
             },
-            "CHECK_CONNECTIONS" | "LIST_SESSIONS" | "PING" | "BYE" if has_payload => Err(RequestError::UnwantedPayload),
+            "LIST_SESSIONS" => match payload {
+                Value::Missing | Value::Null => Ok(Self::ListSessions(None)),
+                Value::Object(fields) => match fields.watch {
+                    Field::Missing | Field::Null => Ok(Self::ListSessions(None)),
+                    Field::Bool(watch) => Ok(Self::ListSessions(Some(watch))),
+                    Field::Text(_) | Field::Number(_) | Field::List(_) | Field::Other => Err(RequestError::BadWatch),
+                },
+                Value::Text(_) | Value::Other => Err(RequestError::UnwantedPayload),
+            },
+            "CHECK_CONNECTIONS" | "PING" | "BYE" if has_payload => Err(RequestError::UnwantedPayload),
             "CHECK_CONNECTIONS" => Ok(Self::CheckConnections),
-            "LIST_SESSIONS" => Ok(Self::ListSessions),
             "PING" => Ok(Self::Ping),
             "BYE" => Ok(Self::Bye),
             unknown => Err(RequestError::unknown_type(unknown)),
@@ -141,7 +151,7 @@ impl ClientMessage {
             Field::Missing | Field::Null => None,
             // It says what counts together, so it is not cut.
             Field::Text(text) => Some(DisplayName::parse(&text).ok_or(AuthenticateOptionsError::Device)?),
-            Field::List(_) | Field::Other => return Err(AuthenticateOptionsError::Device),
+            _ => return Err(AuthenticateOptionsError::Device),
         };
         let (label, is_label_cut) = match fields.label {
             Field::Missing | Field::Null => (None, false),
@@ -149,12 +159,12 @@ impl ClientMessage {
                 let (label, is_cut) = DisplayName::parse_cut(&text).ok_or(AuthenticateOptionsError::Label)?;
                 (Some(label), is_cut)
             }
-            Field::List(_) | Field::Other => return Err(AuthenticateOptionsError::Label),
+            _ => return Err(AuthenticateOptionsError::Label),
         };
         let resume = match fields.resume {
             Field::Missing | Field::Null => None,
             Field::Text(text) => Some(ResumeToken::parse(&text).ok_or(AuthenticateOptionsError::Resume)?),
-            Field::List(_) | Field::Other => return Err(AuthenticateOptionsError::Resume),
+            _ => return Err(AuthenticateOptionsError::Resume),
         };
         let evict = match fields.evict {
             Field::Missing | Field::Null => None,
@@ -164,16 +174,25 @@ impl ClientMessage {
                 let ids: Option<Box<[_]>> = ids.iter().map(|id| SessionId::parse(id.as_deref()?)).collect();
                 Some(Evict::Sessions(ids.filter(|ids| !ids.is_empty()).ok_or(AuthenticateOptionsError::Evict)?))
             }
-            Field::Text(_) | Field::Other => return Err(AuthenticateOptionsError::Evict),
+            _ => return Err(AuthenticateOptionsError::Evict),
         };
         let must_resume = match fields.if_not_resumed {
             Field::Missing | Field::Null => false,
             Field::Text(text) if text == "acquire" => false,
             Field::Text(text) if text == "refuse" => true,
-            Field::Text(_) | Field::List(_) | Field::Other => return Err(AuthenticateOptionsError::IfNotResumed),
+            _ => return Err(AuthenticateOptionsError::IfNotResumed),
         };
-        let ignored = fields.ignored.into();
-        let options = AuthenticateOptions { device, label, resume, evict, must_resume, is_label_cut, ignored };
+        let wait = match fields.wait_ms {
+            Field::Missing | Field::Null | Field::Number(0) => None,
+            Field::Number(millis) => Some(Duration::from_millis(millis).min(AuthenticateOptions::MAX_WAIT)),
+            _ => return Err(AuthenticateOptionsError::WaitMs),
+        };
+        let mut ignored = fields.ignored;
+        if !matches!(fields.watch, Field::Missing) {
+            ignored.push("watch".into());
+        }
+        let ignored = ignored.into();
+        let options = AuthenticateOptions { device, label, resume, evict, must_resume, wait, is_label_cut, ignored };
         Ok(Self::AuthenticateWith(credential, Box::new(options)))
     }
 
@@ -189,7 +208,10 @@ impl ClientMessage {
                 authenticate(&fields.into())
             }
             Self::CheckConnections => r#"{"type":"CHECK_CONNECTIONS","payload":null}"#.into(),
-            Self::ListSessions => r#"{"type":"LIST_SESSIONS","payload":null}"#.into(),
+            Self::ListSessions(None) => r#"{"type":"LIST_SESSIONS","payload":null}"#.into(),
+            Self::ListSessions(Some(watch)) => {
+                alloc::format!(r#"{{"type":"LIST_SESSIONS","payload":{{"watch":{watch}}}}}"#)
+            }
             Self::Ping => r#"{"type":"PING","payload":null}"#.into(),
             Self::EndSession(id) => alloc::format!(r#"{{"type":"END_SESSION","payload":"{id}"}}"#),
             Self::Bye => r#"{"type":"BYE","payload":null}"#.into(),

@@ -1,7 +1,7 @@
 //! Input and output of a session: events, actions, and the types in them.
 
 use crate::id::{DisplayName, UserId};
-use crate::ledger::{self, EndReason, Outcome, SlotLimit};
+use crate::ledger::{self, EndReason, Hint, Outcome, SlotLimit};
 use crate::protocol::{CloseReason, Credential, CredentialError, ServerMessage};
 use crate::resume_token::ResumeToken;
 use crate::time::UnixSeconds;
@@ -27,6 +27,9 @@ pub enum Event<'a> {
     /// The session lost its slot: to another session, to an operator, or to its own client on a new connection. This
     /// can come before the answer to the session's own acquire.
     Ended(EndReason),
+    /// The store has a hint for the session ([`ApplyResult::hints`](ledger::ApplyResult::hints)). It can come before the answer
+    /// to the session's own acquire.
+    Hinted(Hint),
     /// The wall clock has reached [`Session::expires_at`](super::Session::expires_at).
     Expired,
     /// The server is shutting down.

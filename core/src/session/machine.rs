@@ -11,7 +11,7 @@ use super::replies::{
     violation_reply,
 };
 use super::settings::SessionSettings;
-use super::state::{AcquireRequest, Connection, Manner, PendingCall, Slot, StoreQuery};
+use super::state::{AcquireRequest, Connection, Interest, Manner, PendingCall, Slot, StoreQuery};
 use crate::id::{DisplayName, SessionId};
 use crate::ledger::{
     self, AcquireOptions, EndReason, EndTarget, GrantDetails, KnownToken, Outcome, RenewalDenied, Resumption, SlotUsage,
@@ -27,8 +27,8 @@ use crate::token_bucket::TokenBucket;
 /// [crate documentation](crate) shows how to drive it.
 #[derive(Debug)]
 pub struct Session {
-    id: SessionId,
-    settings: SessionSettings,
+    pub(super) id: SessionId,
+    pub(super) settings: SessionSettings,
     /// Limits the rate of messages, pings and pongs together.
     message_bucket: TokenBucket,
     bad_messages: u16,
@@ -36,11 +36,13 @@ pub struct Session {
     /// How often the time to authenticate was put off.
     put_offs: u8,
     /// The fingerprint of the list of sessions that the client received with its last denial.
-    listed: Option<NonZeroU32>,
+    pub(super) listed: Option<NonZeroU32>,
     /// While an acquire is pending: the slot that it asks for. Otherwise the slot that the session holds.
-    slot: Option<Slot>,
-    pending: Option<PendingCall>,
-    connection: Connection,
+    pub(super) slot: Option<Slot>,
+    pub(super) pending: Option<PendingCall>,
+    /// While it has no slot: its place in line. Otherwise whether it watches.
+    pub(super) interest: Option<Box<Interest>>,
+    pub(super) connection: Connection,
 }
 
 impl Session {
@@ -64,6 +66,7 @@ impl Session {
             listed: None,
             slot: None,
             pending: None,
+            interest: None,
             connection: Connection::Open { deadline: now + settings.auth_timeout, is_pinged: false },
         }
     }
@@ -100,7 +103,7 @@ impl Session {
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
         match (self.connection, &self.pending) {
-            (Connection::Open { deadline, .. }, None) => Some(deadline),
+            (Connection::Open { deadline, .. }, None) => Some(self.asks_at().map_or(deadline, |at| at.min(deadline))),
             (Connection::Open { .. }, Some(_)) | (Connection::Ended { .. }, _) => None,
         }
     }
@@ -111,7 +114,7 @@ impl Session {
     /// Without a slot it does so [`Session::MAX_PUT_OFFS`] times at most. Otherwise a client that is paused for its own work
     /// could stay for ever, and never authenticate.
     pub fn put_off_deadline(&mut self, by: Duration) {
-        if self.slot.is_none() {
+        if self.slot.is_none() && !self.is_waiting() {
             if self.put_offs == Self::MAX_PUT_OFFS {
                 return;
             }
@@ -136,10 +139,14 @@ impl Session {
             Some(
                 PendingCall::Acquire(_)
                 | PendingCall::Query(
-                    StoreQuery::Connections | StoreQuery::Sessions | StoreQuery::End(_) | StoreQuery::Gone(_),
+                    StoreQuery::Connections
+                    | StoreQuery::Sessions(_)
+                    | StoreQuery::Watch
+                    | StoreQuery::End(_)
+                    | StoreQuery::Gone(_),
                 ),
             )
-            | None => self.slot.as_ref()?.expires,
+            | None => self.slot.as_ref().or(self.awaited_slot())?.expires,
         }
     }
 
@@ -155,6 +162,7 @@ impl Session {
             Event::Verified(result) => self.verified(result, now),
             Event::Stored(outcome) => self.stored(outcome, now),
             Event::Ended(reason) => self.slot_lost(&reason, now),
+            Event::Hinted(hint) => self.hinted(hint, now),
             Event::Expired => self.expired(now),
             Event::Draining => self.end(Some(CloseReason::ShuttingDown), now),
             Event::Disconnected => self.end(None, now),
@@ -169,11 +177,15 @@ impl Session {
         actions
     }
 
-    /// Gives up the slot of a finished session, if it has one. No other code gives up a slot. Says what happened and what the
+    /// Gives up the slot of a finished session, if it has one, or its place in line. No other code gives up a slot. Says what happened and what the
     /// client knows; the ledger decides whether the slot lingers.
     fn settle(&mut self) -> Option<Effect> {
         let Connection::Ended { linger_from } = self.connection else { return None };
-        let Slot { user, knows_token, .. } = self.slot.take()?;
+        let awaited = match self.interest.take().map(|interest| *interest) {
+            Some(Interest::Waiting(wait)) => Some(wait.slot),
+            Some(Interest::Watching(_)) | None => None,
+        };
+        let Slot { user, knows_token, .. } = self.slot.take().or(awaited)?;
         let (session, token) = (self.id, KnownToken::Granted);
         Some(Effect::Store(match linger_from.filter(|_| knows_token) {
             Some(at) => ledger::StoreCommand::Linger { user, session, at, token },
@@ -195,14 +207,14 @@ impl Session {
     }
 
     /// Starts a call to the authenticator or to the store.
-    fn call(&mut self, call: PendingCall, effect: Effect) -> Actions {
+    pub(super) fn call(&mut self, call: PendingCall, effect: Effect) -> Actions {
         debug_assert!(self.pending.is_none(), "a session has one call pending at most");
         self.pending = Some(call);
         Actions { effect: Some(effect), ..Actions::default() }
     }
 
     /// Whether the client reads the details of each message.
-    fn is_detailed(&self) -> bool {
+    pub(super) fn is_detailed(&self) -> bool {
         self.manner != Manner::Plain
     }
 
@@ -216,10 +228,11 @@ impl Session {
         matches!(self.connection, Connection::Open { .. })
     }
 
-    /// Puts off the next ping. Without a slot it does nothing: a sign of life does not extend the time to authenticate.
-    /// While a call is pending it does nothing either: the answer to the call puts off the ping.
-    fn put_off_ping(&mut self, now: Timestamp) {
-        if self.is_open() && !self.is_busy() && self.slot.is_some() {
+    /// Puts off the next ping. Without a slot, or a place in line, it does nothing: a sign of life does not extend the time to
+    /// authenticate. While a call for the client is pending it does nothing either: the answer to the call puts off the ping.
+    pub(super) fn put_off_ping(&mut self, now: Timestamp) {
+        let is_idle = matches!(self.pending, None | Some(PendingCall::Query(StoreQuery::Watch)));
+        if self.is_open() && (self.is_waiting() || self.slot.is_some() && is_idle) {
             let deadline = now + self.settings.ping_interval;
             self.connection = Connection::Open { deadline, is_pinged: false };
         }
@@ -231,7 +244,7 @@ impl Session {
     }
 
     fn connected(&mut self, is_v1: bool, now: Timestamp) -> Actions {
-        let is_new = self.is_open() && !self.is_busy() && self.slot.is_none();
+        let is_new = self.is_open() && !self.is_busy() && self.slot.is_none() && !self.is_waiting();
         if !is_new {
             return Actions::default();
         }
@@ -257,7 +270,7 @@ impl Session {
         if self.is_busy() {
             return reply(error(RequestError::RequestPending, self.is_detailed()));
         }
-        if self.slot.is_none() && now >= deadline {
+        if self.slot.is_none() && !self.is_waiting() && now >= deadline {
             return self.not_authenticated(now);
         }
         self.put_off_ping(now);
@@ -271,7 +284,7 @@ impl Session {
                 self.authenticate(credential, Some(options), now)
             }
             Ok(ClientMessage::CheckConnections) => self.query(StoreQuery::Connections, None, now),
-            Ok(ClientMessage::ListSessions) => self.query(StoreQuery::Sessions, None, now),
+            Ok(ClientMessage::ListSessions(watch)) => self.query(StoreQuery::Sessions(watch), None, now),
             Ok(ClientMessage::EndSession(session)) => self.query(StoreQuery::End(session), None, now),
             Ok(ClientMessage::Ping) => reply(ServerMessage::Pong),
             Ok(ClientMessage::Bye) => Actions {
@@ -304,7 +317,7 @@ impl Session {
     }
 
     /// Asks the store about the user, if the session has a slot. `device` is that of the token of a renewal.
-    fn query(&mut self, query: StoreQuery, device: Option<DisplayName>, now: Timestamp) -> Actions {
+    pub(super) fn query(&mut self, query: StoreQuery, device: Option<DisplayName>, now: Timestamp) -> Actions {
         let Some(slot) = &self.slot else {
             return self.bad_message(error(RequestError::NotAuthenticated, self.is_detailed()), now);
         };
@@ -312,10 +325,11 @@ impl Session {
         let command = match query {
             StoreQuery::Connections => ledger::StoreCommand::CountSlots { user, session, at },
             StoreQuery::Renewal { limit, .. } => ledger::StoreCommand::Renew { user, session, limit, device, at },
-            StoreQuery::Sessions | StoreQuery::Gone(_) => {
+            StoreQuery::Sessions(_) | StoreQuery::Watch | StoreQuery::Gone(_) => {
                 // Its own session may be behind those that are shown.
                 let is_unbounded = matches!(query, StoreQuery::Gone(_));
-                ledger::StoreCommand::ListSessions { user, session, limit: slot.limit, is_unbounded, at }
+                let watch = if let StoreQuery::Sessions(watch) = query { watch } else { None };
+                ledger::StoreCommand::ListSessions { user, session, limit: slot.limit, is_unbounded, watch, at }
             }
             StoreQuery::End(target) if target == session => {
                 return reply(error(RequestError::OwnSession, self.is_detailed()));
@@ -374,11 +388,13 @@ impl Session {
         let Some(options) = self.end_verification(now) else { return Actions::default() };
         let is_detailed = options.is_some();
         let failure = match (result, &self.slot) {
-            (Ok(identity), None) => return self.acquire(identity, options, now),
+            (Ok(identity), None) if self.awaited_slot().is_none_or(|slot| slot.user == identity.user) => {
+                return self.acquire(identity, options, now);
+            }
             (Ok(Identity { user, limit, expires, device, .. }), Some(slot)) if user == slot.user => {
                 return self.query(StoreQuery::Renewal { limit, expires, is_detailed }, device, now);
             }
-            (Ok(_), Some(_)) => AuthenticateFailure::AnotherUser,
+            (Ok(_), _) => AuthenticateFailure::AnotherUser,
             (Err(error), _) => AuthenticateFailure::Credential(error),
         };
         self.bad_message(authenticate_failure(failure, is_detailed), now)
@@ -389,7 +405,7 @@ impl Session {
         let Some(options) = self.end_verification(now) else { return Actions::default() };
         let is_detailed = options.is_some();
         let failure = AuthenticateFailure::NotChecked;
-        match self.slot {
+        match self.slot.as_ref().or(self.awaited_slot()) {
             Some(_) => reply(authenticate_failure(failure, is_detailed)),
             None => self.refuse(failure, is_detailed, now),
         }
@@ -399,7 +415,7 @@ impl Session {
         let Identity { user, limit, expires, device, resume_token } = identity;
         let (options, request) = match (options, device) {
             (Some(options), token_device) => {
-                let (options, request) = AcquireRequest::new(*options, resume_token, token_device);
+                let (options, request) = AcquireRequest::new(*options, resume_token, token_device, now);
                 (Some(Box::new(options)), Some(Box::new(request)))
             }
             // The client sent no options, but its token names a device.
@@ -430,19 +446,31 @@ impl Session {
             return Actions::default();
         }
         let is_detailed = request.is_some();
-        let failure = match outcome {
-            Outcome::Granted { slots, grant } => {
+        let failure = match (outcome, request) {
+            (Outcome::Granted { slots, grant }, request) => {
+                self.interest = None;
                 return reply(self.granted(slot, request, slots, grant, now));
             }
-            Outcome::Denied(usage) => return reply(self.denied(usage.as_deref(), is_detailed, now)),
-            Outcome::Rejected(store_error) => AuthenticateFailure::Store(store_error),
+            (Outcome::Waiting(usage), Some(request)) => return self.waits(slot, request, &usage, now),
+            (Outcome::Denied(usage), _) => {
+                self.leave_line(now);
+                return reply(self.denied(usage.as_deref(), is_detailed, now));
+            }
+            (Outcome::Rejected(_), request) if self.stays_in_line(request.as_deref(), now) => {
+                return Actions::default();
+            }
+            (Outcome::Rejected(store_error), _) => AuthenticateFailure::Store(store_error),
             // An outcome that does not fit an acquire says as little as `Unknown`.
-            Outcome::Unknown
-            | Outcome::Released
-            | Outcome::Counted { .. }
-            | Outcome::Listed(_)
-            | Outcome::Ended { .. }
-            | Outcome::NotRenewed(_) => AuthenticateFailure::StoreTimedOut,
+            (
+                Outcome::Unknown
+                | Outcome::Released
+                | Outcome::Waiting(_)
+                | Outcome::Counted { .. }
+                | Outcome::Listed(_)
+                | Outcome::Ended { .. }
+                | Outcome::NotRenewed(_),
+                _,
+            ) => AuthenticateFailure::StoreTimedOut,
         };
         self.refuse(failure, is_detailed, now)
     }
@@ -513,7 +541,12 @@ impl Session {
     /// Keeps a slot that the store granted after the connection ended, for `settle` to give up. After any other outcome
     /// the [`ReleaseTracker`](crate::release_tracker::ReleaseTracker) releases what may be in the store.
     fn acquired_after_end(&mut self, slot: Slot, request: Option<&AcquireRequest>, outcome: Outcome, now: Timestamp) {
-        if let Outcome::Granted { grant, .. } = outcome {
+        if let Outcome::Waiting(_) = outcome {
+            // It gives up its place.
+            self.slot = Some(slot);
+            self.interest = None;
+        } else if let Outcome::Granted { grant, .. } = outcome {
+            self.interest = None;
             // The client never learned of the grant. It can still resume a slot whose token it sent, but not a new one.
             let knows_token = grant.is_some_and(|grant| grant.resume == Resumption::Resumed)
                 && request.is_some_and(|request| request.shown.is_some());
@@ -525,7 +558,13 @@ impl Session {
     }
 
     fn answered(&mut self, query: StoreQuery, outcome: Outcome, now: Timestamp) -> Actions {
+        if let StoreQuery::Watch = query {
+            return self.watched(&outcome, now);
+        }
         self.put_off_ping(now);
+        if let (StoreQuery::Sessions(Some(watch)), Outcome::Listed(usage)) = (query, &outcome) {
+            self.watches(watch, usage, now);
+        }
         let is_detailed = self.is_detailed();
         let slot = self.slot.as_mut().expect("a session that asks the store has its slot");
         match (query, &outcome) {
@@ -577,7 +616,10 @@ impl Session {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return Actions::default();
         }
-        match (&self.slot, self.connection) {
+        if let Some(actions) = self.ask_if_due(now) {
+            return actions;
+        }
+        match (self.slot.as_ref().or(self.awaited_slot()), self.connection) {
             (None, Connection::Open { .. }) => self.not_authenticated(now),
             (Some(_), Connection::Open { is_pinged: true, .. }) => self.end(Some(CloseReason::PeerSilent), now),
             (Some(_), Connection::Open { is_pinged: false, .. }) => {

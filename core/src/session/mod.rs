@@ -40,6 +40,7 @@
 //! learns of the grant.
 
 mod machine;
+mod interest;
 mod state;
 mod replies;
 mod io;

@@ -1,7 +1,7 @@
 //! Builds the messages that a session sends.
 
 use alloc::boxed::Box;
-use core::hash::{Hash as _, Hasher};
+use core::hash::{Hash, Hasher};
 use core::mem;
 use core::num::NonZeroU32;
 
@@ -10,11 +10,13 @@ use super::settings::SessionSettings;
 use super::state::{AcquireRequest, StoreQuery};
 use crate::id::{SessionId, UserId};
 use crate::ledger::{
-    DenyReason, EndReason, EvictedSession, GrantDetails, Outcome, RenewalDenied, Resumption, SlotLimit, SlotUsage,
+    DenyReason, EndReason, EvictedSession, GrantDetails, LinePlace, Outcome, RenewalDenied, Resumption, SlotLimit,
+    SlotUsage,
 };
 use crate::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateSuccessDetails, CloseReason, ErrorDetails,
     EvictedDetails, EvictedSummary, RequestError, ServerMessage, SessionList, SessionSummary, UserSummary,
+    WaitingDetails,
 };
 use crate::time::Timestamp;
 
@@ -85,7 +87,45 @@ pub(super) fn limit_failure(
         sessions: is_new.then_some(sessions),
         client_choice: usage.client_choice,
         choose_within: choose_by.map(|by| by.since(now)),
+        is_line_full: usage.line == LinePlace::Full,
     }))
+}
+
+/// The place in line of `asker`, and whether its client knows another list of sessions, as in [`limit_failure`].
+pub(super) fn waiting_details(
+    usage: &SlotUsage,
+    place: u16,
+    until: Timestamp,
+    asker: SessionId,
+    listed: &mut Option<NonZeroU32>,
+    now: Timestamp,
+) -> (WaitingDetails, bool) {
+    let sessions = session_summaries(usage, Some(asker));
+    let fingerprint = Some(fingerprint(&sessions));
+    let is_new = mem::replace(listed, fingerprint) != fingerprint;
+    let details = WaitingDetails {
+        place,
+        wait: until.since(now),
+        limit: usage.limit,
+        connections: usage.slots,
+        sessions: is_new.then_some(sessions),
+        retry_after: usage.free_at.map(|at| at.since(now)),
+        client_choice: usage.client_choice,
+    };
+    (details, is_new)
+}
+
+/// The list of sessions for the client of `asker`, and its fingerprint.
+pub(super) fn sessions_changed(usage: &SlotUsage, asker: SessionId, is_detailed: bool) -> (SessionList, NonZeroU32) {
+    let list = session_list(usage, asker, is_detailed);
+    let fingerprint = fingerprint(&(list.limit, list.connections, list.waiting, &list.sessions));
+    (list, fingerprint)
+}
+
+fn session_list(usage: &SlotUsage, asker: SessionId, is_detailed: bool) -> SessionList {
+    let (limit, connections) = (usage.limit.slots(), usage.slots);
+    let sessions = session_summaries(usage, is_detailed.then_some(asker));
+    SessionList { limit, connections, waiting: if is_detailed { usage.waiting } else { 0 }, sessions }
 }
 
 /// A grant to a client that speaks at length.
@@ -97,7 +137,7 @@ pub(super) fn success_details(
     settings: &SessionSettings,
 ) -> AuthenticateSuccessDetails {
     let GrantDetails { limit, linger, slot, since, resume: resumption, evicted } = grant;
-    let AcquireRequest { shown, new, cut_label, ignored } = request;
+    let AcquireRequest { shown, new, cut_label, ignored, wait: _ } = request;
     let ended = |EvictedSession { slot, names }| {
         let (device, label) = names.map_or((None, None), |names| (names.device, names.label));
         EvictedSummary { slot, device, label }
@@ -147,11 +187,8 @@ pub(super) fn query_reply(
         (StoreQuery::Renewal { .. }, Outcome::Counted { slots: connections }) => {
             return ServerMessage::AuthenticateSuccess(UserSummary { id: user, connections });
         }
-        (StoreQuery::Sessions, Outcome::Listed(usage)) => {
-            let (limit, connections) = (usage.limit.slots(), usage.slots);
-            let sessions = session_summaries(&usage, is_detailed.then_some(asker));
-            let sessions = SessionList { limit, connections, sessions };
-            return ServerMessage::ListSessionsSuccess(Box::new(sessions));
+        (StoreQuery::Sessions(_), Outcome::Listed(usage)) => {
+            return ServerMessage::ListSessionsSuccess(Box::new(session_list(&usage, asker, is_detailed)));
         }
         (StoreQuery::Gone(target), Outcome::Listed(usage)) => {
             let own = usage.sessions.iter().find(|entry| entry.session == asker);
@@ -179,6 +216,7 @@ pub(super) fn query_reply(
             _,
             Outcome::Granted { .. }
             | Outcome::Denied(_)
+            | Outcome::Waiting(_)
             | Outcome::Released
             | Outcome::Counted { .. }
             | Outcome::Listed(_)
@@ -192,7 +230,11 @@ pub(super) fn query_reply(
             store_error.map_or(AuthenticateFailure::StoreTimedOut, AuthenticateFailure::Store),
             is_detailed,
         ),
-        StoreQuery::Connections | StoreQuery::Sessions | StoreQuery::End(_) | StoreQuery::Gone(_) => {
+        StoreQuery::Connections
+        | StoreQuery::Sessions(_)
+        | StoreQuery::Watch
+        | StoreQuery::End(_)
+        | StoreQuery::Gone(_) => {
             error(store_error.map_or(RequestError::StoreTimedOut, RequestError::Store), is_detailed)
         }
     }
@@ -218,9 +260,9 @@ fn session_summaries(usage: &SlotUsage, asker: Option<SessionId>) -> Box<[Sessio
 }
 
 /// A number that stands for a list. If two lists have the same one by chance, a client is not told of the change.
-fn fingerprint(sessions: &[SessionSummary]) -> NonZeroU32 {
+fn fingerprint(list: &impl Hash) -> NonZeroU32 {
     let mut hasher = Fnv(0x811c_9dc5);
-    sessions.hash(&mut hasher);
+    list.hash(&mut hasher);
     NonZeroU32::new(hasher.0).unwrap_or(NonZeroU32::MIN)
 }
 

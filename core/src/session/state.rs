@@ -1,6 +1,8 @@
 //! The facts that a session keeps: its slot, its pending call and its connection.
 
 use alloc::boxed::Box;
+use core::num::NonZeroU32;
+use core::time::Duration;
 
 use crate::id::{DisplayName, SessionId, UserId};
 use crate::ledger::{AcquireOptions, SlotLimit};
@@ -9,7 +11,7 @@ use crate::resume_token::ResumeToken;
 use crate::time::{Timestamp, UnixSeconds};
 
 /// The slot that the session holds, or that its pending acquire asks for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Slot {
     pub(super) user: UserId,
     /// The limit that the token claims.
@@ -44,7 +46,7 @@ pub(super) enum PendingCall {
 }
 
 /// What the session keeps of a request for a slot, for the answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct AcquireRequest {
     /// The token that the client sent, to resume a slot.
     pub(super) shown: Option<ResumeToken>,
@@ -54,6 +56,61 @@ pub(super) struct AcquireRequest {
     pub(super) cut_label: Option<DisplayName>,
     /// The keys that were ignored.
     pub(super) ignored: Box<[Box<str>]>,
+    /// The client's wish to wait in line. `None` also if the session, which is in line, asks again by itself.
+    pub(super) wait: Option<Box<WaitRequest>>,
+}
+
+/// The wish of a client to wait in line.
+#[derive(Debug, Clone)]
+pub(super) struct WaitRequest {
+    /// What the store is asked, to ask it again.
+    pub(super) options: AcquireOptions,
+    /// The end of the wait.
+    pub(super) until: Timestamp,
+    /// When to ask again, because a hint came before the answer.
+    pub(super) hint_at: Option<Timestamp>,
+}
+
+/// What the session wants to hear of while its client is idle. It waits without a slot, and watches with one.
+#[derive(Debug)]
+pub(super) enum Interest {
+    /// It waits in line.
+    Waiting(Wait),
+    /// It watches the user's sessions.
+    Watching(Watch),
+}
+
+/// A session in line. While it asks again it still is.
+#[derive(Debug)]
+pub(super) struct Wait {
+    /// What it waits for.
+    pub(super) slot: Slot,
+    /// For the answer when its turn comes.
+    pub(super) request: AcquireRequest,
+    /// What the store is asked.
+    pub(super) options: AcquireOptions,
+    pub(super) until: Timestamp,
+    /// When to ask again without a hint.
+    pub(super) ask_at: Timestamp,
+    /// When it asked last.
+    pub(super) asked_at: Timestamp,
+    /// When to ask again because of a hint.
+    pub(super) hint_at: Option<Timestamp>,
+    /// The place that the client knows.
+    pub(super) place: u16,
+    /// What was left of the time to authenticate when the wait began.
+    pub(super) time_left: Duration,
+}
+
+/// A session that watches.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// When it asked last.
+    pub(super) asked_at: Timestamp,
+    /// When to ask again. `None`: after a hint.
+    pub(super) ask_at: Option<Timestamp>,
+    /// The fingerprint of the list that the client knows.
+    pub(super) fingerprint: NonZeroU32,
 }
 
 impl AcquireRequest {
@@ -63,8 +120,9 @@ impl AcquireRequest {
         options: AuthenticateOptions,
         new: Option<ResumeToken>,
         token_device: Option<DisplayName>,
+        now: Timestamp,
     ) -> (AcquireOptions, Self) {
-        let AuthenticateOptions { device, label, resume: shown, evict, must_resume, is_label_cut, mut ignored } =
+        let AuthenticateOptions { device, label, resume: shown, evict, must_resume, wait, is_label_cut, mut ignored } =
             options;
         if token_device.is_some() && device.is_some() && token_device != device {
             ignored = ignored.into_iter().chain(["device".into()]).collect();
@@ -72,8 +130,11 @@ impl AcquireRequest {
         let cut_label = label.clone().filter(|_| is_label_cut);
         let [resume, new_resume_key] = [shown, new].map(|token| token.map(|token| token.key()));
         let device = token_device.or(device);
-        let options = AcquireOptions { device, label, resume, new_resume_key, evict, must_resume };
-        (options, Self { shown, new, cut_label, ignored })
+        let waits = wait.is_some();
+        let options = AcquireOptions { device, label, resume, new_resume_key, evict, must_resume, waits };
+        let wait =
+            wait.map(|wait| Box::new(WaitRequest { options: options.clone(), until: now + wait, hint_at: None }));
+        (options, Self { shown, new, cut_label, ignored, wait })
     }
 }
 
@@ -90,8 +151,10 @@ pub(super) enum StoreQuery {
         /// Whether the client sent an object.
         is_detailed: bool,
     },
-    /// The list of the user's sessions.
-    Sessions,
+    /// The list of the user's sessions, and whether to watch them from now on.
+    Sessions(Option<bool>),
+    /// The same list, for a session that watches.
+    Watch,
     /// The end of the session of the user with this id or slot.
     End(SessionId),
     /// The list of the user's sessions, for a client that asked for the end of one that is not there.

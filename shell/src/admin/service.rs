@@ -261,6 +261,7 @@ impl AdminService {
             Outcome::Ended { sessions, .. } => sessions.into_vec(),
             Outcome::Granted { .. }
             | Outcome::Denied(_)
+            | Outcome::Waiting(_)
             | Outcome::Released
             | Outcome::Counted { .. }
             | Outcome::Listed(_)
@@ -325,7 +326,14 @@ impl AdminService {
 
     async fn list(&self, user: &UserId) -> Result<SlotUsage, AdminError> {
         let (user, session) = (user.clone(), self.admin_session());
-        let list = StoreCommand::ListSessions { user, session, limit: None, is_unbounded: true, at: self.clock.now() };
+        let list = StoreCommand::ListSessions {
+            user,
+            session,
+            limit: None,
+            is_unbounded: true,
+            watch: None,
+            at: self.clock.now(),
+        };
         if let Outcome::Listed(usage) = self.submit(list).await? { Ok(*usage) } else { Err(AdminError::StoreTimedOut) }
     }
 

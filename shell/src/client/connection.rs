@@ -208,6 +208,8 @@ impl Connection {
             | ServerMessage::ByeSuccess
             | ServerMessage::CheckConnectionsSuccess(_)
             | ServerMessage::ListSessionsSuccess(_)
+            | ServerMessage::AuthenticateWaiting(_)
+            | ServerMessage::SessionsChanged(_)
             | ServerMessage::EndSessionSuccess(_)
             | ServerMessage::Evicted(_)) => return Err(unexpected_reply("answer to AUTHENTICATE", &other)),
         };
@@ -228,7 +230,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::check_connections`].
     pub async fn list_sessions(&mut self) -> Result<SessionList, Error> {
-        self.request_as(&ClientMessage::ListSessions, "answer to LIST_SESSIONS", |reply| {
+        self.request_as(&ClientMessage::ListSessions(None), "answer to LIST_SESSIONS", |reply| {
             if let ServerMessage::ListSessionsSuccess(sessions) = reply { Ok(*sessions) } else { Err(reply) }
         })
         .await

@@ -20,6 +20,8 @@ pub(crate) fn redacted_json(reply: &ServerMessage) -> String {
         | ServerMessage::AuthenticateSuccess(_)
         | ServerMessage::AuthenticateFailure(_)
         | ServerMessage::AuthenticateFailureDetailed(_)
+        | ServerMessage::AuthenticateWaiting(_)
+        | ServerMessage::SessionsChanged(_)
         | ServerMessage::ByeSuccess
         | ServerMessage::CheckConnectionsSuccess(_)
         | ServerMessage::ListSessionsSuccess(_)

@@ -176,6 +176,7 @@ impl Config {
             sessions_per_device: self.max_sessions_per_device,
             linger: self.linger,
             linger_grace: self.linger_grace,
+            max_waiting: self.max_waiting,
             ..AdmissionPolicy::new(self.limit)
         }
     }
@@ -345,6 +346,7 @@ mod tests {
             ("LINGERING_FIRST", "false"),
             ("COUNT", "devices"),
             ("MAX_SESSIONS_PER_DEVICE", "7"),
+            ("MAX_WAITING", "9"),
         ]);
         let expected = AdmissionPolicy {
             limit: SlotLimit::new(5).unwrap(),
@@ -356,6 +358,7 @@ mod tests {
             sessions_per_device: NonZeroU16::new(7).unwrap(),
             linger: Duration::from_secs(90),
             linger_grace: Duration::from_secs(7),
+            max_waiting: 9,
             serving_since: Timestamp::default(),
         };
         assert_eq!((policy.admission_policy(), policy.lmdb().policy), (expected, expected));

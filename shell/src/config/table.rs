@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
-use session_core::ledger::{CountBy, SlotLimit, WhenFull};
+use session_core::ledger::{CountBy, SlotLimit, UserRecord, WhenFull};
 use session_core::protocol::SUBPROTOCOL;
 
 use super::key::settings;
@@ -310,6 +310,10 @@ settings! {
         /// within `linger_grace` of their loss
         lingering_first: bool { reader: switch(), value: "BOOL", default: "true", applies: AtOnce }
 
+        /// Maximum sessions of one user that wait in line for a slot, 0 to 64. A client waits if it asks to (`wait_ms`). At 0
+        /// none may
+        max_waiting: u16 { reader: one(waiting_sessions), value: "NUMBER", default: "16", applies: AtOnce }
+
         /// What takes a slot: `sessions`, each session; or `devices`, all sessions of one device together
         count: CountBy { reader: choice_of(count_values()), value: "WHAT", default: "sessions", applies: AtOnce }
 
@@ -431,6 +435,11 @@ fn count_values() -> [(CountBy, PossibleValue); 2] {
 fn sessions_per_device(text: &str) -> Result<NonZeroU16, String> {
     let number = text.parse().ok().filter(|number: &NonZeroU16| u32::from(number.get()) <= SlotLimit::MAX.slots());
     number.ok_or_else(|| "expected a whole number from 1 to 1024".into())
+}
+
+fn waiting_sessions(text: &str) -> Result<u16, String> {
+    let number = text.parse().ok().filter(|number: &u16| usize::from(*number) <= UserRecord::MAX_WAITING);
+    number.ok_or_else(|| "expected a whole number from 0 to 64".into())
 }
 
 fn header_timeout(text: &str) -> Result<Option<Duration>, String> {

@@ -100,7 +100,9 @@ pub(super) async fn upgrade(
     let drained = poll_fn(|cx| {
         mailbox.poll(cx).map(|notification| match notification {
             Notification::Draining => None,
-            Notification::Stored(_) | Notification::Ended(_) => unreachable!("no command was submitted yet"),
+            Notification::Stored(_) | Notification::Ended(_) | Notification::Hinted(_) => {
+                unreachable!("no command was submitted yet")
+            }
         })
     });
     match handshake.or(drained).await? {

@@ -205,6 +205,7 @@ impl<S: MessageSocket> Connection<S> {
                     self.handle(Event::Ended(reason));
                 }
                 Wake::Notification(Notification::Stored(outcome)) => self.handle_outcome(outcome),
+                Wake::Notification(Notification::Hinted(hint)) => self.handle(Event::Hinted(hint)),
                 Wake::Verified(event) => self.handle(event),
                 Wake::Peer(SocketEvent::Text(text)) => unhandled = Some(text),
                 Wake::Peer(SocketEvent::Alive) => self.handle(Event::Alive),
@@ -320,7 +321,7 @@ impl<S: MessageSocket> Connection<S> {
         let refused = self.slot.answered(&outcome);
         self.charge_outcome(&outcome);
         let is_granted = matches!(outcome, Outcome::Granted { .. });
-        if is_granted {
+        if is_granted || matches!(outcome, Outcome::Waiting(_)) {
             self.permit.authenticated();
             self.socket.set_authenticated();
         }
@@ -349,6 +350,8 @@ impl<S: MessageSocket> Connection<S> {
                 work += Work::denial(self.denials);
                 self.denials = self.denials.saturating_add(1);
             }
+            // The session asks again by itself, so that does not get dearer.
+            Outcome::Waiting(_) => work += Work::denial(self.denials),
             Outcome::Granted { .. } => self.denials = 0,
             Outcome::Released
             | Outcome::Counted { .. }

@@ -1,4 +1,4 @@
-//! What other tasks and threads tell one connection: a store outcome, the loss of its slot, the server's drain.
+//! What other tasks and threads tell one connection: a store outcome, the loss of its slot, a hint, the server's drain.
 
 use std::mem;
 use std::net::IpAddr;
@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use session_core::ledger::{EndReason, Outcome};
+use session_core::ledger::{EndReason, Hint, Outcome};
 
-/// The mailbox of one connection. Its size is constant: it holds at most one outcome, one drain flag and one end reason.
-/// That is enough, because a session has at most one pending command and loses its slot once.
+/// The mailbox of one connection. Its size is constant: it holds at most one outcome, one drain flag, one end reason and one
+/// hint. That is enough, because a session has at most one pending command and loses its slot once, and the more urgent hint
+/// includes the other.
 #[derive(Debug, Default)]
 pub struct Mailbox {
     inner: Mutex<Inner>,
@@ -32,6 +33,7 @@ struct Inner {
     command: CommandState,
     drain: DrainState,
     end_reason: Option<Box<EndReason>>,
+    hint: Option<Hint>,
     client_address: Option<IpAddr>,
     waker: Option<Waker>,
 }
@@ -84,6 +86,8 @@ pub enum Notification {
     Ended(EndReason),
     /// The outcome of the pending command.
     Stored(Outcome),
+    /// A hint of the store.
+    Hinted(Hint),
 }
 
 impl Mailbox {
@@ -202,7 +206,17 @@ impl Mailbox {
         wake(inner);
     }
 
-    /// The next notification: the loss of the slot first, an outcome last, which may be the grant of that very slot.
+    /// Passes on a hint.
+    pub fn hint(&self, hint: Hint) {
+        let mut inner = self.lock();
+        if inner.hint != Some(Hint::Turn) {
+            inner.hint = Some(hint);
+            wake(inner);
+        }
+    }
+
+    /// The next notification: the loss of the slot first, an outcome after it, which may be the grant of that very slot. A
+    /// hint comes last.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Notification> {
         let mut inner = self.lock();
         if let Some(reason) = inner.end_reason.take() {
@@ -216,6 +230,9 @@ impl Mailbox {
             && let CommandState::Done(outcome) = mem::take(&mut inner.command)
         {
             return Poll::Ready(Notification::Stored(outcome));
+        }
+        if let Some(hint) = inner.hint.take() {
+            return Poll::Ready(Notification::Hinted(hint));
         }
         match &mut inner.waker {
             Some(waker) => waker.clone_from(cx.waker()),

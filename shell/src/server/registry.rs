@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use session_core::leaving_tracker::LeavingTracker;
-use session_core::ledger::EndedSession;
+use session_core::ledger::{EndedSession, SessionHint};
 use session_core::{NodeId, SessionId, Timestamp, UserId};
 
 use crate::runtime::clock::Clock;
@@ -193,6 +193,15 @@ impl SessionNotifier for Registry {
             if let Some(mailbox) = self.mailbox_of(session) {
                 self.slot_lost(user, session, &mailbox);
                 mailbox.end(reason);
+            }
+        }
+    }
+
+    /// Passes hints on to sessions of this process, as [`SessionNotifier::notify`].
+    fn hint(&self, hints: Vec<SessionHint>) {
+        for SessionHint { session, hint } in hints {
+            if let Some(mailbox) = self.mailbox_of(session) {
+                mailbox.hint(hint);
             }
         }
     }

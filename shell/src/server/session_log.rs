@@ -8,7 +8,7 @@ use crate::net::message_socket::MessageSize;
 use crate::runtime::events::logged_user::names_users;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::runtime::events::{log_event, log_limited};
-use session_core::ledger::{EndReason, Outcome, Resumption};
+use session_core::ledger::{EndReason, LinePlace, Outcome, Resumption};
 use session_core::protocol::{AuthenticateFailure, CloseReason};
 use session_core::{SessionId, UserId};
 
@@ -124,6 +124,16 @@ impl SessionLog {
                     client_address: of.client_address.map(display),
                     connections: *slots,
                     is_resumed: grant.as_ref().is_some_and(|grant| grant.resume == Resumption::Resumed),
+                });
+                return;
+            }
+            Outcome::Waiting(usage) => {
+                let place = if let LinePlace::At(place) = usage.line { Some(place) } else { None };
+                log_event!(session_waiting {
+                    user,
+                    session: display(of.session),
+                    client_address: of.client_address.map(display),
+                    place,
                 });
                 return;
             }

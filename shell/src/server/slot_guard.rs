@@ -15,6 +15,8 @@ pub struct SlotGuard {
     store_client: Arc<StoreClient>,
     mailbox: Arc<Mailbox>,
     user: Option<UserId>,
+    /// The user for whose slot the session waits in line.
+    waits_for: Option<UserId>,
     pending: Option<PendingCommand>,
     session: SessionId,
 }
@@ -23,7 +25,7 @@ impl SlotGuard {
     /// The guard of a session that holds no slot yet.
     #[must_use]
     pub fn new(store_client: Arc<StoreClient>, mailbox: Arc<Mailbox>, session: SessionId) -> Self {
-        Self { store_client, mailbox, user: None, pending: None, session }
+        Self { store_client, mailbox, user: None, waits_for: None, pending: None, session }
     }
 
     /// Submits the session's command.
@@ -34,7 +36,7 @@ impl SlotGuard {
         match &command {
             StoreCommand::Acquire { user, .. } => self.user = Some(user.clone()),
             StoreCommand::Release { .. } | StoreCommand::Linger { .. } => {
-                self.user = None;
+                (self.user, self.waits_for) = (None, None);
                 return self.store_client.release(command);
             }
             StoreCommand::CountSlots { .. }
@@ -116,6 +118,19 @@ impl SlotGuard {
     /// Records the outcome of the pending command. Returns the user of an acquire that was not granted.
     pub fn answered(&mut self, outcome: &Outcome) -> Option<UserId> {
         let is_acquire = self.pending.take()?.is_acquire;
+        if is_acquire {
+            match outcome {
+                Outcome::Waiting(_) => self.waits_for.clone_from(&self.user),
+                Outcome::Granted { .. } | Outcome::Denied(_) => self.waits_for = None,
+                Outcome::Released
+                | Outcome::Counted { .. }
+                | Outcome::Listed(_)
+                | Outcome::Ended { .. }
+                | Outcome::NotRenewed(_)
+                | Outcome::Rejected(_)
+                | Outcome::Unknown => {}
+            }
+        }
         // After such an outcome the session has no slot, or `ReleaseTracker` releases it.
         self.user.take_if(|_| is_acquire && !matches!(outcome, Outcome::Granted { .. }))
     }
@@ -123,10 +138,10 @@ impl SlotGuard {
 
 impl Drop for SlotGuard {
     fn drop(&mut self) {
-        if self.withdraw_acquire() {
+        if self.withdraw_acquire() && self.waits_for.is_none() {
             return;
         }
-        if let Some(user) = self.user.take() {
+        if let Some(user) = self.user.take().or(self.waits_for.take()) {
             self.store_client.release(StoreCommand::Release { user, session: self.session });
         }
     }
@@ -252,6 +267,7 @@ mod tests {
                         is_ended = true;
                         patience = random.usize(..3);
                     }
+                    Poll::Ready(Notification::Hinted(_)) => unreachable!("nobody waits or watches"),
                 }
                 patience = patience.saturating_sub(1);
             }

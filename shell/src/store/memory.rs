@@ -155,7 +155,7 @@ impl MemoryStore {
         let policy = self.context.policy_for(command.user());
         let liveness = |node| self.liveness(node);
         let Records { by_user, lost } = records;
-        let ApplyResult { outcome, ended, lapsed, displaced } = match by_user.entry(command.user().clone()) {
+        let ApplyResult { outcome, ended, lapsed, displaced, hints } = match by_user.entry(command.user().clone()) {
             Entry::Occupied(mut entry) => {
                 let result = ledger::apply(command.user(), entry.get_mut(), command, &policy, liveness);
                 if entry.get().is_empty() {
@@ -174,6 +174,7 @@ impl MemoryStore {
         };
         // Under the lock: otherwise a later command of this user could be answered first.
         self.context.notify(command.user(), ended);
+        self.context.hint(hints);
         log_lapsed(command.user(), lapsed);
         for EndedSession { session, reason } in displaced {
             log_displaced(command.user(), session, &reason);

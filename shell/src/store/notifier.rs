@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use session_core::ledger::{EndReason, EndedSession};
+use session_core::ledger::{EndReason, EndedSession, SessionHint};
 use session_core::{SessionId, UserId};
 
 use crate::runtime::events::log_event;
@@ -22,6 +22,10 @@ pub trait SessionNotifier: Send + Sync {
     /// A session may have ended already. It may even still hold its slot, if the store could not tell whether a commit
     /// succeeded; the session then ends all the same and releases the slot.
     fn notify(&self, user: &UserId, ended: Vec<EndedSession>);
+
+    /// Passes these hints on. The store calls it once the command that they come from is applied, or may be. Quick, and in no
+    /// order with answers: a session takes a hint at any time.
+    fn hint(&self, hints: Vec<SessionHint>);
 }
 
 /// The notifier of a store, once it is set.
@@ -37,6 +41,12 @@ impl NotifierSlot {
     pub(super) fn notify(&self, user: &UserId, ended: Vec<EndedSession>) {
         if let Some(notifier) = self.0.get().filter(|_| !ended.is_empty()) {
             notifier.notify(user, ended);
+        }
+    }
+
+    pub(super) fn hint(&self, hints: Vec<SessionHint>) {
+        if let Some(notifier) = self.0.get().filter(|_| !hints.is_empty()) {
+            notifier.hint(hints);
         }
     }
 }

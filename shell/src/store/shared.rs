@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use session_core::ledger::{AdmissionPolicy, EndedSession, UserOverrides};
+use session_core::ledger::{AdmissionPolicy, EndedSession, SessionHint, UserOverrides};
 use session_core::{NodeId, Timestamp, UserId};
 
 use super::notifier::{NotifierSlot, SessionNotifier};
@@ -64,6 +64,11 @@ impl NodeContext {
     /// which order, stands at [`SessionNotifier::notify`].
     pub fn notify(&self, user: &UserId, ended: Vec<EndedSession>) {
         self.notifier.notify(user, ended);
+    }
+
+    /// Passes these hints on, if there are any and if a notifier is set.
+    pub fn hint(&self, hints: Vec<SessionHint>) {
+        self.notifier.hint(hints);
     }
 
     /// Sets the policy for users without overrides. Its [`serving_since`](AdmissionPolicy::serving_since) does not count:

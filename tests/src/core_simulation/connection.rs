@@ -63,6 +63,8 @@ impl Connection {
             | ServerMessage::AuthenticateFailureDetailed(_)
             | ServerMessage::CheckConnectionsSuccess(_)
             | ServerMessage::ListSessionsSuccess(_)
+            | ServerMessage::AuthenticateWaiting(_)
+            | ServerMessage::SessionsChanged(_)
             | ServerMessage::EndSessionSuccess(_)
             | ServerMessage::Pong
             | ServerMessage::Evicted(_)

@@ -110,7 +110,7 @@ impl CoreSimulation {
                         Message::AuthenticateWithObject { user, device, evict, resume } => {
                             self.authenticate_with_object(*user % Self::USERS, *device, *evict, *resume).encode()
                         }
-                        Message::List => ClientMessage::ListSessions.encode(),
+                        Message::List => ClientMessage::ListSessions(None).encode(),
                         Message::End { which } => self.end_session(*which).encode(),
                         Message::Check => ClientMessage::CheckConnections.encode(),
                         Message::Bye => ClientMessage::Bye.encode(),

@@ -124,6 +124,8 @@ impl Client {
                     }
                     ServerMessage::AuthenticateFailureDetailed(_) => "denied in detail",
                     ServerMessage::ListSessionsSuccess(_) => "listed",
+                    ServerMessage::AuthenticateWaiting(_) => "waits in line",
+                    ServerMessage::SessionsChanged(_) => "sessions changed",
                     ServerMessage::EndSessionSuccess(_) => "ended another",
                     ServerMessage::Evicted(_) | ServerMessage::EvictedDetailed(_) => {
                         self.granted = false;

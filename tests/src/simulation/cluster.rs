@@ -162,7 +162,7 @@ impl Simulation {
                 self.send(*client, &ClientMessage::AuthenticateWith(credential, Box::new(options)).encode());
             }
             Op::List { client } => {
-                self.send(self.client_with_slot(*client, |_| true), &ClientMessage::ListSessions.encode());
+                self.send(self.client_with_slot(*client, |_| true), &ClientMessage::ListSessions(None).encode());
             }
             Op::End { client, which } => {
                 let client = self.client_with_sibling(*client);

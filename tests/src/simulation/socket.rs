@@ -98,6 +98,8 @@ impl ServerOutput {
                 | ServerMessage::AuthenticateFailureDetailed(_)
                 | ServerMessage::CheckConnectionsSuccess(_)
                 | ServerMessage::ListSessionsSuccess(_)
+                | ServerMessage::AuthenticateWaiting(_)
+                | ServerMessage::SessionsChanged(_)
                 | ServerMessage::EndSessionSuccess(_)
                 | ServerMessage::Evicted(_)
                 | ServerMessage::Error(_),

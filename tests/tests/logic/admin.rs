@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use session_core::ledger::{AcquireOptions, KnownToken, StoreCommand};
+use session_core::ledger::{AcquireOptions, KnownToken, SessionHint, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, EndReason, EndedSession, LimitSource, Outcome, SlotLimit, StoreError, UserOverrides, WhenFull,
 };
@@ -192,6 +192,8 @@ impl SessionNotifier for Notified {
     fn notify(&self, _: &UserId, ended: Vec<EndedSession>) {
         self.0.lock().unwrap().extend(ended);
     }
+
+    fn hint(&self, _: Vec<SessionHint>) {}
 }
 
 #[test]

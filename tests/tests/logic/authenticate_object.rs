@@ -241,6 +241,7 @@ fn detailed_messages_have_these_bytes() {
                 retry_after: Some(Duration::from_millis(1500)),
                 client_choice: true,
                 choose_within: Some(Duration::from_secs(60)),
+                is_line_full: false,
             })),
             [
                 r#"{"type":"AUTHENTICATE_FAILURE","payload":"User has reached connection limit, no more connections allowed","#,
@@ -376,11 +377,19 @@ fn plain_reading(fields: &Map<String, Value>) -> Result<ClientMessage, RequestEr
         Some(Value::String(text)) if text == "refuse" => true,
         Some(_) => return Err(RequestError::BadOptions(AuthenticateOptionsError::IfNotResumed)),
     };
+    let wait = match given("wait_ms") {
+        None => None,
+        Some(Value::Number(number)) if number.as_u64() == Some(0) => None,
+        Some(Value::Number(number)) if number.is_u64() => {
+            Some(Duration::from_millis(number.as_u64().unwrap().min(3_600_000)))
+        }
+        Some(_) => return Err(RequestError::BadOptions(AuthenticateOptionsError::WaitMs)),
+    };
     let is_known = |key: &&String| {
-        ["user", "token", "device", "label", "resume", "evict", "if_not_resumed"].contains(&key.as_str())
+        ["user", "token", "device", "label", "resume", "evict", "if_not_resumed", "wait_ms"].contains(&key.as_str())
     };
     let ignored = fields.keys().filter(|key| !is_known(key)).map(|key| key.as_str().into()).collect();
-    let options = AuthenticateOptions { device, label, resume, evict, must_resume, is_label_cut, ignored };
+    let options = AuthenticateOptions { device, label, resume, evict, must_resume, wait, is_label_cut, ignored };
     Ok(ClientMessage::AuthenticateWith(credential, Box::new(options)))
 }
 
@@ -407,9 +416,11 @@ fn any_options() -> impl Strategy<Value = AuthenticateOptions> {
         prop::collection::vec(any_session(), 1..=100).prop_map(|sessions| Evict::Sessions(sessions.into())),
     ];
     let resume = prop::option::of(any::<[u8; 32]>().prop_map(ResumeToken::new));
-    (prop::option::of(any_name()), prop::option::of(any_name()), resume, prop::option::of(evict)).prop_map(
-        |(device, label, resume, evict)| AuthenticateOptions {
+    let wait = prop::option::of((1..=3_600_000_u64).prop_map(Duration::from_millis));
+    (prop::option::of(any_name()), prop::option::of(any_name()), resume, prop::option::of(evict), wait).prop_map(
+        |(device, label, resume, evict, wait)| AuthenticateOptions {
             must_resume: device.is_some(),
+            wait,
             device,
             label,
             resume,
@@ -460,6 +471,7 @@ fn any_failure() -> impl Strategy<Value = AuthenticateFailureDetails> {
             sessions,
             retry_after,
             client_choice: may_choose,
+            is_line_full: may_choose && limit.is_none(),
         },
     )
 }

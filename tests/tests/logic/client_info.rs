@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use session_core::SlotId;
 use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, KnownToken, LimitSource, SlotUsage};
-use session_core::ledger::{DenyReason, Resumption, SessionNames};
+use session_core::ledger::{DenyReason, LinePlace, Resumption, SessionNames};
 use session_core::ledger::{EndReason, Evict, Outcome, RenewalDenied, SessionRecord, SessionStatus, StoreError};
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateSuccessDetails, CloseReason, CredentialError,
@@ -135,6 +135,8 @@ fn usage() -> SlotUsage {
         free_at: Some(at(3)),
         denied: Some(DenyReason::LimitReached),
         client_choice: true,
+        waiting: 0,
+        line: LinePlace::NotInLine,
     }
 }
 
@@ -164,6 +166,7 @@ fn options_reach_the_store_without_any_token() {
         new_resume_key: Some(new_token().key()),
         evict: Some(Evict::Sessions([NodeId::new(9).session(9)].into())),
         must_resume: false,
+        waits: false,
     };
     assert_eq!((*options, claim, actions), (expected, Some(limit(7)), at(0)));
     // The device in the token overrides that of the client.
@@ -202,6 +205,7 @@ fn detailed_denial_gives_one_minute_to_choose() {
         retry_after: Some(Duration::from_secs(1)),
         client_choice: true,
         choose_within: Some(Duration::from_secs(60)),
+        is_line_full: false,
     };
     let denied = |harness: &mut SessionHarness| harness.handle(Event::Stored(Outcome::Denied(Some(Box::new(usage())))));
     assert_eq!(harness.session.deadline(), None);
@@ -266,6 +270,7 @@ fn detailed_failure(reason: AuthenticateFailure) -> ServerMessage {
         retry_after: None,
         client_choice: false,
         choose_within: None,
+        is_line_full: false,
     }))
 }
 
@@ -468,11 +473,17 @@ fn any_live_session_lists_and_ends_sessions() {
     let mut harness = SessionHarness::live(LINGER);
     harness.second = 3;
     let actions = harness.handle(Event::Text(list));
-    let command =
-        ledger::StoreCommand::ListSessions { user: user(), session: id(), limit: None, is_unbounded: false, at: at(3) };
+    let command = ledger::StoreCommand::ListSessions {
+        user: user(),
+        session: id(),
+        limit: None,
+        is_unbounded: false,
+        watch: None,
+        at: at(3),
+    };
     assert_eq!(actions, store(command));
     let actions = harness.handle(Event::Stored(Outcome::Listed(Box::new(usage()))));
-    let sessions = SessionList { limit: 1, connections: 1, sessions: [info()].into() };
+    let sessions = SessionList { limit: 1, connections: 1, waiting: 0, sessions: [info()].into() };
     assert_eq!(actions, reply(ServerMessage::ListSessionsSuccess(Box::new(sessions))));
 
     let actions = harness.handle(Event::Text(&end));
@@ -486,8 +497,14 @@ fn any_live_session_lists_and_ends_sessions() {
     drop(harness.handle(Event::Text(&end)));
     // Its list is old, so it gets the new one.
     let nothing = || Event::Stored(Outcome::Ended { sessions: [].into(), before: 1, slots: 1 });
-    let list_again =
-        ledger::StoreCommand::ListSessions { user: user(), session: id(), limit: None, is_unbounded: true, at: at(3) };
+    let list_again = ledger::StoreCommand::ListSessions {
+        user: user(),
+        session: id(),
+        limit: None,
+        is_unbounded: true,
+        watch: None,
+        at: at(3),
+    };
     assert_eq!(harness.handle(nothing()), store(list_again));
     let gone = ErrorDetails { error: RequestError::NoSuchSession, sessions: Some([info()].into()) };
     let actions = harness.handle(Event::Stored(Outcome::Listed(Box::new(usage()))));

@@ -44,6 +44,7 @@ fn full_entry() -> SessionRecord {
         since: millis(0x018b_cfe5_6800),
         claim: SlotLimit::new(0x0203).ok(),
         status: SessionStatus::Lingering { until: millis(0x018b_cfe5_6801) },
+        watches: false,
         client: Some(Box::new(client_info)),
     }
 }
@@ -193,6 +194,7 @@ fn entry() -> impl Strategy<Value = SessionRecord> {
             slot: SlotId::new(NodeId::new(node).session(slot.unwrap_or(number))),
             since: millis(since),
             claim,
+            watches: since % 2 == 1,
             status: until.map_or(SessionStatus::Live, |until| SessionStatus::Lingering { until: millis(until) }),
             client: (client_info != ClientInfo::default()).then(|| Box::new(client_info)),
         },

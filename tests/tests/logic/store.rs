@@ -356,6 +356,7 @@ fn lists_and_ends_sessions_of_a_user(open: fn(SlotLimit) -> Subject) {
         session: session(1),
         limit: None,
         is_unbounded: false,
+        watch: None,
         at: at(5),
     };
     let Outcome::Listed(usage) = subject.ask(list) else { panic!("it is answered by a list") };

@@ -68,8 +68,10 @@ impl Harness {
     fn slots(&self) -> Vec<SessionId> {
         let (completion, listed) = Completion::channel();
         let (user, session, at) = (user(), session(0), Timestamp::default());
-        self.store
-            .submit(StoreCommand::ListSessions { user, session, limit: None, is_unbounded: true, at }, completion);
+        self.store.submit(
+            StoreCommand::ListSessions { user, session, limit: None, is_unbounded: true, watch: None, at },
+            completion,
+        );
         let Outcome::Listed(usage) = smol::block_on(listed) else { panic!("no list") };
         usage.sessions.iter().map(|entry| entry.session).collect()
     }

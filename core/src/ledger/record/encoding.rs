@@ -1,6 +1,10 @@
 //! A user's record as bytes, the same for every store.
 //!
 //! ```text
+//! version 4:  04 | number of former slots (1 byte) | former slot* | number that wait (1 byte) | waiting session* | session*
+//!             waiting session:  id (16 bytes) | since (8 bytes) | flags (1 byte: 1: no lingering slot is freed for it)
+//!                           [4: device (2 bytes of length, then the text)] [32: claimed limit (2 bytes)]
+//!             and a session has the flag 128: it watches
 //! version 3:  03 | number of former slots (1 byte) | former slot* | session*
 //!             former slot:  first bytes of its resume key (8 bytes) | how it ended (1 byte: 0 expired, 1 taken)
 //!             session:      id (node, number: 8 bytes each) | since (8 bytes) | flags (1 byte)
@@ -23,7 +27,7 @@ use core::time::Duration;
 
 use super::{
     ClientInfo, FormerEnd, FormerSlot, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord, VERSION,
-    VERSION_1, VERSION_2,
+    VERSION_1, VERSION_2, VERSION_3, WaitingSession,
 };
 use crate::id::{DisplayName, SessionId, SlotId};
 use crate::ledger::limit::SlotLimit;
@@ -37,9 +41,14 @@ const LABEL: u8 = 8;
 const SLOT: u8 = 16;
 const CLAIM: u8 = 32;
 const MOVED: u8 = 64;
+const WATCHES: u8 = 128;
+/// Of a session that waits.
+const SPARES_LINGERING: u8 = 1;
 
 const FLAGS_2: u8 = LINGERS | RESUMABLE | DEVICE | LABEL;
-const FLAGS: u8 = FLAGS_2 | SLOT | CLAIM | MOVED;
+const FLAGS_3: u8 = FLAGS_2 | SLOT | CLAIM | MOVED;
+const FLAGS: u8 = FLAGS_3 | WATCHES;
+const FLAGS_WAITING: u8 = SPARES_LINGERING | DEVICE | CLAIM;
 
 impl UserRecord {
     /// Clears `bytes`, then writes the record to it.
@@ -47,6 +56,7 @@ impl UserRecord {
         bytes.clear();
         bytes.push(VERSION);
         encode_former(&self.former, bytes);
+        encode_waiting(&self.waiting, bytes);
         for entry in &self.sessions {
             encode(entry, bytes);
         }
@@ -61,9 +71,10 @@ impl UserRecord {
         let mut rest = Reader(rest);
         let former = match version {
             VERSION_1 | VERSION_2 => Vec::new(),
-            VERSION => rest.former()?,
+            VERSION_3 | VERSION => rest.former()?,
             _ => return Err(RecordError::Version(version)),
         };
+        let waiting = if version == VERSION { rest.waiting()? } else { Vec::new() };
         let mut entries = Vec::new();
         while !rest.0.is_empty() {
             entries.push(match version {
@@ -71,7 +82,7 @@ impl UserRecord {
                 _ => decode(&mut rest, version)?,
             });
         }
-        Ok(Self { former, ..Self::from_sessions(entries)? })
+        Ok(Self { former, ..Self::from_sessions(entries)?.with_waiting(waiting)? })
     }
 }
 
@@ -87,15 +98,46 @@ fn encode_former(former: &[FormerSlot], bytes: &mut Vec<u8>) {
     }
 }
 
+/// Writes the line as a record has it, the number of those who wait first.
+fn encode_waiting(waiting: &[WaitingSession], bytes: &mut Vec<u8>) {
+    bytes.push(u8::try_from(waiting.len()).expect("at most 64 wait"));
+    for WaitingSession { session, since, claim, device, spares_lingering } in waiting {
+        bytes.extend_from_slice(&session.to_bytes());
+        bytes.extend_from_slice(&since.millis().to_be_bytes());
+        bytes.push(
+            flag(*spares_lingering, SPARES_LINGERING) | flag(device.is_some(), DEVICE) | flag(claim.is_some(), CLAIM),
+        );
+        if let Some(device) = device {
+            encode_name(device, bytes);
+        }
+        if let Some(claim) = claim {
+            encode_limit(*claim, bytes);
+        }
+    }
+}
+
+fn encode_name(name: &DisplayName, bytes: &mut Vec<u8>) {
+    let length = u16::try_from(name.as_str().len()).expect("a name has at most 256 bytes");
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(name.as_str().as_bytes());
+}
+
+fn encode_limit(limit: SlotLimit, bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(&u16::try_from(limit.slots()).expect("a limit is at most 1024").to_be_bytes());
+}
+
+const fn flag(is_there: bool, flag: u8) -> u8 {
+    if is_there { flag } else { 0 }
+}
+
 fn encode(
-    SessionRecord { session, slot, since, claim, status, client: client_info }: &SessionRecord,
+    SessionRecord { session, slot, since, claim, status, watches, client: client_info }: &SessionRecord,
     bytes: &mut Vec<u8>,
 ) {
     let none = ClientInfo::default();
     let ClientInfo { device, label, resumable } = client_info.as_deref().unwrap_or(&none);
     let until = status.lingers_until();
     let moved_at = resumable.and_then(|resumable| resumable.moved_at);
-    let flag = |is_there: bool, flag| if is_there { flag } else { 0 };
     bytes.extend_from_slice(&session.to_bytes());
     bytes.extend_from_slice(&since.millis().to_be_bytes());
     bytes.push(
@@ -105,7 +147,8 @@ fn encode(
             | flag(device.is_some(), DEVICE)
             | flag(label.is_some(), LABEL)
             | flag(slot.first_session() != *session, SLOT)
-            | flag(claim.is_some(), CLAIM),
+            | flag(claim.is_some(), CLAIM)
+            | flag(*watches, WATCHES),
     );
     if let Some(until) = until {
         bytes.extend_from_slice(&until.millis().to_be_bytes());
@@ -118,21 +161,23 @@ fn encode(
         bytes.extend_from_slice(&moved_at.millis().to_be_bytes());
     }
     for name in [device, label].into_iter().flatten() {
-        let length = u16::try_from(name.as_str().len()).expect("a name has at most 256 bytes");
-        bytes.extend_from_slice(&length.to_be_bytes());
-        bytes.extend_from_slice(name.as_str().as_bytes());
+        encode_name(name, bytes);
     }
     if slot.first_session() != *session {
         bytes.extend_from_slice(&slot.first_session().to_bytes());
     }
     if let Some(claim) = claim {
-        bytes.extend_from_slice(&u16::try_from(claim.slots()).expect("a limit is at most 1024").to_be_bytes());
+        encode_limit(*claim, bytes);
     }
 }
 
 fn decode(bytes: &mut Reader<'_>, version: u8) -> Result<SessionRecord, RecordError> {
     let (session, since, [flags]) = (bytes.session()?, bytes.time()?, bytes.take()?);
-    let known = if version == VERSION_2 { FLAGS_2 } else { FLAGS };
+    let known = match version {
+        VERSION_2 => FLAGS_2,
+        VERSION_3 => FLAGS_3,
+        _ => FLAGS,
+    };
     if flags & !known != 0 {
         return Err(RecordError::BadSession);
     }
@@ -151,12 +196,7 @@ fn decode(bytes: &mut Reader<'_>, version: u8) -> Result<SessionRecord, RecordEr
     let device = if has(DEVICE) { Some(bytes.name(version)?) } else { None };
     let label = if has(LABEL) { Some(bytes.name(version)?) } else { None };
     let slot = if has(SLOT) { SlotId::new(bytes.session()?) } else { SlotId::new(session) };
-    let claim = if has(CLAIM) {
-        let slots = u32::from(u16::from_be_bytes(bytes.take()?));
-        Some(SlotLimit::new(slots).map_err(|_| RecordError::BadSession)?)
-    } else {
-        None
-    };
+    let claim = if has(CLAIM) { Some(bytes.limit()?) } else { None };
     let client_info = ClientInfo { device, label, resumable };
     Ok(SessionRecord {
         session,
@@ -164,6 +204,7 @@ fn decode(bytes: &mut Reader<'_>, version: u8) -> Result<SessionRecord, RecordEr
         since,
         claim,
         status,
+        watches: has(WATCHES),
         client: (client_info != ClientInfo::default()).then(|| Box::new(client_info)),
     })
 }
@@ -202,6 +243,28 @@ impl Reader<'_> {
             Ok(FormerSlot { key_prefix, end })
         };
         (0..number).map(|_| one(self)).collect()
+    }
+
+    fn waiting(&mut self) -> Result<Vec<WaitingSession>, RecordError> {
+        let [number] = self.take()?;
+        if usize::from(number) > UserRecord::MAX_WAITING {
+            return Err(RecordError::TooManySessions);
+        }
+        let one = |reader: &mut Self| {
+            let (session, since, [flags]) = (reader.session()?, reader.time()?, reader.take()?);
+            if flags & !FLAGS_WAITING != 0 {
+                return Err(RecordError::BadSession);
+            }
+            let has = |flag| flags & flag != 0;
+            let device = if has(DEVICE) { Some(reader.name(VERSION)?) } else { None };
+            let claim = if has(CLAIM) { Some(reader.limit()?) } else { None };
+            Ok(WaitingSession { session, since, claim, device, spares_lingering: has(SPARES_LINGERING) })
+        };
+        (0..number).map(|_| one(self)).collect()
+    }
+
+    fn limit(&mut self) -> Result<SlotLimit, RecordError> {
+        SlotLimit::new(u16::from_be_bytes(self.take()?).into()).map_err(|_| RecordError::BadSession)
     }
 
     fn name(&mut self, version: u8) -> Result<DisplayName, RecordError> {

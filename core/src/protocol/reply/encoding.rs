@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AuthenticateFailureDetails, AuthenticateSuccessDetails, ErrorDetails, EvictedDetails, EvictedSummary, Greeting,
-    SUBPROTOCOL, ServerMessage, ServerMessageError, SessionSummary, UserSummary,
+    SUBPROTOCOL, ServerMessage, ServerMessageError, SessionSummary, UserSummary, WaitingDetails,
 };
 use crate::id::{DisplayName, SessionId, SlotId, UserId};
 use crate::ledger::{NotResumed, Resumption, SlotLimit};
@@ -97,6 +97,24 @@ struct FailureFields<'a> {
     choice: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     choose_within_ms: Option<u64>,
+    /// `"full"` if the client could not wait in line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<&'static str>,
+}
+
+/// A place in line on the wire.
+#[derive(Serialize, Deserialize)]
+struct WaitingFields<'a> {
+    place: u16,
+    wait_ms: u64,
+    limit: u32,
+    connections: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sessions: Option<Cow<'a, [SessionSummary]>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    choice: bool,
 }
 
 impl ServerMessage {
@@ -156,6 +174,7 @@ impl ServerMessage {
                     retry_after,
                     client_choice,
                     choose_within,
+                    is_line_full,
                 } = &**details;
                 let (field, not_resumed) = match failure {
                     AuthenticateFailure::BadOptions(error) => (Some(error.field()), None),
@@ -185,12 +204,28 @@ impl ServerMessage {
                     retry_after_ms: retry_after.map(millis),
                     choice: *client_choice,
                     choose_within_ms: choose_within.map(millis),
+                    line: is_line_full.then_some("full"),
                 };
                 write(&fields)
             }
             Self::ByeSuccess => r#"{"type":"BYE_SUCCESS","payload":null}"#.into(),
             Self::CheckConnectionsSuccess(user) => frame("CHECK_CONNECTIONS_SUCCESS", user),
             Self::ListSessionsSuccess(sessions) => frame("LIST_SESSIONS_SUCCESS", sessions),
+            Self::SessionsChanged(sessions) => frame("SESSIONS_CHANGED", sessions),
+            Self::AuthenticateWaiting(details) => {
+                let WaitingDetails { place, wait, limit, connections, sessions, retry_after, client_choice } =
+                    &**details;
+                let fields = WaitingFields {
+                    place: *place,
+                    wait_ms: millis(*wait),
+                    limit: limit.slots(),
+                    connections: *connections,
+                    sessions: sessions.as_deref().map(Cow::Borrowed),
+                    retry_after_ms: retry_after.map(millis),
+                    choice: *client_choice,
+                };
+                frame("AUTHENTICATE_WAITING", &fields)
+            }
             Self::EndSessionSuccess(user) => frame("END_SESSION_SUCCESS", user),
             Self::Pong => r#"{"type":"PONG","payload":null}"#.into(),
             Self::Evicted(words) => frame("EVICTED", words),
@@ -247,6 +282,8 @@ impl ServerMessage {
             #[serde(default)]
             choose_within_ms: Option<u64>,
             #[serde(default)]
+            line: Option<serde_json::Value>,
+            #[serde(default)]
             label: Option<DisplayName>,
             #[serde(default)]
             device: Option<DisplayName>,
@@ -261,7 +298,8 @@ impl ServerMessage {
         }
         let envelope: Envelope<'_> = serde_json::from_str(text).map_err(ServerMessageError::Malformed)?;
         let Envelope { kind, payload, code, limit, connections, sessions, label, device, .. } = envelope;
-        let Envelope { retry_after_ms, choice: client_choice, choose_within_ms, authenticate_within_ms, .. } = envelope;
+        let Envelope { retry_after_ms, choice: client_choice, choose_within_ms, authenticate_within_ms, line, .. } =
+            envelope;
         let is_object = payload.is_object();
         let of_object = || if is_object { Ok(()) } else { Err(an_object()) };
         let user = |payload| of_object().and_then(|()| read::<UserSummary>(payload));
@@ -289,11 +327,17 @@ impl ServerMessage {
                     retry_after,
                     client_choice,
                     choose_within: choose_within_ms.map(Duration::from_millis),
+                    is_line_full: line.is_some_and(|line| line == "full"),
                 })))
             }
             "BYE_SUCCESS" => Ok(Self::ByeSuccess),
             "CHECK_CONNECTIONS_SUCCESS" => user(payload).map(Self::CheckConnectionsSuccess),
             "LIST_SESSIONS_SUCCESS" => of_object().and_then(|()| read(payload)).map(Self::ListSessionsSuccess),
+            "SESSIONS_CHANGED" => of_object().and_then(|()| read(payload)).map(Self::SessionsChanged),
+            "AUTHENTICATE_WAITING" => {
+                of_object()?;
+                parse_waiting(payload).map(|details| Self::AuthenticateWaiting(Box::new(details)))
+            }
             "END_SESSION_SUCCESS" => user(payload).map(Self::EndSessionSuccess),
             "PONG" => Ok(Self::Pong),
             "EVICTED" => {
@@ -359,6 +403,19 @@ fn parse_success(payload: serde_json::Value) -> Result<AuthenticateSuccessDetail
         cut_label: cut_label.map(Cow::into_owned),
         ended: ended.into_owned().into(),
         ignored: ignored.into_owned().into(),
+    })
+}
+
+fn parse_waiting(payload: serde_json::Value) -> Result<WaitingDetails, ServerMessageError> {
+    let WaitingFields { place, wait_ms, limit, connections, sessions, retry_after_ms, choice } = read(payload)?;
+    Ok(WaitingDetails {
+        place,
+        wait: Duration::from_millis(wait_ms),
+        limit: SlotLimit::new(limit).map_err(malformed)?,
+        connections,
+        sessions: sessions.map(|sessions| sessions.into_owned().into()),
+        retry_after: retry_after_ms.map(Duration::from_millis),
+        client_choice: choice,
     })
 }
 

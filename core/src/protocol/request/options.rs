@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use serde_json::Map;
 
@@ -23,6 +24,9 @@ pub struct AuthenticateOptions {
     pub evict: Option<Evict>,
     /// Whether to be denied a slot if the session cannot be resumed.
     pub must_resume: bool,
+    /// How long to wait in line if no slot is free, in whole milliseconds, at most [`AuthenticateOptions::MAX_WAIT`]. `None`:
+    /// not at all.
+    pub wait: Option<Duration>,
     /// Whether the label was longer than a [`DisplayName`], and was cut. Only the server sees that.
     pub is_label_cut: bool,
     /// The keys that this version does not know, at most [`AuthenticateOptions::MAX_IGNORED`]. Only the server sees them.
@@ -32,11 +36,12 @@ pub struct AuthenticateOptions {
 impl AuthenticateOptions {
     /// The most ignored keys that a client is told of.
     pub const MAX_IGNORED: usize = 8;
-}
 
-impl AuthenticateOptions {
+    /// The longest wait in line. A client that wants to wait longer waits so long, and is told.
+    pub const MAX_WAIT: Duration = Duration::from_secs(3600);
+
     pub(super) fn encode(&self, fields: &mut Map<String, serde_json::Value>) {
-        let Self { device, label, resume, evict, must_resume, is_label_cut: _, ignored: _ } = self;
+        let Self { device, label, resume, evict, must_resume, wait, is_label_cut: _, ignored: _ } = self;
         for (key, name) in [("device", device), ("label", label)] {
             if let Some(name) = name {
                 fields.insert(key.into(), name.as_str().into());
@@ -47,6 +52,9 @@ impl AuthenticateOptions {
         }
         if *must_resume {
             fields.insert("if_not_resumed".into(), "refuse".into());
+        }
+        if let Some(wait) = wait {
+            fields.insert("wait_ms".into(), u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).into());
         }
         match evict {
             None => {}

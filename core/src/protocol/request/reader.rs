@@ -36,6 +36,8 @@ pub(super) struct Fields<'a> {
     pub(super) resume: Field<'a>,
     pub(super) evict: Field<'a>,
     pub(super) if_not_resumed: Field<'a>,
+    pub(super) wait_ms: Field<'a>,
+    pub(super) watch: Field<'a>,
     /// The first unknown keys.
     pub(super) ignored: Vec<Box<str>>,
 }
@@ -50,6 +52,8 @@ impl<'a> Fields<'a> {
             "resume" => Some(&mut self.resume),
             "evict" => Some(&mut self.evict),
             "if_not_resumed" => Some(&mut self.if_not_resumed),
+            "wait_ms" => Some(&mut self.wait_ms),
+            "watch" => Some(&mut self.watch),
             _ => None,
         }
     }
@@ -68,25 +72,31 @@ pub(super) enum Field<'a> {
     #[default]
     Missing,
     Null,
+    Bool(bool),
+    /// A number that is whole and not negative.
+    Number(u64),
     Text(Cow<'a, str>),
     /// An array, with `None` for each item that is not a string. An array that is too long is [`Field::Other`].
     List(Vec<Option<Cow<'a, str>>>),
     Other,
 }
 
-/// Implements the `visit_*` methods for scalars, which the protocol ignores.
+/// Implements the `visit_*` methods for scalars, which the protocol ignores, but perhaps for two kinds.
 macro_rules! visit_scalars_as {
     ($other:expr) => {
-        fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-            Ok($other)
+        visit_scalars_as!($other, |_| $other, |_| $other);
+    };
+    ($other:expr, $bool:expr, $number:expr) => {
+        fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+            Ok($bool(value))
         }
 
         fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
             Ok($other)
         }
 
-        fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-            Ok($other)
+        fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+            Ok($number(value))
         }
 
         fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
@@ -226,7 +236,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
                 f.write_str("any JSON value")
             }
 
-            visit_scalars_as!(Field::Other);
+            visit_scalars_as!(Field::Other, Field::Bool, Field::Number);
             visit_entries_as!(Field::Other);
             visit_texts_as!(Field::Text, Field::Null);
 

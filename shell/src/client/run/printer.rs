@@ -136,6 +136,12 @@ fn reply_text(reply: &ServerMessage) -> String {
             format!("AUTHENTICATE_SUCCESS {}", user_text(&details.user))
         }
         ServerMessage::AuthenticateFailureDetailed(details) => format!("AUTHENTICATE_FAILURE {}", details.reason),
+        ServerMessage::AuthenticateWaiting(details) => {
+            format!("AUTHENTICATE_WAITING place {} in line", details.place)
+        }
+        ServerMessage::SessionsChanged(sessions) => {
+            format!("SESSIONS_CHANGED {} connections", sessions.connections)
+        }
         ServerMessage::ListSessionsSuccess(sessions) => {
             format!("LIST_SESSIONS_SUCCESS {} connections", sessions.connections)
         }

@@ -20,17 +20,17 @@ pub async fn sessions(url: &Url, credentials: &Credentials, options: &Options) -
         return {
             let format_sessions = error.failure_details().and_then(|details| {
                 let (limit, sessions) = (details.limit?.slots(), details.sessions.clone()?);
-                Some(SessionList { limit, connections: details.connections?, sessions })
+                Some(SessionList { limit, connections: details.connections?, waiting: 0, sessions })
             });
             let Some(sessions) = format_sessions else { return Err(error) };
             connection.bye().await?;
             Ok(sessions)
         };
     }
-    let SessionList { limit, connections, sessions } = connection.list_sessions().await?;
+    let SessionList { limit, connections, waiting, sessions } = connection.list_sessions().await?;
     connection.bye().await?;
     let sessions = sessions.into_iter().filter(|session| !session.is_own).collect();
-    Ok(SessionList { limit, connections: connections.saturating_sub(1), sessions })
+    Ok(SessionList { limit, connections: connections.saturating_sub(1), waiting, sessions })
 }
 
 /// Ends a session of the user. If no slot is free and the server allows `client_choice`, it takes the place of that
@@ -101,9 +101,10 @@ pub fn print(
         Ok(sessions) => {
             match sessions {
                 Some(sessions) if json => writeln!(out, "{}", serde_json::to_string(&sessions)?)?,
-                Some(SessionList { limit, connections, sessions }) => {
+                Some(SessionList { limit, connections, waiting, sessions }) => {
                     let plural = if connections == 1 { "" } else { "s" };
-                    writeln!(out, "{connections} slot{plural} of {limit} taken")?;
+                    let in_line = if waiting == 0 { String::new() } else { format!(", {waiting} in line") };
+                    writeln!(out, "{connections} slot{plural} of {limit} taken{in_line}")?;
                     for session in &sessions {
                         write_line(out, &format_session(session))?;
                     }

@@ -153,7 +153,7 @@ impl FakeConnection {
                     ServerMessage::CheckConnectionsSuccess(known(user.as_ref().expect("an authenticated session")))
                 }
                 ClientMessage::Bye => break,
-                ClientMessage::AuthenticateWith(..) | ClientMessage::ListSessions | ClientMessage::EndSession(_) => {
+                ClientMessage::AuthenticateWith(..) | ClientMessage::ListSessions(_) | ClientMessage::EndSession(_) => {
                     unreachable!("what is served here is the plain protocol")
                 }
             };

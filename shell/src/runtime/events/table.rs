@@ -140,6 +140,8 @@ events! {
     /// The user's client is in. `connections` is the number of slots that the user holds now. With `is_resumed` the session
     /// goes on in the slot of a lost connection.
     session_admitted: DEBUG, session, Each, "a session was admitted", [user, session, client_address, connections, is_resumed];
+    /// The session waits in line for a slot. Each time it asks again and still waits, there is another such line.
+    session_waiting: DEBUG, session, Each, "a session waits in line", [user, session, client_address, place];
     /// The user has reached the limit.
     session_denied: INFO, session, OnePerSecond, "denied a slot: the user has reached the limit", [user, session, client_address];
     /// The reason is what the client is told. If a claim of a token is at fault: its name, and the type of its value.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use heed::RwTxn;
 use session_core::ledger::{self, StoreCommand};
-use session_core::ledger::{EndedSession, Outcome, RecordError, SessionStatus, StoreError, UserRecord};
+use session_core::ledger::{EndedSession, Outcome, RecordError, SessionHint, SessionStatus, StoreError, UserRecord};
 use session_core::{SessionId, UserId};
 
 use super::apply_context::ApplyContext;
@@ -25,6 +25,8 @@ pub(super) struct BatchResult {
     pub(super) ended: Vec<EndedOfUser>,
     /// Lingering sessions that lost their slots.
     pub(super) displaced: Vec<EndedOfUser>,
+    /// What other sessions may want to know.
+    pub(super) hints: Vec<SessionHint>,
     /// Whether a record may have been left with a slot that lingers.
     pub(super) lingers: bool,
     /// How far the sweep has come, if it took a step.
@@ -76,6 +78,7 @@ pub(super) fn apply(
     let mut unreadable = None;
     let mut lapsed = Vec::new();
     let mut displaced = Vec::new();
+    let mut hints = Vec::new();
     for &command in commands {
         let entry = users.entry(command.user());
         let id = *entry.key();
@@ -108,6 +111,7 @@ pub(super) fn apply(
             ) => {
                 let policy = context.policy.for_user(id);
                 let result = ledger::apply(id, &mut user.now, command, &policy, |node| context.liveness(node));
+                hints.extend(result.hints);
                 if !result.ended.is_empty() {
                     ended.push((id.clone(), result.ended));
                 }
@@ -155,7 +159,7 @@ pub(super) fn apply(
             }
         }
     }
-    Ok(BatchResult { outcomes, ended, lingers, sweep, unreadable, lapsed, displaced })
+    Ok(BatchResult { outcomes, ended, lingers, sweep, unreadable, lapsed, displaced, hints })
 }
 
 /// A user's record before the batch, and after the commands so far.

@@ -1,8 +1,8 @@
 //! Where the records of `live/` lie: small ones in one value, large ones in a value for each session.
 //!
 //! ```text
-//! USER                   a record, or for one that is split: 00 | number of sessions (2 bytes)
-//! USER 00 SESSION        a session of a split record: place (8 bytes) | a record of this session alone
+//! USER                   a record, or for one that is split: 00 | number of its parts (2 bytes)
+//! USER 00 SESSION        a part of a split record: place (8 bytes) | a record of this session alone, which has a slot or waits
 //! ```
 //!
 //! LMDB puts a value of more than half a page into pages of its own, which must lie side by side, and writes all of them
@@ -19,7 +19,7 @@ use std::ops::Bound;
 
 use heed::{RoTxn, RwTxn};
 use session_core::SessionId;
-use session_core::ledger::{RecordError, SessionRecord, UserRecord};
+use session_core::ledger::{RecordError, SessionRecord, UserRecord, WaitingSession};
 
 use super::environment::Environment;
 
@@ -103,21 +103,21 @@ pub(super) fn write(
     }
     let places = before.places.iter().flatten().copied();
     let mut left: BTreeMap<_, _> =
-        before.record.sessions().iter().zip(places).map(|was| (was.0.session, was)).collect();
-    let mut last = 0;
-    for session in now.sessions() {
-        let was = left.remove(&session.session).filter(|&(_, place)| place > last);
-        // A new session follows the one before it. What lay between them is gone from the record, so the place is free.
+        parts_of(&before.record).zip(places).map(|(was, place)| (was.session(), (was, place))).collect();
+    let (mut last, mut number) = (0, 0_u16);
+    for part in parts_of(now) {
+        let was = left.remove(&part.session()).filter(|&(_, place)| place > last);
+        // A new part follows the one before it. What lay between them is gone from the record, so the place is free.
         last = was.map_or(last + 1, |(_, place)| place);
-        if was.is_none_or(|(was, _)| was != session) {
-            encode_session(session, last, bytes);
-            records.put(txn, &key_of(user, session.session), bytes)?;
+        number += 1;
+        if was.is_none_or(|(was, _)| was != part) {
+            encode_part(part, last, bytes);
+            records.put(txn, &key_of(user, part.session()), bytes)?;
         }
     }
     for &session in left.keys() {
         records.delete(txn, &key_of(user, session))?;
     }
-    let number = u16::try_from(now.sessions().len()).expect("a record has at most 1024 sessions");
     let [high, low] = number.to_be_bytes();
     records.put(txn, user, &[SPLIT, high, low])
 }
@@ -134,24 +134,57 @@ fn read_value(environment: &Environment, txn: &RoTxn<'_>, user: &[u8], value: &[
         return Ok(UserRecord::decode(value).map(|record| StoredRecord { record, places: None }));
     };
     let parts = (Bound::Excluded(user), Bound::Excluded(&*end_of(user)));
-    let mut sessions = Vec::new();
+    let mut found = Vec::new();
     for entry in environment.records.range(txn, &parts)? {
         let (key, value) = entry?;
-        match decode_session(&key[user.len()..], value) {
-            Ok(session) => sessions.push(session),
+        match decode_part(&key[user.len()..], value) {
+            Ok(part) => found.push(part),
             Err(error) => return Ok(Err(error)),
         }
     }
-    if sessions.len() != usize::from(u16::from_be_bytes([high, low])) {
+    if found.len() != usize::from(u16::from_be_bytes([high, low])) {
         return Ok(Err(RecordError::CutOff));
     }
-    sessions.sort_unstable_by_key(|&(place, _)| place);
-    let (places, sessions) = sessions.into_iter().unzip();
-    let record = UserRecord::from_sessions(sessions);
+    found.sort_unstable_by_key(|&(place, _)| place);
+    let (mut places, mut sessions, mut waiting) = (Vec::with_capacity(found.len()), Vec::new(), Vec::new());
+    for (place, part) in found {
+        places.push(place);
+        waiting.extend_from_slice(part.waiting());
+        sessions.extend(part.into_sessions());
+    }
+    let record = UserRecord::from_sessions(sessions).and_then(|record| record.with_waiting(waiting));
     Ok(record.map(|record| StoredRecord { record, places: Some(places) }))
 }
 
-/// The key of a session of a split record.
+/// A part of a split record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part<'a> {
+    Holder(&'a SessionRecord),
+    Waiter(&'a WaitingSession),
+}
+
+/// The parts of a record, in the order of their places: those who have a slot, then those who wait.
+fn parts_of(record: &UserRecord) -> impl Iterator<Item = Part<'_>> {
+    record.sessions().iter().map(Part::Holder).chain(record.waiting().iter().map(Part::Waiter))
+}
+
+impl Part<'_> {
+    const fn session(self) -> SessionId {
+        match self {
+            Self::Holder(holder) => holder.session,
+            Self::Waiter(waiter) => waiter.session,
+        }
+    }
+
+    fn alone(self) -> Result<UserRecord, RecordError> {
+        match self {
+            Self::Holder(holder) => UserRecord::from_sessions(vec![holder.clone()]),
+            Self::Waiter(waiter) => UserRecord::default().with_waiting(vec![waiter.clone()]),
+        }
+    }
+}
+
+/// The key of a part of a split record.
 fn key_of(user: &[u8], session: SessionId) -> Vec<u8> {
     [user, &[0], &session.to_bytes()].concat()
 }
@@ -161,18 +194,19 @@ fn end_of(user: &[u8]) -> Vec<u8> {
     [user, &[1]].concat()
 }
 
-fn encode_session(session: &SessionRecord, place: u64, bytes: &mut Vec<u8>) {
-    let alone = UserRecord::from_sessions(vec![session.clone()]).expect("one session is not too many");
-    alone.encode(bytes);
+fn encode_part(part: Part<'_>, place: u64, bytes: &mut Vec<u8>) {
+    part.alone().expect("one session is not too many").encode(bytes);
     bytes.splice(..0, place.to_be_bytes());
 }
 
-fn decode_session(key: &[u8], value: &[u8]) -> Result<(u64, SessionRecord), RecordError> {
+fn decode_part(key: &[u8], value: &[u8]) -> Result<(u64, UserRecord), RecordError> {
     let (place, record) = value.split_first_chunk().ok_or(RecordError::CutOff)?;
-    let mut sessions = UserRecord::decode(record)?.into_sessions().into_iter();
-    match (sessions.next(), sessions.next()) {
-        (Some(session), None) if key.split_first() == Some((&0, &session.session.to_bytes()[..])) => {
-            Ok((u64::from_be_bytes(*place), session))
+    let record = UserRecord::decode(record)?;
+    let mut parts = parts_of(&record);
+    match (parts.next().map(Part::session), parts.next()) {
+        (Some(session), None) if key.split_first() == Some((&0, &session.to_bytes()[..])) => {
+            drop(parts);
+            Ok((u64::from_be_bytes(*place), record))
         }
         _ => Err(RecordError::BadSession),
     }

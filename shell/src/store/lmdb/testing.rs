@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use session_core::ledger::{AcquireOptions, StoreCommand};
-use session_core::ledger::{AdmissionPolicy, EndedSession, Outcome, SlotLimit, StoreError};
+use session_core::ledger::{AdmissionPolicy, EndedSession, Outcome, SessionHint, SlotLimit, StoreError};
 use session_core::{NodeId, ResumeKey, SessionId, Timestamp, UserId};
 use tracing::Dispatch;
 use tracing::subscriber::NoSubscriber;
@@ -175,4 +175,6 @@ impl SessionNotifier for EndedChannel {
         // Fails if the test has ended.
         let _unheard = self.0.send(ended);
     }
+
+    fn hint(&self, _: Vec<SessionHint>) {}
 }

@@ -262,6 +262,7 @@ impl Writer {
         }
         self.lingers |= result.lingers;
         self.notify(result.ended);
+        self.context.hint(result.hints);
         for (user, session) in result.lapsed {
             log_event!(slot_lapsed { user: &*String::from_utf8_lossy(&user), session: display(session) });
         }

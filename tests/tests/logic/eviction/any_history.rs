@@ -142,6 +142,7 @@ proptest! {
                             numbers => Evict::Sessions(numbers.iter().map(|&number| NodeId::new(number % 3).session(number)).collect()),
                         }),
                         must_resume: false,
+                        waits: false,
                     };
                     let options = (!is_plain).then(|| Box::new(options));
                     let session = NodeId::new(node).session(number);

@@ -156,7 +156,14 @@ impl UserHarness {
         let at = at(self.second);
         let outcome = self.apply(
             policy,
-            &StoreCommand::ListSessions { user: user(), session: id(0), limit: None, is_unbounded: false, at },
+            &StoreCommand::ListSessions {
+                user: user(),
+                session: id(0),
+                limit: None,
+                is_unbounded: false,
+                watch: None,
+                at,
+            },
         );
         let Outcome::Listed(usage) = outcome else { panic!("{outcome:?}") };
         *usage

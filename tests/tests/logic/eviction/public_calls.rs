@@ -77,6 +77,7 @@ impl Application {
                         _ => Evict::Sessions([id(u64::from(which)), id(u64::from(which) + 1)].into()),
                     }),
                     must_resume: false,
+                    waits: false,
                 };
                 let acquire = Acquire { session: id(session), token_limit: None, options: Some(&options), at: now };
                 if let Ok(grant) = ledger::acquire(&mut self.record, acquire, &self.policy, liveness) {

@@ -98,6 +98,7 @@ pub(super) fn detailed() -> Vec<ServerMessage> {
         retry_after: None,
         client_choice: false,
         choose_within: None,
+        is_line_full: false,
     };
     let full = AuthenticateFailureDetails {
         sessions: Some(sessions.clone()),
@@ -115,13 +116,19 @@ pub(super) fn detailed() -> Vec<ServerMessage> {
         ServerMessage::ListSessionsSuccess(Box::new(SessionList {
             limit: 3,
             connections: 2,
+            waiting: 0,
             sessions: sessions.clone(),
         })),
         ServerMessage::ErrorDetailed(Box::new(ErrorDetails {
             error: RequestError::NoSuchSession,
             sessions: Some(sessions),
         })),
-        ServerMessage::ListSessionsSuccess(Box::new(SessionList { limit: 0, connections: 0, sessions: [].into() })),
+        ServerMessage::ListSessionsSuccess(Box::new(SessionList {
+            limit: 0,
+            connections: 0,
+            waiting: 0,
+            sessions: [].into(),
+        })),
     ]
     .into_iter()
     .chain(failures().into_iter().map(|cause| {
@@ -221,7 +228,8 @@ pub(super) fn request_error_after(error: Option<&RequestError>) -> Option<Reques
         Some(RequestError::TypeNotText) => Some(RequestError::UnknownType("DANCE \"é\" 🦀".into())),
         Some(RequestError::UnknownType(_)) => Some(RequestError::UnwantedPayload),
         Some(RequestError::UnwantedPayload) => Some(RequestError::BadSessionId),
-        Some(RequestError::BadSessionId) => Some(RequestError::NoSuchSession),
+        Some(RequestError::BadSessionId) => Some(RequestError::BadWatch),
+        Some(RequestError::BadWatch) => Some(RequestError::NoSuchSession),
         Some(RequestError::NoSuchSession) => Some(RequestError::OwnSession),
         Some(RequestError::OwnSession) => options_error_after(None).map(RequestError::BadOptions),
         Some(&RequestError::BadOptions(error)) => {
@@ -250,7 +258,8 @@ pub(super) fn options_error_after(error: Option<AuthenticateOptionsError>) -> Op
         Some(AuthenticateOptionsError::Label) => Some(AuthenticateOptionsError::Resume),
         Some(AuthenticateOptionsError::Resume) => Some(AuthenticateOptionsError::Evict),
         Some(AuthenticateOptionsError::Evict) => Some(AuthenticateOptionsError::IfNotResumed),
-        Some(AuthenticateOptionsError::IfNotResumed) => None,
+        Some(AuthenticateOptionsError::IfNotResumed) => Some(AuthenticateOptionsError::WaitMs),
+        Some(AuthenticateOptionsError::WaitMs) => None,
     }
 }
 

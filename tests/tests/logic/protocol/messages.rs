@@ -251,8 +251,8 @@ fn authenticate_object_is_read_completely() {
 fn list_and_end_session_are_parsed() {
     let id = NodeId::new(7).session(8);
     for (message, request) in [
-        (r#"{"type":"LIST_SESSIONS"}"#.to_owned(), Ok(ClientMessage::ListSessions)),
-        (r#"{"type":"LIST_SESSIONS","payload":null}"#.into(), Ok(ClientMessage::ListSessions)),
+        (r#"{"type":"LIST_SESSIONS"}"#.to_owned(), Ok(ClientMessage::ListSessions(None))),
+        (r#"{"type":"LIST_SESSIONS","payload":null}"#.into(), Ok(ClientMessage::ListSessions(None))),
         (r#"{"type":"LIST_SESSIONS","payload":{}}"#.into(), Err(RequestError::UnwantedPayload)),
         (format!(r#"{{"type":"END_SESSION","payload":"{id}"}}"#), Ok(ClientMessage::EndSession(id))),
         (format!(r#"{{"type":"END_SESSION","payload":["{id}"]}}"#), Err(RequestError::BadSessionId)),
@@ -320,6 +320,7 @@ fn detailed_messages_tolerate_unknown_and_missing_keys() {
             retry_after: None,
             client_choice: false,
             choose_within: None,
+            is_line_full: false,
         }
     );
     for wrong in [

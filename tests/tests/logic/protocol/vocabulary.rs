@@ -48,7 +48,7 @@ fn every_client_message() {
         with_options.map(|(credential, options)| ClientMessage::AuthenticateWith(credential, Box::new(options)));
     let others = [
         ClientMessage::CheckConnections,
-        ClientMessage::ListSessions,
+        ClientMessage::ListSessions(None),
         ClientMessage::EndSession(session),
         ClientMessage::Bye,
     ];

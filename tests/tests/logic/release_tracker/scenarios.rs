@@ -67,6 +67,7 @@ fn every_outcome_of_every_command() {
                 session: session(1),
                 limit: None,
                 is_unbounded: false,
+                watch: None,
                 at: at(0),
             },
             [kept; 8],

@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use session_core::ledger::{self, EndReason, Outcome, RenewalDenied, SlotLimit, StoreError};
+use session_core::ledger::{
+    self, DenyReason, EndReason, Hint, LimitSource, LinePlace, Outcome, RenewalDenied, SessionRecord, SlotLimit,
+    SlotUsage, StoreError,
+};
 use session_core::protocol::Greeting;
 use session_core::protocol::{
     AuthenticateFailure, CloseReason, Credential, CredentialError, RequestError, ServerMessage,
@@ -45,8 +48,8 @@ listed! {
         Alive,
         Protocol, Utf8, Size, Binary,
         Verified, VerifiedByToken, VerifiedOther, NotVerified, VerifyLate,
-        Granted, Denied, Released, Found, Banned, OtherDevice, Overloaded, Full, Failed, Silent, TooMany,
-        Evicted, ResumedElsewhere, Expired, Draining, Disconnected,
+        Granted, Denied, InLine, Released, Found, Banned, OtherDevice, Overloaded, Full, Failed, Silent, TooMany,
+        Evicted, ResumedElsewhere, Hinted, Expired, Draining, Disconnected,
         EarlyTick, Tick, LateTick,
     }
 }
@@ -57,8 +60,9 @@ pub(super) const MESSAGES: &[Input] = &[Authenticate, AuthenticateNobody, Check,
 pub(super) const VIOLATIONS: &[Input] = &[Protocol, Utf8, Size, Binary];
 pub(super) const VERDICTS: &[Input] = &[Verified, VerifiedByToken, VerifiedOther, NotVerified, VerifyLate];
 pub(super) const OUTCOMES: &[Input] =
-    &[Granted, Denied, Released, Found, Banned, OtherDevice, Overloaded, Full, Failed, Silent];
+    &[Granted, Denied, InLine, Released, Found, Banned, OtherDevice, Overloaded, Full, Failed, Silent];
 pub(super) const ENDINGS: &[Input] = &[Evicted, ResumedElsewhere];
+pub(super) const HINTS: &[Input] = &[Hinted];
 pub(super) const TICKS: &[Input] = &[EarlyTick, Tick, LateTick];
 
 /// Feeds inputs to a session at these seconds.
@@ -181,6 +185,7 @@ impl Input {
             VerifyLate => Event::VerifyTimedOut,
             Granted => Event::Stored(Outcome::granted(2)),
             Denied => Event::Stored(Outcome::Denied(None)),
+            InLine => Event::Stored(Outcome::Waiting(Box::new(in_line(1)))),
             Released => Event::Stored(Outcome::Released),
             Found => Event::Stored(Outcome::Counted { slots: 3 }),
             Banned => Event::Stored(Outcome::NotRenewed(RenewalDenied::Banned)),
@@ -192,6 +197,7 @@ impl Input {
             TooMany => Event::TooManyConnections,
             Evicted => Event::Ended(EndReason::TakenOver(None)),
             ResumedElsewhere => Event::Ended(EndReason::Resumed),
+            Hinted => Event::Hinted(Hint::Turn),
             Expired => Event::Expired,
             Draining => Event::Draining,
             Disconnected => Event::Disconnected,
@@ -208,8 +214,10 @@ impl Input {
             LateTick => deadline.unwrap_or(now) + HOUR,
             Connected | ConnectedV1 | Authenticate | AuthenticateNobody | Check | Ping | Bye | Garbage | Unknown
             | Alive | Protocol | Utf8 | Size | Binary | Verified | VerifiedByToken | VerifiedOther | NotVerified
-            | VerifyLate | Granted | Denied | Released | Found | Banned | OtherDevice | Overloaded | Full | Failed
-            | Silent | TooMany | Evicted | ResumedElsewhere | Expired | Draining | Disconnected => now,
+            | VerifyLate | Granted | Denied | InLine | Released | Found | Banned | OtherDevice | Overloaded | Full
+            | Failed | Silent | TooMany | Evicted | ResumedElsewhere | Hinted | Expired | Draining | Disconnected => {
+                now
+            }
         }
     }
 }
@@ -228,6 +236,21 @@ pub(super) fn session() -> Session {
 
 pub(super) fn id() -> SessionId {
     NodeId::new(0xada).session(7)
+}
+
+/// A full user with one session, and the asker at this place in line.
+pub(super) fn in_line(place: u16) -> SlotUsage {
+    SlotUsage {
+        limit: SlotLimit::new(1).unwrap(),
+        limit_source: LimitSource::Server,
+        slots: 1,
+        sessions: [SessionRecord::new(NodeId::new(0xb0b).session(1), at(0))].into(),
+        free_at: None,
+        denied: Some(DenyReason::LimitReached),
+        client_choice: false,
+        waiting: place,
+        line: LinePlace::At(place),
+    }
 }
 
 /// A second of the session, which begins some time after the epoch.

@@ -33,7 +33,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Over),
             on(&[Disconnected],       None,              None,                                 None,                    Over),
             on(&[Tick, LateTick],     None,              None,                                 close(CloseReason::NotAuthenticated), Over),
-            ignores(&[ENDINGS, &[Alive, Expired, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(10)),
+            ignores(&[HINTS, ENDINGS, &[Alive, Expired, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(10)),
         ]),
         // Now is 2 s.
         (State::Verifying, vec![
@@ -49,7 +49,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[VerifyLate],         None,              failure(AuthenticateFailure::NotChecked),                    close(CloseReason::TryAgainLater), Over),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[ENDINGS, &[Connected, ConnectedV1, Alive, Expired], OUTCOMES, &[TooMany], TICKS], Busy),
+            ignores(&[HINTS, ENDINGS, &[Connected, ConnectedV1, Alive, Expired], OUTCOMES, &[TooMany], TICKS], Busy),
         ]),
         // Now is 3 s.
         (State::Acquiring, vec![
@@ -63,13 +63,13 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Overloaded],         None,              failure(AuthenticateFailure::Store(StoreError::Overloaded)), close(CloseReason::TryAgainLater), Over),
             on(&[Full],               None,              failure(AuthenticateFailure::Store(StoreError::Full)),  close(CloseReason::TryAgainLater),    Over),
             on(&[Failed],             None,              failure(AuthenticateFailure::Store(StoreError::Failed)), close(CloseReason::TryAgainLater),   Over),
-            on(&[Silent, Released, Found, Banned, OtherDevice], None, failure(AuthenticateFailure::StoreTimedOut),         close(CloseReason::TryAgainLater),    Over),
+            on(&[Silent, InLine, Released, Found, Banned, OtherDevice], None, failure(AuthenticateFailure::StoreTimedOut),         close(CloseReason::TryAgainLater),    Over),
             on(&[TooMany],            None,              failure(AuthenticateFailure::LimitReached),        close(CloseReason::TryAgainLater),    Over),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[&[Connected, ConnectedV1, Alive, Expired], VERDICTS, TICKS], Busy),
+            ignores(&[HINTS, &[Connected, ConnectedV1, Alive, Expired], VERDICTS, TICKS], Busy),
         ]),
         // Now is 4 s, the client sent at 3 s.
         (State::LiveHeard, vec![
@@ -90,7 +90,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Disconnected],       release(),         None,                                 None,                    Over),
             on(&[Tick],               None,              Some(Frame::Ping),                    None,                    Waits(33 + 5)),
             on(&[LateTick],           None,              Some(Frame::Ping),                    None,                    Waits(3633 + 5)),
-            ignores(&[&[Connected, ConnectedV1, Expired, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(33)),
+            ignores(&[HINTS, &[Connected, ConnectedV1, Expired, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(33)),
         ]),
         // Now is 34 s, the client was pinged at 33 s.
         (State::LivePinged, vec![
@@ -110,7 +110,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Draining],           release(),         None,                                 close(CloseReason::ShuttingDown),     Over),
             on(&[Disconnected],       release(),         None,                                 None,                    Over),
             on(&[Tick, LateTick],     release(),         None,                                 close(CloseReason::PeerSilent),       Over),
-            ignores(&[&[Connected, ConnectedV1, Expired, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(38)),
+            ignores(&[HINTS, &[Connected, ConnectedV1, Expired, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(38)),
         ]),
         // Now is 35 s, whenever the request came.
         (State::Asking, vec![
@@ -120,7 +120,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Size],               None,              error_reply(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
             on(&[Binary],             None,              error_reply(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Found],              None,              reply(ServerMessage::CheckConnectionsSuccess(user_summary(3))), None,             Waits(65)),
-            on(&[Granted, Denied, Released, Banned, OtherDevice, Silent], None, error_reply(RequestError::StoreTimedOut),      None,                    Waits(65)),
+            on(&[Granted, Denied, InLine, Released, Banned, OtherDevice, Silent], None, error_reply(RequestError::StoreTimedOut),      None,                    Waits(65)),
             on(&[Overloaded],         None,              error_reply(RequestError::Store(StoreError::Overloaded)), None,              Waits(65)),
             on(&[Full],               None,              error_reply(RequestError::Store(StoreError::Full)), None,                    Waits(65)),
             on(&[Failed],             None,              error_reply(RequestError::Store(StoreError::Failed)), None,                  Waits(65)),
@@ -128,7 +128,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[&[TooMany], &[Connected, ConnectedV1, Alive, Expired], VERDICTS, TICKS], Busy),
+            ignores(&[HINTS, &[TooMany], &[Connected, ConnectedV1, Alive, Expired], VERDICTS, TICKS], Busy),
         ]),
         // The same three states of a session whose token expires. Now is 3 s, 4 s and 35 s as above.
         (State::AcquiringByToken, vec![
@@ -142,14 +142,14 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Overloaded],         None,              failure(AuthenticateFailure::Store(StoreError::Overloaded)), close(CloseReason::TryAgainLater), Over),
             on(&[Full],               None,              failure(AuthenticateFailure::Store(StoreError::Full)),  close(CloseReason::TryAgainLater),    Over),
             on(&[Failed],             None,              failure(AuthenticateFailure::Store(StoreError::Failed)), close(CloseReason::TryAgainLater),   Over),
-            on(&[Silent, Released, Found, Banned, OtherDevice], None, failure(AuthenticateFailure::StoreTimedOut),         close(CloseReason::TryAgainLater),    Over),
+            on(&[Silent, InLine, Released, Found, Banned, OtherDevice], None, failure(AuthenticateFailure::StoreTimedOut),         close(CloseReason::TryAgainLater),    Over),
             on(&[TooMany],            None,              failure(AuthenticateFailure::LimitReached),        close(CloseReason::TryAgainLater),    Over),
             on(&[Expired],            None,              None,                                 close(CloseReason::TokenExpired),     Busy),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[&[Connected, ConnectedV1, Alive], VERDICTS, TICKS], Busy),
+            ignores(&[HINTS, &[Connected, ConnectedV1, Alive], VERDICTS, TICKS], Busy),
         ]),
         (State::LiveByToken, vec![
             on(&[Authenticate],       verify(),          None,                                 None,                    Busy),
@@ -171,7 +171,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Disconnected],       release(),         None,                                 None,                    Over),
             on(&[Tick],               None,              Some(Frame::Ping),                    None,                    Waits(33 + 5)),
             on(&[LateTick],           None,              Some(Frame::Ping),                    None,                    Waits(3633 + 5)),
-            ignores(&[&[Connected, ConnectedV1, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(33)),
+            ignores(&[HINTS, &[Connected, ConnectedV1, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(33)),
         ]),
         // Now is 5 s.
         (State::Renewing, vec![
@@ -189,7 +189,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[&[Connected, ConnectedV1, Alive, Expired], OUTCOMES, &[TooMany], TICKS], Busy),
+            ignores(&[HINTS, &[Connected, ConnectedV1, Alive, Expired], OUTCOMES, &[TooMany], TICKS], Busy),
         ]),
         // Now is 35 s.
         (State::AskingRenewal, vec![
@@ -199,7 +199,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Size],               None,              error_reply(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
             on(&[Binary],             None,              error_reply(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Found],              None,              reply(ServerMessage::AuthenticateSuccess(user_summary(3))), None,                 Waits(65)),
-            on(&[Granted, Denied, Released, Silent], None, failure(AuthenticateFailure::StoreTimedOut),       None,                    Waits(65)),
+            on(&[Granted, Denied, InLine, Released, Silent], None, failure(AuthenticateFailure::StoreTimedOut),       None,                    Waits(65)),
             on(&[Banned],             release(),         failure(AuthenticateFailure::LimitReached),        close(CloseReason::Evicted),          Over),
             on(&[OtherDevice],        None,              failure(AuthenticateFailure::AnotherDevice),       None,                    Waits(65)),
             on(&[Overloaded],         None,              failure(AuthenticateFailure::Store(StoreError::Overloaded)), None,               Waits(65)),
@@ -210,24 +210,24 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[&[TooMany], &[Connected, ConnectedV1, Alive], VERDICTS, TICKS], Busy),
+            ignores(&[HINTS, &[TooMany], &[Connected, ConnectedV1, Alive], VERDICTS, TICKS], Busy),
         ]),
         (State::LeavingVerification, vec![
             on(VERDICTS,              None,              None,                                 None,                    Over),
-            ignores(&[ENDINGS, &[Connected, ConnectedV1, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, &[TooMany], TICKS], Busy),
+            ignores(&[HINTS, ENDINGS, &[Connected, ConnectedV1, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, &[TooMany], TICKS], Busy),
         ]),
         (State::LeavingAcquire, vec![
-            on(&[Granted],            release(),         None,                                 None,                    Over),
+            on(&[Granted, InLine],    release(),         None,                                 None,                    Over),
             on(&[Denied, Released, Found, Banned, OtherDevice, Overloaded, Full, Failed, Silent, TooMany], None, None, None, Over),
-            ignores(&[ENDINGS, &[Connected, ConnectedV1, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
+            ignores(&[HINTS, ENDINGS, &[Connected, ConnectedV1, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
         ]),
         (State::LeavingLookup, vec![
             on(OUTCOMES,              release(),         None,                                 None,                    Over),
-            ignores(&[&[TooMany], ENDINGS, &[Connected, ConnectedV1, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
+            ignores(&[HINTS, &[TooMany], ENDINGS, &[Connected, ConnectedV1, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
         ]),
         (State::LeavingRenewal, vec![
             on(VERDICTS,              release(),         None,                                 None,                    Over),
-            ignores(&[ENDINGS, &[Connected, ConnectedV1, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, &[TooMany], TICKS], Busy),
+            ignores(&[HINTS, ENDINGS, &[Connected, ConnectedV1, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, &[TooMany], TICKS], Busy),
         ]),
         (State::Finished, vec![
             ignores(&[Input::ALL], Over),
@@ -303,7 +303,7 @@ fn specification_has_every_state_and_event_once() {
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (0..KINDS).collect::<Vec<_>>(), "an event without an input");
 }
 
-const KINDS: u8 = 28;
+const KINDS: u8 = 30;
 
 /// Numbers the kinds of event. A new kind needs an [`Input`], and with it a row in every state.
 fn kind(event: &Event<'_>) -> u8 {
@@ -320,6 +320,8 @@ fn kind(event: &Event<'_>) -> u8 {
         Event::Verified(Err(_)) => 8,
         Event::Stored(Outcome::Granted { .. }) => 9,
         Event::Stored(Outcome::Denied(_)) => 10,
+        Event::Stored(Outcome::Waiting(_)) => 28,
+        Event::Hinted(_) => 29,
         Event::Stored(Outcome::Released) => 11,
         // The last two answer requests that are tested in `client_info`.
         Event::Stored(Outcome::Counted { .. } | Outcome::Listed(_) | Outcome::Ended { .. }) => 12,

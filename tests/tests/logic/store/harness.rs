@@ -2,7 +2,7 @@
 
 use session_core::ledger::SessionNames;
 use session_core::ledger::{AcquireOptions, EndTarget, KnownToken, StoreCommand};
-use session_core::ledger::{AdmissionPolicy, EndReason, EndedSession, Outcome, SlotLimit, UserOverrides};
+use session_core::ledger::{AdmissionPolicy, EndReason, EndedSession, Outcome, SessionHint, SlotLimit, UserOverrides};
 use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp, UserId};
 use shell::store::{
     Completion, LmdbConfig, LmdbStore, MemoryStore, Page, PageRequest, SessionNotifier, Store, StoreFailure,
@@ -32,6 +32,8 @@ pub(super) enum Observed {
     Granted(SessionId),
     /// Who lost a slot.
     Ended(Vec<EndedSession>),
+    /// The hints after a command.
+    Hinted(Vec<SessionHint>),
 }
 
 pub(super) struct Observer(Sender<Observed>);
@@ -40,6 +42,10 @@ impl SessionNotifier for Observer {
     fn notify(&self, _: &UserId, ended: Vec<EndedSession>) {
         // Fails when the test no longer listens.
         let _unheard = self.0.send(Observed::Ended(ended));
+    }
+
+    fn hint(&self, hints: Vec<SessionHint>) {
+        let _unheard = self.0.send(Observed::Hinted(hints));
     }
 }
 
@@ -115,6 +121,7 @@ impl Subject {
         let ended = self.observed.try_iter().flat_map(|observed| match observed {
             Observed::Ended(ended) => ended,
             Observed::Answer(outcome) => panic!("nobody waited for {outcome:?}"),
+            Observed::Hinted(hints) => panic!("nobody waited for {hints:?}"),
             Observed::Granted(session) => panic!("nobody waited for the grant of {session}"),
         });
         ended.collect()

@@ -40,6 +40,7 @@ pub(super) fn notifies_before_it_answers_that_or_a_later_command(open: fn(SlotLi
             Observed::Granted(session) => granted.push((session, ended.len())),
             Observed::Ended(sessions) => ended.extend(sessions.into_iter().map(|ended| ended.session)),
             Observed::Answer(outcome) => panic!("nobody waited for {outcome:?}"),
+            Observed::Hinted(hints) => panic!("nobody waits, but {hints:?}"),
         }
     }
     // A session is ended by the next one that is granted. The last one is not ended.

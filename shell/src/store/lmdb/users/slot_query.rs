@@ -66,6 +66,7 @@ impl SlotQuery {
                         | Outcome::Unknown
                         | Outcome::Granted { .. }
                         | Outcome::Denied(_)
+                        | Outcome::Waiting(_)
                         | Outcome::Listed(_)
                         | Outcome::Ended { .. }
                         | Outcome::NotRenewed(_)
