@@ -7,10 +7,10 @@ use super::admission::{Acquire, Denied, Grant, admit};
 use super::command::StoreCommand;
 use super::end::{end_sessions, linger, release};
 use super::lapsed::remove_lapsed_at;
-use super::line::{LinePlace, called};
+use super::line::called;
 use super::listing::list;
 use super::outcome::{
-    ApplyResult, DenyReason, GrantDetails, Hint, Liveness, Outcome, SessionHint, SlotUsage, StoreError,
+    ApplyResult, DenyReason, GrantDetails, Hint, LinePlace, Liveness, Outcome, SessionHint, SlotUsage, StoreError,
 };
 use super::policy::AdmissionPolicy;
 use super::record::{SessionRecord, UserRecord};

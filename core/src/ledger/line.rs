@@ -2,25 +2,14 @@
 
 use alloc::vec::Vec;
 
-use super::admission::{Room, find_room};
 use super::command::{AcquireOptions, Evict};
 use super::limit::SlotLimit;
+use super::outcome::LinePlace;
 use super::policy::AdmissionPolicy;
 use super::record::{SessionRecord, UserRecord, WaitingSession};
+use super::room::{Room, find_room};
 use crate::id::{DisplayName, SessionId};
 use crate::time::Timestamp;
-
-/// What became of a wish to wait in line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum LinePlace {
-    /// The session did not ask to wait, or nobody may wait for what it asks.
-    #[default]
-    NotInLine,
-    /// It waits. The first in line has place 1.
-    At(u16),
-    /// As many sessions wait as may ([`AdmissionPolicy::max_waiting`]).
-    Full,
-}
 
 /// The sessions in line that would be admitted now, in order. Each has to be told that it is its turn
 /// ([`Event::Turn`](crate::session::Event::Turn)); then it asks again. Call [`remove_lapsed`](super::remove_lapsed) first.

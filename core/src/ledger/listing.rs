@@ -1,8 +1,7 @@
 //! Says who holds a user's slots.
 
 use super::limit::SlotLimit;
-use super::line::LinePlace;
-use super::outcome::SlotUsage;
+use super::outcome::{LinePlace, SlotUsage};
 use super::policy::AdmissionPolicy;
 use super::record::UserRecord;
 use super::slots::Slots;

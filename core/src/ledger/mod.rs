@@ -48,6 +48,7 @@ mod outcome;
 mod apply;
 mod admission;
 mod line;
+mod room;
 mod end;
 mod renewal;
 mod listing;
@@ -63,11 +64,11 @@ pub use command::{AcquireOptions, EndTarget, Evict, KnownToken, StoreCommand};
 pub use end::{EndResult, end_sessions, linger, release};
 pub use lapsed::remove_lapsed;
 pub use limit::{SlotLimit, SlotLimitError};
-pub use line::{LinePlace, called};
+pub use line::called;
 pub use listing::{count, list};
 pub use outcome::{
-    ApplyResult, DenyReason, EndReason, EndedSession, EvictedSession, GrantDetails, Hint, Liveness, NotResumed,
-    Outcome, RenewalDenied, Resumption, SessionHint, SessionNames, SlotUsage, StoreError,
+    ApplyResult, DenyReason, EndReason, EndedSession, EvictedSession, GrantDetails, Hint, LinePlace, Liveness,
+    NotResumed, Outcome, RenewalDenied, Resumption, SessionHint, SessionNames, SlotUsage, StoreError,
 };
 pub use policy::{AdmissionPolicy, CountBy, LimitSource, UserOverrides, WhenFull};
 pub use record::{

@@ -8,7 +8,6 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::limit::SlotLimit;
-use super::line::LinePlace;
 use super::policy::LimitSource;
 use super::record::{FormerEnd, SessionRecord};
 use crate::id::{DisplayName, SessionId, SlotId};
@@ -214,6 +213,18 @@ pub struct SlotUsage {
 impl SlotUsage {
     /// The number of sessions listed to a client. Many clients can ask at once, so this bounds the memory.
     pub const MAX_SHOWN: usize = 100;
+}
+
+/// What became of a wish to wait in line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum LinePlace {
+    /// The session did not ask to wait, or nobody may wait for what it asks.
+    #[default]
+    NotInLine,
+    /// It waits. The first in line has place 1.
+    At(u16),
+    /// As many sessions wait as may ([`AdmissionPolicy::max_waiting`](super::AdmissionPolicy)).
+    Full,
 }
 
 /// The result of [`apply`](super::apply()).

@@ -1,24 +1,18 @@
 //! The session machine: each call of `handle` takes one event and returns the actions for it.
 
 use alloc::boxed::Box;
-use core::mem;
 use core::num::NonZeroU32;
 use core::time::Duration;
 
 use super::io::{Actions, Effect, Event, Frame, Identity, Violation};
-use super::replies::{
-    authenticate_failure, error, evicted, failure_of, limit_failure, query_reply, reply, success_details,
-    violation_reply,
-};
+use super::replies::{authenticate_failure, error, evicted, query_reply, reply, violation_reply};
 use super::settings::SessionSettings;
-use super::state::{AcquireRequest, Connection, Interest, Manner, PendingCall, Slot, StoreQuery};
+use super::state::{Connection, Interest, Manner, PendingCall, RenewalQuery, Slot, StoreQuery};
 use crate::id::{DisplayName, SessionId};
-use crate::ledger::{
-    self, AcquireOptions, EndReason, EndTarget, GrantDetails, KnownToken, Outcome, RenewalDenied, Resumption, SlotUsage,
-};
+use crate::ledger::{self, EndReason, EndTarget, KnownToken, Outcome, RenewalDenied};
 use crate::protocol::{
     AuthenticateFailure, AuthenticateOptions, ClientMessage, CloseReason, Credential, CredentialError, Greeting,
-    RequestError, ServerMessage, UserSummary,
+    RequestError, ServerMessage,
 };
 use crate::time::{Timestamp, UnixSeconds};
 use crate::token_bucket::TokenBucket;
@@ -32,7 +26,7 @@ pub struct Session {
     /// Limits the rate of messages, pings and pongs together.
     message_bucket: TokenBucket,
     bad_messages: u16,
-    manner: Manner,
+    pub(super) manner: Manner,
     /// How often the time to authenticate was put off.
     put_offs: u8,
     /// The fingerprint of the list of sessions that the client received with its last denial.
@@ -135,7 +129,7 @@ impl Session {
         }
         match &self.pending {
             Some(PendingCall::Verify(_)) => None,
-            Some(PendingCall::Query(StoreQuery::Renewal { expires, .. })) => *expires,
+            Some(PendingCall::Query(StoreQuery::Renewal(renewal))) => renewal.expires,
             Some(
                 PendingCall::Acquire(_)
                 | PendingCall::Query(
@@ -194,7 +188,7 @@ impl Session {
     }
 
     /// Ends the connection: with a close frame, or because the socket is lost.
-    fn end(&mut self, close: Option<CloseReason>, now: Timestamp) -> Actions {
+    pub(super) fn end(&mut self, close: Option<CloseReason>, now: Timestamp) -> Actions {
         if !self.is_open() {
             return Actions::default();
         }
@@ -224,7 +218,7 @@ impl Session {
         }
     }
 
-    fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         matches!(self.connection, Connection::Open { .. })
     }
 
@@ -322,20 +316,22 @@ impl Session {
             return self.bad_message(error(RequestError::NotAuthenticated, self.is_detailed()), now);
         };
         let (user, session, at) = (slot.user.clone(), self.id, now);
-        let command = match query {
+        let command = match &query {
             StoreQuery::Connections => ledger::StoreCommand::CountSlots { user, session, at },
-            StoreQuery::Renewal { limit, .. } => ledger::StoreCommand::Renew { user, session, limit, device, at },
+            StoreQuery::Renewal(renewal) => {
+                ledger::StoreCommand::Renew { user, session, limit: renewal.limit, device, at }
+            }
             StoreQuery::Sessions(_) | StoreQuery::Watch | StoreQuery::Gone(_) => {
                 // Its own session may be behind those that are shown.
                 let is_unbounded = matches!(query, StoreQuery::Gone(_));
                 let watch = if let StoreQuery::Sessions(watch) = query { watch } else { None };
                 ledger::StoreCommand::ListSessions { user, session, limit: slot.limit, is_unbounded, watch, at }
             }
-            StoreQuery::End(target) if target == session => {
+            StoreQuery::End(target) if *target == session => {
                 return reply(error(RequestError::OwnSession, self.is_detailed()));
             }
             StoreQuery::End(target) => {
-                let (target, reason) = (EndTarget::One(target), EndReason::ByUser(None));
+                let (target, reason) = (EndTarget::One(*target), EndReason::ByUser(None));
                 ledger::StoreCommand::EndSessions { user, session, target, reason, at }
             }
         };
@@ -392,7 +388,8 @@ impl Session {
                 return self.acquire(identity, options, now);
             }
             (Ok(Identity { user, limit, expires, device, .. }), Some(slot)) if user == slot.user => {
-                return self.query(StoreQuery::Renewal { limit, expires, is_detailed }, device, now);
+                let renewal = Box::new(RenewalQuery { limit, expires, is_detailed });
+                return self.query(StoreQuery::Renewal(renewal), device, now);
             }
             (Ok(_), _) => AuthenticateFailure::AnotherUser,
             (Err(error), _) => AuthenticateFailure::Credential(error),
@@ -411,22 +408,6 @@ impl Session {
         }
     }
 
-    fn acquire(&mut self, identity: Identity, options: Option<Box<AuthenticateOptions>>, now: Timestamp) -> Actions {
-        let Identity { user, limit, expires, device, resume_token } = identity;
-        let (options, request) = match (options, device) {
-            (Some(options), token_device) => {
-                let (options, request) = AcquireRequest::new(*options, resume_token, token_device, now);
-                (Some(Box::new(options)), Some(Box::new(request)))
-            }
-            // The client sent no options, but its token names a device.
-            (None, device @ Some(_)) => (Some(Box::new(AcquireOptions { device, ..AcquireOptions::default() })), None),
-            (None, None) => (None, None),
-        };
-        self.slot = Some(Slot { user: user.clone(), limit, expires, knows_token: false });
-        let command = ledger::StoreCommand::Acquire { user, session: self.id, limit, at: now, options };
-        self.call(PendingCall::Acquire(request), Effect::Store(command))
-    }
-
     fn stored(&mut self, outcome: Outcome, now: Timestamp) -> Actions {
         match self.pending.take() {
             Some(PendingCall::Acquire(request)) => self.acquired(request, outcome, now),
@@ -439,146 +420,29 @@ impl Session {
         }
     }
 
-    fn acquired(&mut self, request: Option<Box<AcquireRequest>>, outcome: Outcome, now: Timestamp) -> Actions {
-        let slot = self.slot.take().expect("a pending acquire asks for a slot");
-        if !self.is_open() {
-            self.acquired_after_end(slot, request.as_deref(), outcome, now);
-            return Actions::default();
-        }
-        let is_detailed = request.is_some();
-        let failure = match (outcome, request) {
-            (Outcome::Granted { slots, grant }, request) => {
-                self.interest = None;
-                return reply(self.granted(slot, request, slots, grant, now));
-            }
-            (Outcome::Waiting(usage), Some(request)) => return self.waits(slot, request, &usage, now),
-            (Outcome::Denied(usage), _) => {
-                self.leave_line(now);
-                return reply(self.denied(usage.as_deref(), is_detailed, now));
-            }
-            (Outcome::Rejected(_), request) if self.stays_in_line(request.as_deref(), now) => {
-                return Actions::default();
-            }
-            (Outcome::Rejected(store_error), _) => AuthenticateFailure::Store(store_error),
-            // An outcome that does not fit an acquire says as little as `Unknown`.
-            (
-                Outcome::Unknown
-                | Outcome::Released
-                | Outcome::Waiting(_)
-                | Outcome::Counted { .. }
-                | Outcome::Listed(_)
-                | Outcome::Ended { .. }
-                | Outcome::NotRenewed(_),
-                _,
-            ) => AuthenticateFailure::StoreTimedOut,
-        };
-        self.refuse(failure, is_detailed, now)
-    }
-
-    /// The user's connections are too many, so the store is not asked for a slot.
-    fn too_many_connections(&mut self, now: Timestamp) -> Actions {
-        let is_detailed = match &self.pending {
-            Some(PendingCall::Acquire(request)) => request.is_some(),
-            Some(PendingCall::Verify(_) | PendingCall::Query(_)) | None => return Actions::default(),
-        };
-        (self.pending, self.slot) = (None, None);
-        if !self.is_open() {
-            return Actions::default();
-        }
-        self.refuse(AuthenticateFailure::LimitReached, is_detailed, now)
-    }
-
-    /// Says why the client gets no slot, and closes.
-    fn refuse(&mut self, failure: AuthenticateFailure, is_detailed: bool, now: Timestamp) -> Actions {
-        Actions {
-            send: Some(Frame::Message(authenticate_failure(failure, is_detailed))),
-            ..self.end(Some(CloseReason::TryAgainLater), now)
-        }
-    }
-
-    fn granted(
-        &mut self,
-        mut slot: Slot,
-        request: Option<Box<AcquireRequest>>,
-        slots: u32,
-        grant: Option<Box<GrantDetails>>,
-        now: Timestamp,
-    ) -> ServerMessage {
-        let user = UserSummary { id: slot.user.clone(), connections: slots };
-        let message = match (request, grant) {
-            (Some(request), Some(grant)) => {
-                let details = success_details(user, self.id, *request, *grant, &self.settings);
-                slot.knows_token = details.resume.is_some();
-                ServerMessage::AuthenticateSuccessDetailed(Box::new(details))
-            }
-            (Some(_), None) | (None, _) => ServerMessage::AuthenticateSuccess(user),
-        };
-        self.slot = Some(slot);
-        self.put_off_ping(now);
-        message
-    }
-
-    fn denied(&mut self, usage: Option<&SlotUsage>, is_detailed: bool, now: Timestamp) -> ServerMessage {
-        match usage {
-            Some(usage) if is_detailed => {
-                let choose_by = self.open_retry_window(now);
-                limit_failure(usage, self.id, &mut self.listed, choose_by, now)
-            }
-            Some(usage) => authenticate_failure(failure_of(usage), false),
-            None => authenticate_failure(AuthenticateFailure::LimitReached, is_detailed),
-        }
-    }
-
-    /// Returns the end of the time to choose and to authenticate again.
-    fn open_retry_window(&mut self, now: Timestamp) -> Option<Timestamp> {
-        let Connection::Open { deadline, .. } = &mut self.connection else { return None };
-        if mem::replace(&mut self.manner, Manner::Choosing) != Manner::Choosing {
-            *deadline = (*deadline).max(now + Self::RETRY_WINDOW);
-        }
-        Some(*deadline)
-    }
-
-    /// Keeps a slot that the store granted after the connection ended, for `settle` to give up. After any other outcome
-    /// the [`ReleaseTracker`](crate::release_tracker::ReleaseTracker) releases what may be in the store.
-    fn acquired_after_end(&mut self, slot: Slot, request: Option<&AcquireRequest>, outcome: Outcome, now: Timestamp) {
-        if let Outcome::Waiting(_) = outcome {
-            // It gives up its place.
-            self.slot = Some(slot);
-            self.interest = None;
-        } else if let Outcome::Granted { grant, .. } = outcome {
-            self.interest = None;
-            // The client never learned of the grant. It can still resume a slot whose token it sent, but not a new one.
-            let knows_token = grant.is_some_and(|grant| grant.resume == Resumption::Resumed)
-                && request.is_some_and(|request| request.shown.is_some());
-            self.slot = Some(Slot { knows_token, ..slot });
-            if let Connection::Ended { linger_from: Some(from) } = &mut self.connection {
-                *from = now;
-            }
-        }
-    }
-
     fn answered(&mut self, query: StoreQuery, outcome: Outcome, now: Timestamp) -> Actions {
         if let StoreQuery::Watch = query {
             return self.watched(&outcome, now);
         }
         self.put_off_ping(now);
-        if let (StoreQuery::Sessions(Some(watch)), Outcome::Listed(usage)) = (query, &outcome) {
-            self.watches(watch, usage, now);
+        if let (StoreQuery::Sessions(Some(watch)), Outcome::Listed(usage)) = (&query, &outcome) {
+            self.watches(*watch, usage, now);
         }
         let is_detailed = self.is_detailed();
         let slot = self.slot.as_mut().expect("a session that asks the store has its slot");
-        match (query, &outcome) {
+        match (&query, &outcome) {
             // After any other outcome the session goes on with the token it had.
-            (StoreQuery::Renewal { limit, expires, .. }, Outcome::Counted { .. }) => {
-                (slot.limit, slot.expires) = (limit, expires);
+            (StoreQuery::Renewal(renewal), Outcome::Counted { .. }) => {
+                (slot.limit, slot.expires) = (renewal.limit, renewal.expires);
             }
             (StoreQuery::End(target), Outcome::Ended { sessions, .. }) if sessions.is_empty() && is_detailed => {
-                return self.query(StoreQuery::Gone(target), None, now);
+                let gone = StoreQuery::Gone(*target);
+                return self.query(gone, None, now);
             }
             _ => {}
         }
         let user = slot.user.clone();
-        let is_renewal = matches!(query, StoreQuery::Renewal { .. });
+        let is_renewal = matches!(query, StoreQuery::Renewal(_));
         let is_banned = is_renewal && outcome == Outcome::NotRenewed(RenewalDenied::Banned);
         let message = query_reply(user, self.id, query, outcome, is_detailed);
         let actions = if is_banned { self.end(Some(CloseReason::Evicted), now) } else { Actions::default() };

@@ -40,6 +40,7 @@
 //! learns of the grant.
 
 mod machine;
+mod acquire;
 mod interest;
 mod state;
 mod replies;

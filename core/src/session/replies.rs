@@ -180,11 +180,11 @@ pub(super) fn query_reply(
     outcome: Outcome,
     is_detailed: bool,
 ) -> ServerMessage {
-    let store_error = match (query, outcome) {
+    let store_error = match (&query, outcome) {
         (StoreQuery::Connections, Outcome::Counted { slots: connections }) => {
             return ServerMessage::CheckConnectionsSuccess(UserSummary { id: user, connections });
         }
-        (StoreQuery::Renewal { .. }, Outcome::Counted { slots: connections }) => {
+        (StoreQuery::Renewal(_), Outcome::Counted { slots: connections }) => {
             return ServerMessage::AuthenticateSuccess(UserSummary { id: user, connections });
         }
         (StoreQuery::Sessions(_), Outcome::Listed(usage)) => {
@@ -192,7 +192,7 @@ pub(super) fn query_reply(
         }
         (StoreQuery::Gone(target), Outcome::Listed(usage)) => {
             let own = usage.sessions.iter().find(|entry| entry.session == asker);
-            if own.is_some_and(|own| own.is_named(target)) {
+            if own.is_some_and(|own| own.is_named(*target)) {
                 return error(RequestError::OwnSession, is_detailed);
             }
             let sessions = Some(session_summaries(&usage, Some(asker)));
@@ -207,8 +207,8 @@ pub(super) fn query_reply(
         (StoreQuery::End(_), Outcome::Ended { slots: connections, .. }) => {
             return ServerMessage::EndSessionSuccess(UserSummary { id: user, connections });
         }
-        (StoreQuery::Renewal { is_detailed, .. }, Outcome::NotRenewed(denied)) => {
-            return renewal_failure(denied, is_detailed);
+        (StoreQuery::Renewal(renewal), Outcome::NotRenewed(denied)) => {
+            return renewal_failure(denied, renewal.is_detailed);
         }
         (_, Outcome::Rejected(cause)) => Some(cause),
         // An outcome that does not fit the query says as little as `Unknown`.
@@ -226,9 +226,9 @@ pub(super) fn query_reply(
         ) => None,
     };
     match query {
-        StoreQuery::Renewal { is_detailed, .. } => authenticate_failure(
+        StoreQuery::Renewal(renewal) => authenticate_failure(
             store_error.map_or(AuthenticateFailure::StoreTimedOut, AuthenticateFailure::Store),
-            is_detailed,
+            renewal.is_detailed,
         ),
         StoreQuery::Connections
         | StoreQuery::Sessions(_)

@@ -139,18 +139,12 @@ impl AcquireRequest {
 }
 
 /// What a session with a slot asks the store.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum StoreQuery {
     /// The number of the user's slots, for `CHECK_CONNECTIONS`.
     Connections,
-    /// Whether the session may go on with a new token. The limit and the expiry are those of the new token;
-    /// the session takes them over when the answer comes.
-    Renewal {
-        limit: Option<SlotLimit>,
-        expires: Option<UnixSeconds>,
-        /// Whether the client sent an object.
-        is_detailed: bool,
-    },
+    /// Whether the session may go on with a new token. In a box, to keep the session small.
+    Renewal(Box<RenewalQuery>),
     /// The list of the user's sessions, and whether to watch them from now on.
     Sessions(Option<bool>),
     /// The same list, for a session that watches.
@@ -159,6 +153,15 @@ pub(super) enum StoreQuery {
     End(SessionId),
     /// The list of the user's sessions, for a client that asked for the end of one that is not there.
     Gone(SessionId),
+}
+
+/// What the new token of a renewal says. The session takes it over when the answer comes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RenewalQuery {
+    pub(super) limit: Option<SlotLimit>,
+    pub(super) expires: Option<UnixSeconds>,
+    /// Whether the client sent an object.
+    pub(super) is_detailed: bool,
 }
 
 /// The connection to the peer.

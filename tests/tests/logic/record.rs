@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use session_core::SlotId;
 use session_core::ledger::{ClientInfo, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord};
-use session_core::ledger::{FormerEnd, FormerSlot, SlotLimit};
+use session_core::ledger::{FormerEnd, FormerSlot, SlotLimit, WaitingSession};
 use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp};
 
 const HERE: NodeId = NodeId::new(1);
@@ -88,7 +88,7 @@ fn version_2_has_these_bytes() {
     assert_eq!(read(&[2]), Ok(vec![]));
 }
 
-/// Version 3, on disk: these bytes are a promise. Never change this test, add one for the next version.
+/// Version 3 is read and no longer written. These bytes are a promise: never change this test.
 #[test]
 fn version_3_has_these_bytes() {
     #[rustfmt::skip]
@@ -112,12 +112,59 @@ fn version_3_has_these_bytes() {
         FormerSlot { key_prefix, end }
     });
     let record = UserRecord::from_sessions(entries).unwrap().with_former(&former);
+    assert_eq!(UserRecord::decode(&bytes), Ok(record));
+    assert_eq!(read(&[3, 0]), Ok(vec![]));
+}
+
+/// Version 4, on disk: these bytes are a promise. Never change this test, add one for the next version.
+#[test]
+fn version_4_has_these_bytes() {
+    #[rustfmt::skip]
+    let bytes = [
+        &[
+            0x04,
+            2,  1, 2, 3, 4, 5, 6, 7, 8,  1,  8, 7, 6, 5, 4, 3, 2, 1,  0,
+            2,
+            0, 0, 0, 0, 0, 0, 0, 7,  0, 0, 0, 0, 0, 0, 0, 9,  0, 0, 0x01, 0x8b, 0xcf, 0xe5, 0x68, 3,
+            0x25,  0, 3, b'T', 0xc3, 0xa9,  0, 1,
+            0, 0, 0, 0, 0, 0, 0, 7,  0, 0, 0, 0, 0, 0, 0, 8,  0, 0, 0x01, 0x8b, 0xcf, 0xe5, 0x68, 4,  0,
+            0, 0, 0, 0, 0, 0, 0, 7,  0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,  0, 0, 0, 0, 0, 0, 0, 0,  0,
+            0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,  0, 0, 0, 0, 0, 0, 0, 0x42,  0, 0, 0x01, 0x8b, 0xcf, 0xe5, 0x68, 0,
+            0xff,
+            0, 0, 0x01, 0x8b, 0xcf, 0xe5, 0x68, 0x01,
+        ][..],
+        &[0xab; 32],
+        &[1, 2, 3, 4,  0, 0, 0x01, 0x8b, 0xcf, 0xe5, 0x68, 0x02],
+        &[0, 6, b'l', b'a', b'p', b't', b'o', b'p',  0, 3, b'F', 0xc3, 0xa9],
+        &[0, 0, 0, 0, 0, 0, 0, 0xfe,  0, 0, 0, 0, 0, 0, 0, 0x41,  2, 3],
+    ].concat();
+    let full = SessionRecord { watches: true, ..full_entry() };
+    let entries = vec![SessionRecord::new(NodeId::new(7).session(u64::MAX), Timestamp::default()), full];
+    let waiter = |number, since| WaitingSession {
+        session: NodeId::new(7).session(number),
+        since: millis(since),
+        claim: None,
+        device: None,
+        spares_lingering: false,
+    };
+    let first = WaitingSession {
+        claim: SlotLimit::new(1).ok(),
+        device: DisplayName::parse("Té"),
+        spares_lingering: true,
+        ..waiter(9, 0x018b_cfe5_6803)
+    };
+    let waiting = vec![first, waiter(8, 0x018b_cfe5_6804)];
+    let former = [(1, FormerEnd::Taken), (8, FormerEnd::Expired)].map(|(first, end)| {
+        let key_prefix = if first == 1 { [1, 2, 3, 4, 5, 6, 7, 8] } else { [8, 7, 6, 5, 4, 3, 2, 1] };
+        FormerSlot { key_prefix, end }
+    });
+    let record = UserRecord::from_sessions(entries).unwrap().with_former(&former).with_waiting(waiting).unwrap();
     let mut written = Vec::new();
     record.encode(&mut written);
     assert_eq!(written, bytes);
     assert_eq!(UserRecord::decode(&bytes), Ok(record));
-    assert_eq!(encoded(vec![]), [3, 0]);
-    assert_eq!(read(&[3, 0]), Ok(vec![]));
+    assert_eq!(encoded(vec![]), [4, 0, 0]);
+    assert_eq!(read(&[4, 0, 0]), Ok(vec![]));
 }
 
 #[test]
@@ -132,13 +179,14 @@ fn every_decoding_error() {
     let record = |numbers: &[u64]| [vec![1], numbers.iter().flat_map(|&number| entry(number, &[])).collect()].concat();
     let second = |more: &[u8]| [&[2][..], &entry(1, more)].concat();
     let third = |more: &[u8]| [&[3, 0][..], &entry(1, more)].concat();
+    let waiting = |more: &[u8]| [&[4, 0, 1][..], &entry(1, more)].concat();
     let numbers: Vec<_> = (0..=1024).collect();
     for (bytes, error, message) in [
         (vec![], RecordError::Empty, "the record is empty"),
-        (vec![0], RecordError::Version(0), "the record has version 0, this server reads versions 1 to 3"),
-        (vec![4], RecordError::Version(4), "the record has version 4, this server reads versions 1 to 3"),
+        (vec![0], RecordError::Version(0), "the record has version 0, this server reads versions 1 to 4"),
+        (vec![5], RecordError::Version(5), "the record has version 5, this server reads versions 1 to 4"),
         // The version is checked first, since an unknown one may have any layout.
-        (vec![255; 30], RecordError::Version(255), "the record has version 255, this server reads versions 1 to 3"),
+        (vec![255; 30], RecordError::Version(255), "the record has version 255, this server reads versions 1 to 4"),
         (vec![1, 0], RecordError::CutOff, "the record is cut off"),
         (vec![3], RecordError::CutOff, "the record is cut off"),
         (vec![3, 1, 0], RecordError::CutOff, "the record is cut off"),
@@ -149,6 +197,12 @@ fn every_decoding_error() {
             "the record has a session that makes no sense",
         ),
         (third(&[64, 0, 0, 0, 0, 0, 0, 0, 0]), RecordError::BadSession, "the record has a session that makes no sense"),
+        (vec![4, 0, 65], RecordError::TooManySessions, "the record has more sessions than any limit allows"),
+        (vec![4, 0, 1, 7], RecordError::CutOff, "the record is cut off"),
+        (waiting(&[2]), RecordError::BadSession, "the record has a session that makes no sense"),
+        (waiting(&[4, 0, 0]), RecordError::BadSession, "the record has a session that makes no sense"),
+        (waiting(&[32, 4, 1]), RecordError::BadSession, "the record has a session that makes no sense"),
+        ([waiting(&[0]), entry(1, &[0])].concat(), RecordError::DuplicateSession, "the record has one session twice"),
         (third(&[128]), RecordError::BadSession, "the record has a session that makes no sense"),
         (third(&[32, 4, 1]), RecordError::BadSession, "the record has a session that makes no sense"),
         (third(&[4, 0, 0]), RecordError::BadSession, "the record has a session that makes no sense"),
@@ -162,9 +216,9 @@ fn every_decoding_error() {
         (second(&[4, 0]), RecordError::BadSession, "the record has a session that makes no sense"),
         (second(&[8, 1, b'\n']), RecordError::BadSession, "the record has a session that makes no sense"),
         (second(&[8, 1, 0xff]), RecordError::BadSession, "the record has a session that makes no sense"),
-        (record(&[5, 5]), RecordError::DuplicateSession, "the record has two slots of one session"),
-        (record(&[5, 3, 4, 5]), RecordError::DuplicateSession, "the record has two slots of one session"),
-        (record(&numbers), RecordError::TooManySessions, "the record has more slots than any limit allows"),
+        (record(&[5, 5]), RecordError::DuplicateSession, "the record has one session twice"),
+        (record(&[5, 3, 4, 5]), RecordError::DuplicateSession, "the record has one session twice"),
+        (record(&numbers), RecordError::TooManySessions, "the record has more sessions than any limit allows"),
     ] {
         assert_eq!(read(&bytes), Err(error), "{bytes:?}");
         assert_eq!(error.to_string(), message);

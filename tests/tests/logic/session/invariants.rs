@@ -54,7 +54,10 @@ impl InvariantChecker {
             | (Event::TooManyConnections, Some(PendingQuery::Acquire)) => self.under_way.take(),
             _ => None,
         };
-        if let (Event::Stored(Outcome::Granted { .. }), Some(PendingQuery::Acquire)) = (event, answered) {
+        // Whoever waits in line has to leave it, as whoever has a slot has to give it up.
+        if let (Event::Stored(Outcome::Granted { .. } | Outcome::Waiting(_)), Some(PendingQuery::Acquire)) =
+            (event, answered)
+        {
             self.grants += 1;
         }
         if let (Event::Verified(Ok(identity)), Some(PendingQuery::Verify)) = (event, answered) {

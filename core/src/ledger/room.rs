@@ -1,0 +1,70 @@
+//! Finds room for one more session, and which sessions are evicted for it.
+
+use alloc::vec::Vec;
+
+use super::command::Evict;
+use super::limit::SlotLimit;
+use super::outcome::DenyReason;
+use super::policy::{AdmissionPolicy, CountBy};
+use super::record::UserRecord;
+use super::slots::{Slot, Slots};
+use crate::id::{DisplayName, SessionId};
+use crate::time::Timestamp;
+
+/// Whether there is room for one more session.
+pub(super) enum Room {
+    /// There is, after these sessions were evicted. The list may be empty.
+    AfterEvicting(Vec<SessionId>),
+    /// There is none.
+    None {
+        reason: DenyReason,
+        /// When there will be, if that is known.
+        free_at: Option<Timestamp>,
+    },
+}
+
+/// Whether a session of this device finds room under this limit, if it chooses so whom to evict.
+pub(super) fn find_room(
+    record: &UserRecord,
+    limit: SlotLimit,
+    device: Option<&DisplayName>,
+    choice: Option<&Evict>,
+    policy: &AdmissionPolicy,
+    at: Timestamp,
+) -> Room {
+    if limit.slots() == 0 {
+        return Room::None { reason: DenyReason::LimitReached, free_at: None };
+    }
+    let fits_record = record.sessions().len() < UserRecord::MAX_SESSIONS;
+    // The usual case, without a list of slots.
+    if policy.count_by == CountBy::Sessions && fits_record && Slots::count_in(record, policy.count_by) < limit.slots() {
+        return Room::AfterEvicting(Vec::new());
+    }
+    let slots = Slots::from_record(record, policy.count_by);
+    // A session of a known device shares that device's slot. It competes only with the other sessions of the device.
+    let shared = device.and_then(|device| slots.of_device(device)).map(Slot::split_by_session);
+    let is_shared = shared.is_some();
+    let max = if is_shared { u32::from(policy.sessions_per_device.get()) } else { limit.slots() };
+    let slots = shared.unwrap_or(slots);
+    let mut held = slots.count();
+    let mut sessions = record.sessions().len();
+    let mut victims = Vec::new();
+    for slot in slots.victims(policy, choice, at) {
+        if held < max && sessions < UserRecord::MAX_SESSIONS {
+            break;
+        }
+        held -= 1;
+        sessions -= slot.sessions.len();
+        victims.extend(slot.sessions.iter().map(|entry| entry.session));
+    }
+    if held < max && sessions < UserRecord::MAX_SESSIONS {
+        return Room::AfterEvicting(victims);
+    }
+    let is_gone = |&id: &SessionId| !record.sessions().iter().any(|entry| entry.is_named(id));
+    let reason = match choice {
+        Some(Evict::Sessions(chosen)) if policy.client_choice && chosen.iter().any(is_gone) => DenyReason::Gone,
+        _ if is_shared && slots.count() >= max => DenyReason::DeviceFull,
+        _ => DenyReason::LimitReached,
+    };
+    Room::None { reason, free_at: slots.room_at(max, policy, choice) }
+}
