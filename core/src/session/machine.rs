@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use super::io::{Actions, Effect, Event, Frame, Identity, Violation};
 use super::replies::{authenticate_failure, error, evicted, query_reply, reply, violation_reply};
-use super::settings::SessionSettings;
+use super::settings::{RunningSettings, SessionSettings};
 use super::state::{Connection, Interest, Manner, PendingCall, RenewalQuery, Slot, StoreQuery};
 use crate::id::{DisplayName, SessionId};
 use crate::ledger::{self, EndReason, EndTarget, KnownToken, Outcome, RenewalDenied};
@@ -22,7 +22,7 @@ use crate::token_bucket::TokenBucket;
 #[derive(Debug)]
 pub struct Session {
     pub(super) id: SessionId,
-    pub(super) settings: SessionSettings,
+    pub(super) settings: RunningSettings,
     /// Limits the rate of messages, pings and pongs together.
     message_bucket: TokenBucket,
     bad_messages: u16,
@@ -52,7 +52,7 @@ impl Session {
     pub fn new(id: SessionId, settings: &SessionSettings, now: Timestamp) -> Self {
         Self {
             id,
-            settings: *settings,
+            settings: settings.into(),
             message_bucket: TokenBucket::default(),
             bad_messages: 0,
             manner: Manner::Plain,

@@ -6,7 +6,7 @@ use core::mem;
 use core::num::NonZeroU32;
 
 use super::io::{Actions, Frame, Violation};
-use super::settings::SessionSettings;
+use super::settings::RunningSettings;
 use super::state::{AcquireRequest, StoreQuery};
 use crate::id::{SessionId, UserId};
 use crate::ledger::{
@@ -134,7 +134,7 @@ pub(super) fn success_details(
     session: SessionId,
     request: AcquireRequest,
     grant: GrantDetails,
-    settings: &SessionSettings,
+    settings: &RunningSettings,
 ) -> AuthenticateSuccessDetails {
     let GrantDetails { limit, linger, slot, since, resume: resumption, evicted } = grant;
     let AcquireRequest { shown, new, cut_label, ignored, wait: _ } = request;

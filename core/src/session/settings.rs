@@ -19,6 +19,23 @@ pub struct SessionSettings {
     pub max_message_rate: Option<NonZeroU32>,
 }
 
+/// The settings that a session needs after its start. Fewer than all, to keep the session small.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RunningSettings {
+    pub(super) ping_interval: Duration,
+    pub(super) pong_timeout: Duration,
+    pub(super) max_bad_messages: Option<u16>,
+    pub(super) max_message_rate: Option<NonZeroU32>,
+}
+
+impl From<&SessionSettings> for RunningSettings {
+    fn from(settings: &SessionSettings) -> Self {
+        let &SessionSettings { auth_timeout: _, ping_interval, pong_timeout, max_bad_messages, max_message_rate } =
+            settings;
+        Self { ping_interval, pong_timeout, max_bad_messages, max_message_rate }
+    }
+}
+
 impl Default for SessionSettings {
     /// 10 s to authenticate, a ping after 30 s of silence, 10 s to answer it, 16 bad messages, 100 messages per second.
     fn default() -> Self {

@@ -12,7 +12,7 @@ use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptionsError, AuthenticateSuccessDetails, CloseReason,
     CredentialError, RequestError, ServerMessage, SessionList, SessionSummary, StatusWord, TokenError, UserSummary,
 };
-use session_core::protocol::{ErrorDetails, EvictedDetails, EvictedSummary, Greeting};
+use session_core::protocol::{ErrorDetails, EvictedDetails, EvictedSummary, Greeting, WaitingDetails};
 use session_core::{DisplayName, NodeId, ResumeToken, UserId, UserIdError};
 
 /// Every message of a server.
@@ -118,6 +118,34 @@ pub(super) fn detailed() -> Vec<ServerMessage> {
             connections: 2,
             waiting: 0,
             sessions: sessions.clone(),
+        })),
+        ServerMessage::SessionsChanged(Box::new(SessionList {
+            limit: 3,
+            connections: 2,
+            waiting: 1,
+            sessions: sessions.clone(),
+        })),
+        ServerMessage::AuthenticateWaiting(Box::new(WaitingDetails {
+            place: 1,
+            wait: Duration::from_secs(30),
+            limit,
+            connections: 2,
+            sessions: Some(sessions.clone()),
+            retry_after,
+            client_choice: true,
+        })),
+        ServerMessage::AuthenticateWaiting(Box::new(WaitingDetails {
+            place: 2,
+            wait: Duration::from_millis(29_999),
+            limit,
+            connections: 2,
+            sessions: None,
+            retry_after: None,
+            client_choice: false,
+        })),
+        ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
+            is_line_full: true,
+            ..failure(AuthenticateFailure::LimitReached, Some(limit))
         })),
         ServerMessage::ErrorDetailed(Box::new(ErrorDetails {
             error: RequestError::NoSuchSession,

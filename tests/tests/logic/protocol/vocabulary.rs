@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::iter::successors;
+use std::time::Duration;
 
 use session_core::ledger::{Evict, StoreError};
 use session_core::protocol::{AuthenticateOptions, ClientMessage, CloseReason, Credential, Reconnect, ServerMessage};
@@ -34,6 +35,7 @@ fn every_client_message() {
         resume: Some(ResumeToken::new([0x5e; 32])),
         evict: Some(Evict::Oldest),
         must_resume: true,
+        wait: Some(Duration::from_millis(30_000)),
         ..AuthenticateOptions::default()
     };
     let sessions =
@@ -49,6 +51,8 @@ fn every_client_message() {
     let others = [
         ClientMessage::CheckConnections,
         ClientMessage::ListSessions(None),
+        ClientMessage::ListSessions(Some(true)),
+        ClientMessage::ListSessions(Some(false)),
         ClientMessage::EndSession(session),
         ClientMessage::Bye,
     ];
