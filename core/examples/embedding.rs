@@ -108,6 +108,9 @@ impl Server {
         for ended in result.ended {
             self.handle(ended.session, Event::Ended(ended.reason));
         }
+        for hinted in result.hints {
+            self.handle(hinted.session, Event::Hinted(hinted.hint));
+        }
         answer
     }
 }

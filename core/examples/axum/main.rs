@@ -18,7 +18,9 @@ use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::routing::any;
 use session_core::leaving_tracker::LeavingTracker;
-use session_core::ledger::{self, AdmissionPolicy, EndedSession, Liveness, Outcome, StoreCommand, UserRecord};
+use session_core::ledger::{
+    self, AdmissionPolicy, EndedSession, Liveness, Outcome, SessionHint, StoreCommand, UserRecord,
+};
 use session_core::protocol::{Credential, CredentialError};
 use session_core::release_tracker::ReleaseTracker;
 use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings, Violation};
@@ -143,6 +145,11 @@ impl Server {
                 shared.releases.answered(&ticket, &result.outcome, now);
                 for ended in result.ended {
                     shared.tell_ended(user, ended, now);
+                }
+                for SessionHint { session, hint } in result.hints {
+                    if let Some(live) = shared.live.get(&session) {
+                        live.tell(Event::Hinted(hint));
+                    }
                 }
                 result.outcome
             }

@@ -3,15 +3,17 @@
 //! | direction | type | payload |
 //! |---|---|---|
 //! | server | `HELLO` | `"message from server"` |
-//! | client | `AUTHENTICATE` | the credential, a string; or an object with `user` or `token`, and the [options](AuthenticateOptions) `device`, `label`, `resume`, `if_not_resumed`, `evict` |
+//! | client | `AUTHENTICATE` | the credential, a string; or an object with `user` or `token`, and the [options](AuthenticateOptions) `device`, `label`, `resume`, `if_not_resumed`, `wait_ms`, `evict` |
 //! | server | `AUTHENTICATE_SUCCESS` | the user, `{"id":"…","connections":n}`; with [details](AuthenticateSuccessDetails) if the client sent an object |
+//! | server | `AUTHENTICATE_WAITING` | the [place in line](WaitingDetails) of a client that asked to wait; a success or a failure follows |
 //! | server | `AUTHENTICATE_FAILURE` | the [reason](AuthenticateFailure) in words; with [details](AuthenticateFailureDetails) if the client sent an object |
 //! | client | `BYE` | `null`, or no payload |
 //! | server | `BYE_SUCCESS` | `null`, then the server closes |
 //! | client | `CHECK_CONNECTIONS` | `null`, or no payload |
 //! | server | `CHECK_CONNECTIONS_SUCCESS` | the user |
-//! | client | `LIST_SESSIONS` | `null`, or no payload |
+//! | client | `LIST_SESSIONS` | `null`, or no payload; or `{"watch":true}` or `{"watch":false}`, to be told of changes or not |
 //! | server | `LIST_SESSIONS_SUCCESS` | the [sessions](SessionList) that hold the user's slots |
+//! | server | `SESSIONS_CHANGED` | the sessions, for a client that watches |
 //! | client | `END_SESSION` | the slot, or the id, of another session of the user |
 //! | server | `END_SESSION_SUCCESS` | the user |
 //! | client | `PING` | `null`, or no payload |

@@ -168,6 +168,8 @@ pub struct AuthenticateFailureDetails {
     /// How long the client has to authenticate again on this connection, in whole milliseconds. Then the server closes with
     /// [`NotChosen`](super::CloseReason::NotChosen).
     pub choose_within: Option<Duration>,
+    /// How many sessions wait in line, if the limit was reached.
+    pub waiting: u16,
     /// Whether the client wanted to wait in line, and as many wait as may.
     pub is_line_full: bool,
 }
@@ -203,6 +205,7 @@ impl AuthenticateFailureDetails {
             retry_after: None,
             client_choice: false,
             choose_within: None,
+            waiting: 0,
             is_line_full: false,
         }
     }

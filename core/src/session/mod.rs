@@ -23,13 +23,18 @@
 //!                                                      ║   └─────────────── answer ───────────────┘
 //! ```
 //!
+//! Without a slot the session may *wait in line*, if its client asked to and the store says that it waits. It is idle then,
+//! answers messages and sends pings. It acquires again when the store says that it is its turn ([`Event::Hinted`]), when a slot
+//! becomes free by itself, every [`Session::LINE_INTERVAL`], and a last time when its client does not want to wait any longer.
+//! With a slot it may *watch*: after a hint it lists the user's sessions, and tells its client if they have changed.
+//!
 //! With a slot, `AUTHENTICATE` renews a token that expires. The new token is valid only if it is of the same user. The store
 //! then decides ([`ledger::renew`](crate::ledger::renew)): it must name the device of the slot, if it names one. Otherwise the
 //! session keeps the token that it has, until that expires. If the limit in force with the new token is 0, the session ends.
 //!
 //! The connection can end at any time: `BYE`, a lost socket, a timeout, a violation, an eviction, a failing store, a
 //! shutdown. The session then waits for the answer to its pending call, if there is one. After that it gives up its
-//! slot, if it has one, and is finished. It gives up the slot with one of two commands:
+//! slot, if it has one, or its place in line, and is finished. It gives up the slot with one of two commands:
 //!
 //! - *Release*: the slot is free at once.
 //! - *Linger*: the store keeps the slot for its grace period, if it has one, so that the client can resume it. The session

@@ -87,6 +87,7 @@ pub(super) fn limit_failure(
         sessions: is_new.then_some(sessions),
         client_choice: usage.client_choice,
         choose_within: choose_by.map(|by| by.since(now)),
+        waiting: usage.waiting,
         is_line_full: usage.line == LinePlace::Full,
     }))
 }

@@ -241,6 +241,7 @@ fn detailed_messages_have_these_bytes() {
                 retry_after: Some(Duration::from_millis(1500)),
                 client_choice: true,
                 choose_within: Some(Duration::from_secs(60)),
+                waiting: 0,
                 is_line_full: false,
             })),
             [
@@ -471,6 +472,7 @@ fn any_failure() -> impl Strategy<Value = AuthenticateFailureDetails> {
             sessions,
             retry_after,
             client_choice: may_choose,
+            waiting: 0,
             is_line_full: may_choose && limit.is_none(),
         },
     )

@@ -205,6 +205,7 @@ fn detailed_denial_gives_one_minute_to_choose() {
         retry_after: Some(Duration::from_secs(1)),
         client_choice: true,
         choose_within: Some(Duration::from_secs(60)),
+        waiting: 0,
         is_line_full: false,
     };
     let denied = |harness: &mut SessionHarness| harness.handle(Event::Stored(Outcome::Denied(Some(Box::new(usage())))));
@@ -270,6 +271,7 @@ fn detailed_failure(reason: AuthenticateFailure) -> ServerMessage {
         retry_after: None,
         client_choice: false,
         choose_within: None,
+        waiting: 0,
         is_line_full: false,
     }))
 }

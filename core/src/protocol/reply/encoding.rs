@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AuthenticateFailureDetails, AuthenticateSuccessDetails, ErrorDetails, EvictedDetails, EvictedSummary, Greeting,
-    SUBPROTOCOL, ServerMessage, ServerMessageError, SessionSummary, UserSummary, WaitingDetails,
+    SUBPROTOCOL, ServerMessage, ServerMessageError, SessionSummary, UserSummary, WaitingDetails, is_zero,
 };
 use crate::id::{DisplayName, SessionId, SlotId, UserId};
 use crate::ledger::{NotResumed, Resumption, SlotLimit};
@@ -97,6 +97,8 @@ struct FailureFields<'a> {
     choice: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     choose_within_ms: Option<u64>,
+    #[serde(skip_serializing_if = "is_zero")]
+    waiting: u16,
     /// `"full"` if the client could not wait in line.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<&'static str>,
@@ -174,6 +176,7 @@ impl ServerMessage {
                     retry_after,
                     client_choice,
                     choose_within,
+                    waiting,
                     is_line_full,
                 } = &**details;
                 let (field, not_resumed) = match failure {
@@ -204,6 +207,7 @@ impl ServerMessage {
                     retry_after_ms: retry_after.map(millis),
                     choice: *client_choice,
                     choose_within_ms: choose_within.map(millis),
+                    waiting: *waiting,
                     line: is_line_full.then_some("full"),
                 };
                 write(&fields)
@@ -282,6 +286,8 @@ impl ServerMessage {
             #[serde(default)]
             choose_within_ms: Option<u64>,
             #[serde(default)]
+            waiting: u16,
+            #[serde(default)]
             line: Option<serde_json::Value>,
             #[serde(default)]
             label: Option<DisplayName>,
@@ -298,8 +304,15 @@ impl ServerMessage {
         }
         let envelope: Envelope<'_> = serde_json::from_str(text).map_err(ServerMessageError::Malformed)?;
         let Envelope { kind, payload, code, limit, connections, sessions, label, device, .. } = envelope;
-        let Envelope { retry_after_ms, choice: client_choice, choose_within_ms, authenticate_within_ms, line, .. } =
-            envelope;
+        let Envelope {
+            retry_after_ms,
+            choice: client_choice,
+            choose_within_ms,
+            authenticate_within_ms,
+            waiting,
+            line,
+            ..
+        } = envelope;
         let is_object = payload.is_object();
         let of_object = || if is_object { Ok(()) } else { Err(an_object()) };
         let user = |payload| of_object().and_then(|()| read::<UserSummary>(payload));
@@ -327,6 +340,7 @@ impl ServerMessage {
                     retry_after,
                     client_choice,
                     choose_within: choose_within_ms.map(Duration::from_millis),
+                    waiting,
                     is_line_full: line.is_some_and(|line| line == "full"),
                 })))
             }

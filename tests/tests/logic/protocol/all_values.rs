@@ -98,6 +98,7 @@ pub(super) fn detailed() -> Vec<ServerMessage> {
         retry_after: None,
         client_choice: false,
         choose_within: None,
+        waiting: 0,
         is_line_full: false,
     };
     let full = AuthenticateFailureDetails {
@@ -144,6 +145,7 @@ pub(super) fn detailed() -> Vec<ServerMessage> {
             client_choice: false,
         })),
         ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
+            waiting: 16,
             is_line_full: true,
             ..failure(AuthenticateFailure::LimitReached, Some(limit))
         })),

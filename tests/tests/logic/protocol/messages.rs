@@ -327,6 +327,7 @@ fn detailed_messages_tolerate_unknown_and_missing_keys() {
             retry_after: None,
             client_choice: false,
             choose_within: None,
+            waiting: 0,
             is_line_full: false,
         }
     );
