@@ -107,7 +107,7 @@ fn has_listeners(record: &UserRecord) -> bool {
     !record.waiting().is_empty() || record.sessions().iter().any(|entry| entry.watches)
 }
 
-/// The hints for the sessions that wait or watch, other than the one that the command is of. Its answer tells it all.
+/// The hints for the sessions that wait or watch. A session that acquires needs none: its answer tells it all.
 fn hints(
     before: &UserRecord,
     record: &UserRecord,
@@ -115,8 +115,9 @@ fn hints(
     policy: &AdmissionPolicy,
 ) -> Vec<SessionHint> {
     let mut hints: Vec<_> = Vec::new();
+    let acquires = |session| matches!(command, StoreCommand::Acquire { .. }) && session == command.session();
     let mut add = |session, hint| {
-        if session != command.session() {
+        if !acquires(session) {
             hints.push(SessionHint { session, hint });
         }
     };

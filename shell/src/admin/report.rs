@@ -19,6 +19,9 @@ pub struct UserReport {
     pub state: StateReport,
     /// How many slots are held.
     pub connections: u32,
+    /// How many sessions wait in line for a slot.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waiting: u16,
     /// The sessions that hold them, the oldest first.
     pub sessions: Vec<SessionReport>,
     /// The sessions beyond the limit that is set for the user. They go on. Without such a limit none counts as beyond it: its
@@ -44,6 +47,11 @@ pub struct UserReport {
     /// What stands for the user in the log, if the log names users by a hash. Only in the same answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logged_as: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u16) -> bool {
+    *number == 0
 }
 
 /// Whether a request changed anything.

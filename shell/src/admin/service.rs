@@ -211,7 +211,7 @@ impl AdminService {
         let usage = self.list(user).await?;
         let policy = self.policy_for(user).await?;
         let state = StateReport::new(&policy, newest_claim(&usage.sessions), self.seen(user, &usage).await);
-        let next = self.next_outcome(user, usage.sessions.to_vec(), &policy);
+        let next = self.next_outcome(user, usage.sessions.to_vec(), usage.waiting, &policy);
         let beyond_limit = self.excess(user, usage.sessions.to_vec(), &policy);
         Ok(self.describe(user, &usage, state, beyond_limit, next, effect))
     }
@@ -227,7 +227,7 @@ impl AdminService {
         let (ended, beyond_limit) = if patch.enforce { (excess, Vec::new()) } else { (Vec::new(), excess) };
         // The next session meets only the sessions that would be left.
         left.retain(|session| !ended.contains(&session.session));
-        let next = self.next_outcome(user, left, &policy);
+        let next = self.next_outcome(user, left, usage.waiting, &policy);
         let effect = Effect {
             is_change: policy.overrides != before.overrides || !ended.is_empty(),
             before: Some((before, seen)),
@@ -271,14 +271,23 @@ impl AdminService {
         }
     }
 
-    /// What one more session would get while these hold slots.
-    fn next_outcome(&self, user: &UserId, holders: Vec<SessionRecord>, policy: &AdmissionPolicy) -> NextOutcome {
+    /// What one more session would get while these hold slots, and so many wait in line. It supposes that each of those takes a
+    /// slot of its own.
+    fn next_outcome(
+        &self,
+        user: &UserId,
+        holders: Vec<SessionRecord>,
+        waiting: u16,
+        policy: &AdmissionPolicy,
+    ) -> NextOutcome {
         let (user, session) = (user.clone(), self.admin_session());
         let (limit, at) = (newest_claim(&holders), self.clock.now());
         let acquire = StoreCommand::Acquire { user, session, limit, at, options: None };
         let sessions: Vec<_> = holders.iter().map(|holder| holder.session).collect();
         let (outcome, record) = simulate(holders, &acquire, policy);
-        if matches!(outcome, Outcome::Granted { .. }) {
+        let slots = outcome.slots().unwrap_or_default();
+        let is_behind_line = slots + u32::from(waiting) > policy.limit_for(limit).0.slots();
+        if matches!(outcome, Outcome::Granted { .. }) && !(is_behind_line && record.sessions().len() > sessions.len()) {
             let gone = sessions.into_iter().filter(|&session| record.session(session).is_none());
             NextOutcome::Granted { ended: gone.map(|session| session.to_string()).collect() }
         } else {
@@ -311,6 +320,7 @@ impl AdminService {
             user: user.clone(),
             state,
             connections: usage.slots,
+            waiting: usage.waiting,
             sessions: usage.sessions.iter().map(session_report).collect(),
             beyond_limit: ids(beyond_limit),
             next,

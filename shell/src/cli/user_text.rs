@@ -132,7 +132,8 @@ fn slots(report: &UserReport) -> String {
     if report.dry_run {
         format!("user {user} holds {held}; the limit would be {limit} ({source})")
     } else {
-        format!("user {user} holds {held} of {limit} ({source})")
+        let in_line = if report.waiting == 0 { String::new() } else { format!(", {} in line", report.waiting) };
+        format!("user {user} holds {held} of {limit} ({source}){in_line}")
     }
 }
 

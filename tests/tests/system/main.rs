@@ -29,4 +29,5 @@ mod log_lines;
 mod admin_commands;
 mod operator_answers;
 mod client_command;
+mod waiting;
 mod client_bench;
