@@ -276,8 +276,7 @@ fn find_room_behind(
     if ahead == 0 {
         return find_room(record, limit, device, choice, policy, at);
     }
-    let mut later = record.clone();
-    line::seat(&mut later, &record.waiting()[..ahead], policy, at);
+    let (later, _) = line::seat(record, &record.waiting()[..ahead], policy, at);
     let mut room = find_room(&later, limit, device, choice, policy, at);
     if let Room::AfterEvicting(victims) = &mut room {
         // Who would be evicted as soon as it is admitted goes on waiting instead.

@@ -13,10 +13,10 @@ use super::outcome::{
     ApplyResult, DenyReason, GrantDetails, Hint, LinePlace, Liveness, Outcome, SessionHint, SlotUsage, StoreError,
 };
 use super::policy::AdmissionPolicy;
-use super::record::{SessionRecord, UserRecord};
+use super::record::{SessionStatus, UserRecord};
 use super::renewal::{Renewal, renew};
 use super::slots::Slots;
-use crate::id::{NodeId, UserId};
+use crate::id::{NodeId, SessionId, UserId};
 
 /// Applies a command to the record of its user. `user` is the user whose record it is: the key that the store read it with.
 ///
@@ -40,7 +40,7 @@ pub fn apply(
         let (lapsed, displaced, hints) = (Vec::new(), Vec::new(), Vec::new());
         return ApplyResult { outcome: REJECTED, ended, lapsed, displaced, hints };
     }
-    let before = has_listeners(record).then(|| record.clone());
+    let before = has_listeners(record).then(|| Seen::of(record));
     let lapsed = remove_lapsed_at(record, command.at(), &liveness);
     let mut displaced = Vec::new();
     let outcome = match command {
@@ -108,21 +108,15 @@ fn has_listeners(record: &UserRecord) -> bool {
 }
 
 /// The hints for the sessions that wait or watch. A session that acquires needs none: its answer tells it all.
-fn hints(
-    before: &UserRecord,
-    record: &UserRecord,
-    command: &StoreCommand,
-    policy: &AdmissionPolicy,
-) -> Vec<SessionHint> {
-    let mut hints: Vec<_> = Vec::new();
+fn hints(before: &Seen, record: &UserRecord, command: &StoreCommand, policy: &AdmissionPolicy) -> Vec<SessionHint> {
+    let mut hints = Vec::new();
     let acquires = |session| matches!(command, StoreCommand::Acquire { .. }) && session == command.session();
     let mut add = |session, hint| {
         if !acquires(session) {
             hints.push(SessionHint { session, hint });
         }
     };
-    let has_changed = is_seen_otherwise(before, record);
-    if has_changed {
+    if *before != Seen::of(record) {
         let watching = record.sessions().iter().filter(|entry| entry.watches).map(|entry| entry.session);
         watching.chain(record.waiting().iter().map(|waiter| waiter.session)).for_each(|to| add(to, Hint::Changed));
     }
@@ -132,10 +126,18 @@ fn hints(
     hints
 }
 
-/// Whether a client would see another list of sessions, or another line.
-fn is_seen_otherwise(before: &UserRecord, now: &UserRecord) -> bool {
-    let seen = |entry: &SessionRecord| (entry.session, entry.status);
-    before.waiting() != now.waiting() || !before.sessions().iter().map(seen).eq(now.sessions().iter().map(seen))
+/// What a client sees of a record: if it is the same, nobody has to look again.
+#[derive(PartialEq)]
+struct Seen {
+    sessions: Vec<(SessionId, SessionStatus)>,
+    waiting: Vec<SessionId>,
+}
+
+impl Seen {
+    fn of(record: &UserRecord) -> Self {
+        let sessions = record.sessions().iter().map(|entry| (entry.session, entry.status)).collect();
+        Self { sessions, waiting: record.waiting().iter().map(|waiter| waiter.session).collect() }
+    }
 }
 
 /// The answer to a command that must not be applied.

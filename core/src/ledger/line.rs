@@ -1,5 +1,6 @@
 //! The line of the sessions that wait for a slot of their user.
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use super::command::{AcquireOptions, Evict};
@@ -18,33 +19,35 @@ use crate::time::Timestamp;
 /// [`release`](super::release), [`linger`](super::linger) and [`end_sessions`](super::end_sessions).
 #[must_use]
 pub fn called(record: &UserRecord, policy: &AdmissionPolicy, now: Timestamp) -> Vec<SessionId> {
-    if record.waiting().is_empty() { Vec::new() } else { seat(&mut record.clone(), record.waiting(), policy, now) }
+    seat(record, record.waiting(), policy, now).1
 }
 
-/// Lets each of these sessions take the slot that it finds, in order. Returns those that found one.
+/// Lets each of these sessions take the slot that it finds, in order. Returns the record as it would be then, and those that
+/// found one. The record is copied only if one does.
 ///
 /// So whoever comes later finds what they leave: nobody takes a slot that somebody before could take. A session whose token
 /// claims a lower limit may have to wait while one behind it finds room.
-pub(super) fn seat(
-    record: &mut UserRecord,
+pub(super) fn seat<'a>(
+    record: &'a UserRecord,
     waiting: &[WaitingSession],
     policy: &AdmissionPolicy,
     now: Timestamp,
-) -> Vec<SessionId> {
-    let mut seated = Vec::new();
+) -> (Cow<'a, UserRecord>, Vec<SessionId>) {
+    let (mut record, mut seated) = (Cow::Borrowed(record), Vec::new());
     for waiter in waiting {
         let (limit, _) = policy.limit_for(waiter.claim);
         let choice = waiter.spares_lingering.then_some(Evict::Nobody);
         let Room::AfterEvicting(victims) =
-            find_room(record, limit, waiter.device.as_ref(), choice.as_ref(), policy, now)
+            find_room(&record, limit, waiter.device.as_ref(), choice.as_ref(), policy, now)
         else {
             continue;
         };
-        record.sessions_mut().retain(|entry| !victims.contains(&entry.session));
-        record.sessions_mut().push(waiter.seated(now));
+        let sessions = record.to_mut().sessions_mut();
+        sessions.retain(|entry| !victims.contains(&entry.session));
+        sessions.push(waiter.seated(now));
         seated.push(waiter.session);
     }
-    seated
+    (record, seated)
 }
 
 /// Puts a denied session into the line, or keeps its place there.

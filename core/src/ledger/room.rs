@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use super::command::Evict;
 use super::limit::SlotLimit;
 use super::outcome::DenyReason;
-use super::policy::{AdmissionPolicy, CountBy};
-use super::record::UserRecord;
+use super::policy::{AdmissionPolicy, CountBy, WhenFull};
+use super::record::{SessionRecord, SessionStatus, UserRecord};
 use super::slots::{Slot, Slots};
 use crate::id::{DisplayName, SessionId};
 use crate::time::Timestamp;
@@ -39,6 +39,13 @@ pub(super) fn find_room(
     // The usual case, without a list of slots.
     if policy.count_by == CountBy::Sessions && fits_record && Slots::count_in(record, policy.count_by) < limit.slots() {
         return Room::AfterEvicting(Vec::new());
+    }
+    // As usual for those who wait: nothing lingers, and nobody is evicted.
+    let is_evicting = policy.effective_when_full() == WhenFull::EvictOldest && choice != Some(&Evict::Nobody);
+    let is_choosing = !matches!(choice, None | Some(Evict::Nobody));
+    let is_live = |entry: &SessionRecord| entry.status == SessionStatus::Live;
+    if policy.count_by == CountBy::Sessions && !is_evicting && !is_choosing && record.sessions().iter().all(is_live) {
+        return Room::None { reason: DenyReason::LimitReached, free_at: None };
     }
     let slots = Slots::from_record(record, policy.count_by);
     // A session of a known device shares that device's slot. It competes only with the other sessions of the device.

@@ -151,7 +151,9 @@ impl ClientMessage {
             Field::Missing | Field::Null => None,
             // It says what counts together, so it is not cut.
             Field::Text(text) => Some(DisplayName::parse(&text).ok_or(AuthenticateOptionsError::Device)?),
-            _ => return Err(AuthenticateOptionsError::Device),
+            Field::Bool(_) | Field::Number(_) | Field::List(_) | Field::Other => {
+                return Err(AuthenticateOptionsError::Device);
+            }
         };
         let (label, is_label_cut) = match fields.label {
             Field::Missing | Field::Null => (None, false),
@@ -159,12 +161,16 @@ impl ClientMessage {
                 let (label, is_cut) = DisplayName::parse_cut(&text).ok_or(AuthenticateOptionsError::Label)?;
                 (Some(label), is_cut)
             }
-            _ => return Err(AuthenticateOptionsError::Label),
+            Field::Bool(_) | Field::Number(_) | Field::List(_) | Field::Other => {
+                return Err(AuthenticateOptionsError::Label);
+            }
         };
         let resume = match fields.resume {
             Field::Missing | Field::Null => None,
             Field::Text(text) => Some(ResumeToken::parse(&text).ok_or(AuthenticateOptionsError::Resume)?),
-            _ => return Err(AuthenticateOptionsError::Resume),
+            Field::Bool(_) | Field::Number(_) | Field::List(_) | Field::Other => {
+                return Err(AuthenticateOptionsError::Resume);
+            }
         };
         let evict = match fields.evict {
             Field::Missing | Field::Null => None,
@@ -174,18 +180,24 @@ impl ClientMessage {
                 let ids: Option<Box<[_]>> = ids.iter().map(|id| SessionId::parse(id.as_deref()?)).collect();
                 Some(Evict::Sessions(ids.filter(|ids| !ids.is_empty()).ok_or(AuthenticateOptionsError::Evict)?))
             }
-            _ => return Err(AuthenticateOptionsError::Evict),
+            Field::Bool(_) | Field::Number(_) | Field::Text(_) | Field::Other => {
+                return Err(AuthenticateOptionsError::Evict);
+            }
         };
         let must_resume = match fields.if_not_resumed {
             Field::Missing | Field::Null => false,
             Field::Text(text) if text == "acquire" => false,
             Field::Text(text) if text == "refuse" => true,
-            _ => return Err(AuthenticateOptionsError::IfNotResumed),
+            Field::Bool(_) | Field::Number(_) | Field::Text(_) | Field::List(_) | Field::Other => {
+                return Err(AuthenticateOptionsError::IfNotResumed);
+            }
         };
         let wait = match fields.wait_ms {
             Field::Missing | Field::Null | Field::Number(0) => None,
             Field::Number(millis) => Some(Duration::from_millis(millis).min(AuthenticateOptions::MAX_WAIT)),
-            _ => return Err(AuthenticateOptionsError::WaitMs),
+            Field::Bool(_) | Field::Text(_) | Field::List(_) | Field::Other => {
+                return Err(AuthenticateOptionsError::WaitMs);
+            }
         };
         let mut ignored = fields.ignored;
         if !matches!(fields.watch, Field::Missing) {

@@ -50,7 +50,7 @@ impl Session {
                 self.interest = None;
                 return reply(self.granted(slot, request, slots, grant, now));
             }
-            (Outcome::Waiting(usage), Some(request)) => return self.waits(slot, request, &usage, now),
+            (Outcome::Waiting(usage), Some(request)) => return self.waits(slot, *request, &usage, now),
             (Outcome::Waiting(_), None) => {
                 // It did not ask for that, and gives its place up.
                 self.slot = Some(slot);

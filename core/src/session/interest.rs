@@ -7,7 +7,7 @@ use super::io::{Actions, Effect, Frame};
 use super::machine::Session;
 use super::replies::{sessions_changed, waiting_details};
 use super::state::{AcquireRequest, Connection, Interest, PendingCall, Slot, StoreQuery, Wait, Watch};
-use crate::ledger::{AcquireOptions, Evict, Hint, LinePlace, Outcome, SlotUsage, StoreCommand};
+use crate::ledger::{AcquireOptions, Hint, LinePlace, Outcome, SlotUsage, StoreCommand};
 use crate::protocol::ServerMessage;
 use crate::time::Timestamp;
 
@@ -21,12 +21,12 @@ impl Session {
     pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
     pub(super) fn is_waiting(&self) -> bool {
-        matches!(self.interest.as_deref(), Some(Interest::Waiting(_)))
+        matches!(self.interest.as_ref(), Some(Interest::Waiting(_)))
     }
 
     /// What the session would hold if it were its turn.
     pub(super) fn awaited_slot(&self) -> Option<&Slot> {
-        match self.interest.as_deref() {
+        match self.interest.as_ref() {
             Some(Interest::Waiting(wait)) => Some(&wait.slot),
             Some(Interest::Watching(_)) | None => None,
         }
@@ -34,7 +34,7 @@ impl Session {
 
     /// When the session asks the store by itself.
     pub(super) fn asks_at(&self) -> Option<Timestamp> {
-        match self.interest.as_deref()? {
+        match self.interest.as_ref()? {
             Interest::Waiting(wait) => Some(wait.asks_at()),
             Interest::Watching(watch) => watch.ask_at,
         }
@@ -47,7 +47,7 @@ impl Session {
         {
             wait.hint_at = Some(now);
         }
-        match (self.interest.as_deref_mut(), hint) {
+        match (self.interest.as_mut(), hint) {
             (Some(Interest::Waiting(wait)), Hint::Turn) => wait.hint_at = Some(now),
             (Some(Interest::Waiting(wait)), Hint::Changed) => {
                 let at = now.max(wait.asked_at + Self::WATCH_INTERVAL);
@@ -68,7 +68,7 @@ impl Session {
         if !is_open || self.is_busy() || self.asks_at().is_none_or(|at| now < at) {
             return None;
         }
-        match self.interest.as_deref_mut()? {
+        match self.interest.as_mut()? {
             Interest::Waiting(wait) => {
                 let (call, command) = wait.ask_again(self.id, now);
                 self.slot = Some(wait.slot.clone());
@@ -85,7 +85,7 @@ impl Session {
     pub(super) fn waits(
         &mut self,
         slot: Slot,
-        mut request: Box<AcquireRequest>,
+        mut request: AcquireRequest,
         usage: &SlotUsage,
         now: Timestamp,
     ) -> Actions {
@@ -93,14 +93,14 @@ impl Session {
         let asked = request.wait.take();
         let is_asked_by_client = asked.is_some();
         let Connection::Open { deadline, .. } = self.connection else { return Actions::default() };
-        let mut wait = match (self.interest.take().map(|interest| *interest), asked) {
+        let mut wait = match (self.interest.take(), asked) {
             (before, Some(asked)) => {
                 let time_left = match before {
                     Some(Interest::Waiting(before)) => before.time_left,
                     Some(Interest::Watching(_)) | None => deadline.since(now),
                 };
                 let (options, until, hint_at) = (asked.options, asked.until, asked.hint_at);
-                Wait { slot, request: *request, options, until, ask_at: now, asked_at: now, hint_at, place, time_left }
+                Box::new(Wait { slot, request, options, until, ask_at: now, asked_at: now, hint_at, place, time_left })
             }
             (Some(Interest::Waiting(wait)), None) => wait,
             // No store puts a session into the line that did not ask for it.
@@ -113,7 +113,7 @@ impl Session {
         let free_at = usage.free_at.map(|at| if at > now { at } else { now + Self::WATCH_INTERVAL });
         wait.ask_at = free_at.map_or(regular, |at| at.min(regular));
         let until = wait.until;
-        self.interest = Some(Box::new(Interest::Waiting(wait)));
+        self.interest = Some(Interest::Waiting(wait));
         if is_asked_by_client {
             self.put_off_ping(now);
         }
@@ -128,7 +128,7 @@ impl Session {
     /// The store did not look at the session's place: it was overloaded, say. The session keeps it, and asks again. False if the
     /// session cannot wait any longer, or does not.
     pub(super) fn stays_in_line(&mut self, request: Option<&AcquireRequest>, now: Timestamp) -> bool {
-        let Some(Interest::Waiting(wait)) = self.interest.as_deref_mut() else { return false };
+        let Some(Interest::Waiting(wait)) = self.interest.as_mut() else { return false };
         let stays = request.is_some_and(|request| request.wait.is_none()) && now < wait.until;
         wait.ask_at = now + Self::WATCH_INTERVAL;
         stays
@@ -136,10 +136,10 @@ impl Session {
 
     /// The session does not wait any more. The time to authenticate goes on where it stopped.
     pub(super) fn leave_line(&mut self, now: Timestamp) {
-        if let Some(Interest::Waiting(Wait { time_left, .. })) = self.interest.take().map(|interest| *interest)
+        if let Some(Interest::Waiting(wait)) = self.interest.take()
             && let Connection::Open { deadline, is_pinged } = &mut self.connection
         {
-            (*deadline, *is_pinged) = (now + time_left, false);
+            (*deadline, *is_pinged) = (now + wait.time_left, false);
         }
     }
 
@@ -147,14 +147,14 @@ impl Session {
     pub(super) fn watches(&mut self, watch: bool, usage: &SlotUsage, now: Timestamp) {
         self.interest = watch.then(|| {
             let (_, fingerprint) = sessions_changed(usage, self.id, self.is_detailed());
-            Box::new(Interest::Watching(Watch { asked_at: now, ask_at: next_lapse(usage, now), fingerprint }))
+            Interest::Watching(Box::new(Watch { asked_at: now, ask_at: next_lapse(usage, now), fingerprint }))
         });
     }
 
     /// The store answered a session that watches.
     pub(super) fn watched(&mut self, outcome: &Outcome, now: Timestamp) -> Actions {
         let is_detailed = self.is_detailed();
-        let Some(Interest::Watching(watch)) = self.interest.as_deref_mut() else { return Actions::default() };
+        let Some(Interest::Watching(watch)) = self.interest.as_mut() else { return Actions::default() };
         let Outcome::Listed(usage) = outcome else {
             watch.ask_at = Some(now + Self::WATCH_INTERVAL);
             return Actions::default();
@@ -187,9 +187,7 @@ impl Wait {
     /// a slot, or leaves the line.
     fn ask_again(&mut self, session: crate::SessionId, now: Timestamp) -> (PendingCall, StoreCommand) {
         let is_last = now >= self.until;
-        // The sessions that the client chose were ended when it asked, if they could be.
-        let evict = self.options.evict.clone().filter(|choice| !matches!(choice, Evict::Sessions(_)));
-        let options = AcquireOptions { waits: !is_last, evict, ..self.options.clone() };
+        let options = AcquireOptions { waits: !is_last, ..self.options.clone() };
         (self.asked_at, self.hint_at) = (now, None);
         let request = Box::new(self.request.clone());
         let (user, limit) = (self.slot.user.clone(), self.slot.limit);

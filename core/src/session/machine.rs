@@ -35,7 +35,7 @@ pub struct Session {
     pub(super) slot: Option<Slot>,
     pub(super) pending: Option<PendingCall>,
     /// While it has no slot: its place in line. Otherwise whether it watches.
-    pub(super) interest: Option<Box<Interest>>,
+    pub(super) interest: Option<Interest>,
     pub(super) connection: Connection,
 }
 
@@ -175,7 +175,7 @@ impl Session {
     /// client knows; the ledger decides whether the slot lingers.
     fn settle(&mut self) -> Option<Effect> {
         let Connection::Ended { linger_from } = self.connection else { return None };
-        let awaited = match self.interest.take().map(|interest| *interest) {
+        let awaited = match self.interest.take() {
             Some(Interest::Waiting(wait)) => Some(wait.slot),
             Some(Interest::Watching(_)) | None => None,
         };

@@ -5,7 +5,7 @@ use core::num::NonZeroU32;
 use core::time::Duration;
 
 use crate::id::{DisplayName, SessionId, UserId};
-use crate::ledger::{AcquireOptions, SlotLimit};
+use crate::ledger::{AcquireOptions, Evict, SlotLimit};
 use crate::protocol::AuthenticateOptions;
 use crate::resume_token::ResumeToken;
 use crate::time::{Timestamp, UnixSeconds};
@@ -75,9 +75,9 @@ pub(super) struct WaitRequest {
 #[derive(Debug)]
 pub(super) enum Interest {
     /// It waits in line.
-    Waiting(Wait),
+    Waiting(Box<Wait>),
     /// It watches the user's sessions.
-    Watching(Watch),
+    Watching(Box<Watch>),
 }
 
 /// A session in line. While it asks again it still is.
@@ -132,8 +132,15 @@ impl AcquireRequest {
         let device = token_device.or(device);
         let waits = wait.is_some();
         let options = AcquireOptions { device, label, resume, new_resume_key, evict, must_resume, waits };
-        let wait =
-            wait.map(|wait| Box::new(WaitRequest { options: options.clone(), until: now + wait, hint_at: None }));
+        let wait = wait.map(|wait| {
+            // The sessions that the client chooses are ended when it asks, if they can be.
+            let evict = options.evict.clone().filter(|choice| !matches!(choice, Evict::Sessions(_)));
+            Box::new(WaitRequest {
+                options: AcquireOptions { evict, ..options.clone() },
+                until: now + wait,
+                hint_at: None,
+            })
+        });
         (options, Self { shown, new, cut_label, ignored, wait })
     }
 }
