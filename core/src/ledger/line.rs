@@ -13,7 +13,7 @@ use crate::id::{DisplayName, SessionId};
 use crate::time::Timestamp;
 
 /// The sessions in line that would be admitted now, in order. Each has to be told that it is its turn
-/// ([`Event::Turn`](crate::session::Event::Turn)); then it asks again. Call [`remove_lapsed`](super::remove_lapsed) first.
+/// ([`Event::Hinted`](crate::session::Event::Hinted)); then it asks again. Call [`remove_lapsed`](super::remove_lapsed) first.
 ///
 /// [`apply`](super::apply()) does this after each command. An application that keeps the records itself calls it after
 /// [`release`](super::release), [`linger`](super::linger) and [`end_sessions`](super::end_sessions).

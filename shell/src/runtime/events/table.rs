@@ -164,7 +164,7 @@ events! {
     session_lost: DEBUG, session, Each, "a session's client was lost", [user, session, client_address];
     /// The server closes a connection with this code. Connections that never had a slot have no user.
     session_closed: DEBUG, session, Each, "closing a connection", [user, session, client_address, close_code, reason];
-    /// The session gave its slot up.
+    /// The session gave its slot up, or its place in line.
     slot_released: DEBUG, session, Each, "a slot is released", [user, session];
     /// The session was lost, and its slot waits for its client for the time of `linger`, if the client can resume it.
     slot_lingers: DEBUG, session, Each, "a slot lingers", [user, session];
