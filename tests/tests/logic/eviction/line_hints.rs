@@ -15,7 +15,7 @@ fn watching_session_hears_of_changes_by_others() {
             ("3 waits", "at 1, tells 1"),
             ("3 waits", "at 1"),
             ("2 watches", "2 slots, 1 wait"),
-            ("1 ends 2", "ended 1, calls 3, tells 3"),
+            ("1 ends 2", "ended 1, calls 3, tells 1 3"),
             ("3 waits", "granted, tells 1"),
             ("3 is lost", "gone, tells 1"),
             ("3 leaves", "gone, tells 1"),
