@@ -11,6 +11,8 @@ use session_core::ledger::{
 };
 use session_core::{NodeId, SessionId, SlotId, Timestamp};
 
+mod line;
+
 type Entries<'a> = BTreeMap<SessionId, &'a SessionRecord>;
 
 /// Checks the result of a command.
@@ -25,6 +27,8 @@ pub fn check(
     result: &ApplyResult,
     after: &UserRecord,
 ) {
+    line::check(before, command, policy, &liveness, result, after);
+    let line = before;
     let before = alive(before, command.at(), &liveness);
     let before: Entries<'_> = before.iter().map(|entry| (entry.session, entry)).collect();
     let current: Entries<'_> = after.sessions().iter().map(|entry| (entry.session, entry)).collect();
@@ -187,6 +191,10 @@ pub fn check(
                         assert_eq!(added, [session].into());
                         let rest = current.values().copied().filter(|entry| entry.session != session);
                         let is_shared = slots(&current) == count(rest, policy.count_by);
+                        let own = current[&session].device().filter(|_| policy.count_by == CountBy::Devices);
+                        // A session that takes the place of another one of its device takes no other slot.
+                        let is_shared =
+                            is_shared || own.is_some() && before.values().any(|entry| entry.device() == own);
                         assert!(is_shared || slots(&current) <= limit, "a session was admitted beyond the limit");
                         let spares = options.is_some_and(|options| options.evict == Some(Evict::Nobody));
                         assert!(!spares || removed.is_empty(), "a session was ended despite `evict: nobody`");
@@ -218,6 +226,8 @@ pub fn check(
                         check_just_lost(&before, &current, command, policy, &removed);
                         let device = options.and_then(|options| options.device.as_ref());
                         let device = device.filter(|_| policy.count_by == CountBy::Devices);
+                        // It leaves them the free slots, and evicts a session for itself.
+                        let left = line::called_ahead(line, command, policy, &liveness);
                         let is_same_device = |entry: &&SessionRecord| device.is_some() && entry.device() == device;
                         if before.values().copied().any(|entry| is_same_device(&entry)) {
                             let released = current.values().copied().filter(is_same_device).count();
@@ -227,20 +237,28 @@ pub fn check(
                                 removed.iter().all(|removed| is_same_device(&before[removed])),
                                 "a session of another device was ended"
                             );
-                            let is_full = released == most || current.len() == UserRecord::MAX_SESSIONS;
+                            let is_full = released + left >= most || current.len() == UserRecord::MAX_SESSIONS;
                             assert!(removed.is_empty() || is_full, "more sessions were ended than necessary");
                         } else if !removed.is_empty() {
                             assert!(
-                                slots(&current) == limit || current.len() == UserRecord::MAX_SESSIONS,
+                                slots(&current) as usize + left >= limit as usize
+                                    || current.len() == UserRecord::MAX_SESSIONS,
                                 "more sessions were ended than necessary"
                             );
                         }
                     }
                 }
-                Outcome::Denied(usage) => {
+                Outcome::Denied(_) | Outcome::Waiting(_) => {
+                    let usage = match &result.outcome {
+                        Outcome::Denied(usage) => usage.as_ref(),
+                        Outcome::Waiting(usage) => Some(usage),
+                        outcome => unreachable!("{outcome:?}"),
+                    };
                     assert!(removed.is_empty() && added.is_empty(), "a denial changed the record");
                     assert_eq!(usage.is_some(), options.is_some());
-                    let reason = usage.as_ref().and_then(|usage| usage.denied);
+                    let reason = usage.and_then(|usage| usage.denied);
+                    // `line` says whether those before it leave it no room.
+                    let has_ahead = line::ahead(line, session, &liveness).next().is_some();
                     let is_device_full = reason == Some(DenyReason::DeviceFull);
                     let wants_to_resume =
                         options.is_some_and(|options| options.must_resume && options.resume.is_some());
@@ -252,6 +270,7 @@ pub fn check(
                     let is_ceiling = after.sessions().len() >= UserRecord::MAX_SESSIONS;
                     assert!(
                         slots(&current) >= limit
+                            || has_ahead
                             || is_device_full
                             || is_ceiling
                             || wants_to_resume
@@ -259,7 +278,7 @@ pub fn check(
                         "a session was denied although a slot is free"
                     );
                     let choice = options.and_then(|options| options.evict.as_ref());
-                    if let Some(usage) = usage.as_ref().filter(|_| !is_ceiling && limit > 0) {
+                    if let Some(usage) = usage.filter(|_| !is_ceiling && limit > 0) {
                         check_time_of_room(after, command, policy, &liveness, usage.free_at);
                     }
                     let evicts_oldest = policy.effective_when_full() == WhenFull::EvictOldest;
@@ -292,6 +311,18 @@ pub fn check(
     let notified: BTreeSet<_> = result.ended.iter().map(|ended| ended.session).collect();
     assert_eq!(notified.len(), result.ended.len(), "a session is notified twice");
     assert_eq!(notified, lost, "the notified sessions are not those that lost their slots");
+}
+
+/// The sessions in line that would be admitted now if they asked, and nobody before them took the slot.
+#[must_use]
+pub fn called(
+    record: &UserRecord,
+    policy: &AdmissionPolicy,
+    liveness: impl Fn(NodeId) -> Liveness,
+    at: Timestamp,
+) -> BTreeSet<SessionId> {
+    let waiting = line::alive(record, &liveness);
+    line::seat(record, &waiting, policy, &liveness, at).1
 }
 
 /// Checks that a new session took a slot that was just lost only if its client named it, or if the oldest slot goes and no
@@ -371,12 +402,17 @@ fn check_time_of_room(
     let far = Timestamp::from_epoch(Duration::from_secs(u64::MAX / 2));
     let last =
         told.map_or(far, |told| Timestamp::from_epoch(told.since_epoch().saturating_sub(Duration::from_nanos(1))));
+    let has_ahead = line::ahead(record, *session, liveness).next().is_some();
+    if has_ahead && told.is_none() {
+        return;
+    }
     assert!(told.is_none_or(|told| *at < told), "the time at which there is room has passed");
     assert!(!finds_room(last), "there is room before {told:?}");
-    // If the last sessions of a device lapse together, one like it needs a slot of its own.
+    // If the last sessions of a device lapse together, one like it needs a slot of its own. What those before it in line
+    // will take by then, nobody knows.
     let needs_no_slot =
         policy.count_by == CountBy::Devices && options.as_ref().is_some_and(|options| options.device.is_some());
-    assert!(needs_no_slot || told.is_none_or(finds_room), "there is no room at {told:?}");
+    assert!(has_ahead || needs_no_slot || told.is_none_or(finds_room), "there is no room at {told:?}");
 }
 
 /// The sessions that occupy a slot at this time.

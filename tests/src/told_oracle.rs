@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use session_core::ledger::{AdmissionPolicy, CountBy, Outcome, Resumption, StoreCommand, UserRecord};
+use session_core::ledger::{AdmissionPolicy, CountBy, EvictedSession, Outcome, Resumption, StoreCommand, UserRecord};
 use session_core::{DisplayName, SessionId, UserId};
 
 /// What a store granted, and in which order.
@@ -50,7 +50,11 @@ impl ToldOracle {
         // was lowered, or is claimed by its token.
         let of_others = slots(holders.iter().filter(|(holder, _)| *holder != session).map(|(_, device)| device));
         let is_resumed = grant.as_ref().is_some_and(|grant| grant.resume == Resumption::Resumed);
-        let slots = if is_resumed || of_others == slots(holders.values()) {
+        let own = holders.get(session).cloned().flatten();
+        let is_of_own_device =
+            |evicted: &EvictedSession| own.is_some() && evicted.names.as_ref().is_some_and(|names| names.device == own);
+        let replaces = grant.as_ref().is_some_and(|grant| grant.evicted.iter().any(is_of_own_device));
+        let slots = if is_resumed || replaces || of_others == slots(holders.values()) {
             slots(holders.values())
         } else {
             policy.limit_for(*limit).0.slots() as usize

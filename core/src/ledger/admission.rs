@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::command::AcquireOptions;
+use super::command::{AcquireOptions, Evict};
 use super::end::{remove, split_by_status};
 use super::lapsed::remove_lapsed_at;
 use super::limit::SlotLimit;
@@ -14,9 +14,9 @@ use super::outcome::{
     SlotUsage,
 };
 use super::policy::{AdmissionPolicy, CountBy, LimitSource};
-use super::record::{ClientInfo, Resumable, SessionRecord, SessionStatus, UserRecord};
-use super::room::{Room, find_room};
-use super::slots::Slots;
+use super::record::{ClientInfo, Resumable, SessionRecord, SessionStatus, UserRecord, WaitingSession};
+use super::room::{Room, find_room, names_gone};
+use super::slots::{Slots, evicts_oldest};
 use crate::id::{NodeId, SessionId, SlotId};
 use crate::resume_token::ResumeKey;
 use crate::time::Timestamp;
@@ -176,7 +176,7 @@ pub(super) fn admit(
         }
     }
     let ahead = place.unwrap_or(record.waiting().len());
-    let removed = match find_room_behind(record, ahead, limit, options, policy, at) {
+    let removed = match find_room_behind(record, ahead, &acquire, limit, policy) {
         Room::AfterEvicting(victims) if victims.is_empty() => Vec::new(),
         Room::AfterEvicting(victims) => remove(record, &victims),
         Room::None { reason, free_at } => {
@@ -266,23 +266,62 @@ fn move_slot(
 fn find_room_behind(
     record: &UserRecord,
     ahead: usize,
+    acquire: &Acquire<'_>,
     limit: SlotLimit,
-    options: Option<&AcquireOptions>,
     policy: &AdmissionPolicy,
-    at: Timestamp,
 ) -> Room {
+    let &Acquire { session, token_limit, options, at } = acquire;
     let device = options.and_then(|options| options.device.as_ref());
     let choice = options.and_then(|options| options.evict.as_ref());
-    if ahead == 0 {
+    let ahead = &record.waiting()[..ahead];
+    let (_, called) = line::seat(record, ahead, policy, at);
+    if called.is_empty() {
         return find_room(record, limit, device, choice, policy, at);
     }
-    let (later, _) = line::seat(record, &record.waiting()[..ahead], policy, at);
-    let mut room = find_room(&later, limit, device, choice, policy, at);
-    if let Room::AfterEvicting(victims) = &mut room {
-        // Who would be evicted as soon as it is admitted goes on waiting instead.
-        victims.retain(|&victim| record.session(victim).is_some());
+    // Those before it have not asked yet, so whom they will evict is still there.
+    let mut later = record.clone();
+    let seated = ahead.iter().filter(|waiter| called.contains(&waiter.session)).map(|waiter| waiter.seated(at));
+    later.sessions_mut().extend(seated);
+    let no_room = |reason, free_at| {
+        let reason = match reason {
+            _ if names_gone(record, choice, policy) => DenyReason::Gone,
+            DenyReason::Gone => DenyReason::LimitReached,
+            reason => reason,
+        };
+        Room::None { reason, free_at }
+    };
+    let mut victims = match find_room(&later, limit, device, choice, policy, at) {
+        Room::AfterEvicting(victims) => victims,
+        Room::None { reason, free_at } => return no_room(reason, free_at),
+    };
+    let is_named = |id: SessionId| matches!(choice, Some(Evict::Sessions(chosen)) if chosen.contains(&id));
+    if called.iter().any(|&waiter| is_named(waiter) && victims.contains(&waiter)) {
+        // Nobody is evicted who has no slot yet, whomever the client names.
+        return no_room(DenyReason::LimitReached, None);
     }
-    room
+    victims.retain(|&victim| record.session(victim).is_some());
+    let mut then = record.clone();
+    then.sessions_mut().retain(|entry| !victims.contains(&entry.session));
+    let has_slot = device.is_some_and(|device| Slots::from_record(record, policy.count_by).of_device(device).is_some());
+    if !has_slot {
+        // It may share the slot that one before it will take for the same device. Then it is the one that takes it.
+        let Room::AfterEvicting(others) = find_room(&then, limit, device, choice, policy, at) else {
+            return no_room(DenyReason::LimitReached, None);
+        };
+        then.sessions_mut().retain(|entry| !others.contains(&entry.session));
+        victims.extend(others);
+    }
+    let own =
+        WaitingSession { session, since: at, claim: token_limit, device: device.cloned(), spares_lingering: false };
+    then.sessions_mut().push(own.seated(at));
+    // All before it must still find room, also those whose tokens claim a lower limit. Only who would be evicted as soon as it
+    // is admitted goes on waiting instead.
+    let (_, still) = line::seat(&then, ahead, policy, at);
+    if evicts_oldest(policy, choice) || called.iter().all(|waiter| still.contains(waiter)) {
+        Room::AfterEvicting(victims)
+    } else {
+        no_room(DenyReason::LimitReached, None)
+    }
 }
 
 /// The grant to a session that has its slot.

@@ -77,7 +77,8 @@ pub fn apply(
         StoreCommand::ListSessions { session, limit, is_unbounded, watch, .. } => {
             let own = record.sessions_mut().iter_mut().find(|entry| entry.session == *session);
             if let (Some(own), Some(watch)) = (own, watch) {
-                own.watches = *watch;
+                // A lost session has nobody to tell.
+                own.watches = *watch && own.status == SessionStatus::Live;
             }
             let max = if *is_unbounded { UserRecord::MAX_SESSIONS } else { SlotUsage::MAX_SHOWN };
             Outcome::Listed(Box::new(list(record, *limit, policy, max)))

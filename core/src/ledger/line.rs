@@ -89,7 +89,7 @@ pub(super) fn leave(record: &mut UserRecord, session: SessionId) -> bool {
 
 impl WaitingSession {
     /// The session as it would be with a slot, for those behind it.
-    fn seated(&self, now: Timestamp) -> SessionRecord {
+    pub(super) fn seated(&self, now: Timestamp) -> SessionRecord {
         let mut seated = SessionRecord { claim: self.claim, ..SessionRecord::new(self.session, now) };
         seated.set_device(self.device.clone());
         seated

@@ -67,11 +67,21 @@ pub(super) fn find_room(
     if held < max && sessions < UserRecord::MAX_SESSIONS {
         return Room::AfterEvicting(victims);
     }
-    let is_gone = |&id: &SessionId| !record.sessions().iter().any(|entry| entry.is_named(id));
-    let reason = match choice {
-        Some(Evict::Sessions(chosen)) if policy.client_choice && chosen.iter().any(is_gone) => DenyReason::Gone,
-        _ if is_shared && slots.count() >= max => DenyReason::DeviceFull,
-        _ => DenyReason::LimitReached,
+    let reason = if names_gone(record, choice, policy) {
+        DenyReason::Gone
+    } else if is_shared && slots.count() >= max {
+        DenyReason::DeviceFull
+    } else {
+        DenyReason::LimitReached
     };
     Room::None { reason, free_at: slots.room_at(max, policy, choice) }
+}
+
+/// Whether a session that the client may choose, and did, is not there.
+pub(super) fn names_gone(record: &UserRecord, choice: Option<&Evict>, policy: &AdmissionPolicy) -> bool {
+    let is_gone = |&id: &SessionId| !record.sessions().iter().any(|entry| entry.is_named(id));
+    match choice {
+        Some(Evict::Sessions(chosen)) => policy.client_choice && chosen.iter().any(is_gone),
+        Some(Evict::Oldest | Evict::Nobody) | None => false,
+    }
 }

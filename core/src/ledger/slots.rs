@@ -20,6 +20,16 @@ pub(super) struct Slot<'a> {
     device: Option<&'a DisplayName>,
 }
 
+/// Whether the oldest session is evicted for a client with this choice.
+pub(super) fn evicts_oldest(policy: &AdmissionPolicy, choice: Option<&Evict>) -> bool {
+    let is_default = policy.effective_when_full() == WhenFull::EvictOldest;
+    match choice {
+        None => is_default,
+        Some(Evict::Oldest) => is_default || policy.client_choice,
+        Some(Evict::Sessions(_) | Evict::Nobody) => false,
+    }
+}
+
 impl<'a> Slots<'a> {
     pub(super) fn from_record(record: &'a UserRecord, counting: CountBy) -> Self {
         let mut slots: Vec<Slot<'a>> = Vec::with_capacity(record.sessions().len());
@@ -97,7 +107,6 @@ impl<'a> Slots<'a> {
             let of = |kept| self.0.iter().filter(is_left).filter(move |slot| is_kept(slot) == kept);
             of(false).chain(of(true))
         };
-        let evicts_oldest = policy.effective_when_full() == WhenFull::EvictOldest;
         match choice {
             Some(Evict::Sessions(sessions)) if policy.client_choice => {
                 for &session in sessions {
@@ -111,8 +120,7 @@ impl<'a> Slots<'a> {
             }
             // A client that names sessions does not mean others.
             Some(Evict::Sessions(_) | Evict::Nobody) => {}
-            Some(Evict::Oldest) if policy.client_choice || evicts_oldest => victims.extend(oldest()),
-            None if evicts_oldest => victims.extend(oldest()),
+            Some(Evict::Oldest) | None if evicts_oldest(policy, choice) => victims.extend(oldest()),
             Some(Evict::Oldest) | None => {}
         }
         victims

@@ -159,7 +159,7 @@ impl Session {
             watch.ask_at = Some(now + Self::WATCH_INTERVAL);
             return Actions::default();
         };
-        let lapse = next_lapse(usage, now);
+        let lapse = next_lapse(usage, now).map(|at| at.max(watch.asked_at + Self::WATCH_INTERVAL));
         watch.ask_at = watch.ask_at.map_or(lapse, |at| Some(lapse.map_or(at, |lapse| lapse.min(at))));
         let (list, fingerprint) = sessions_changed(usage, self.id, is_detailed);
         let has_changed = watch.fingerprint != fingerprint;

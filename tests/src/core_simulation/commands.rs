@@ -1,10 +1,11 @@
 //! A store command from submission to its outcome.
 
 use std::collections::BTreeSet;
+use std::mem;
 
 use session_core::SessionId;
 use session_core::ledger::{self, ApplyResult, StoreCommand};
-use session_core::ledger::{EndedSession, Outcome, StoreError};
+use session_core::ledger::{EndedSession, Outcome, SessionHint, StoreError};
 use session_core::release_tracker::Ticket;
 use session_core::session::Event;
 
@@ -62,7 +63,8 @@ impl CoreSimulation {
         let result = ledger::apply(command.user(), record, command, &self.policy, liveness);
         rule_oracle::check(&before, command, &self.policy, liveness, &result, record);
         self.told.applied(command, &self.policy, &result.outcome, record);
-        let ApplyResult { outcome, ended, .. } = result;
+        let ApplyResult { outcome, ended, hints, .. } = result;
+        self.hints.extend(hints);
         for EndedSession { session, .. } in &ended {
             if let Some(connection) = self.connections.get_mut(session)
                 && !connection.is_gone
@@ -74,6 +76,24 @@ impl CoreSimulation {
             self.handle(session, Event::Ended(reason));
         }
         outcome
+    }
+
+    /// Delivers all hints. A session whose server was killed gets none.
+    pub(super) fn deliver_hints(&mut self) {
+        for SessionHint { session, hint } in mem::take(&mut self.hints) {
+            self.handle(session, Event::Hinted(hint));
+        }
+    }
+
+    /// Delivers one of the hints, or loses it.
+    pub(super) fn hint(&mut self, which: u8, is_lost: bool) {
+        if self.hints.is_empty() {
+            return;
+        }
+        let SessionHint { session, hint } = self.hints.swap_remove(usize::from(which) % self.hints.len());
+        if !is_lost {
+            self.handle(session, Event::Hinted(hint));
+        }
     }
 
     /// Delivers a command's outcome to the session that waits, or to the release tracker.
@@ -101,6 +121,14 @@ impl CoreSimulation {
         let (command, _) = connection.under_way.take().expect("it waits");
         if matches!(command, StoreCommand::Acquire { .. }) && !matches!(outcome, Outcome::Granted { .. }) {
             connection.user = None;
+        }
+        match (&command, &outcome) {
+            (StoreCommand::Acquire { .. }, Outcome::Waiting(_)) => connection.is_in_line = true,
+            (StoreCommand::Acquire { .. }, Outcome::Granted { .. } | Outcome::Denied(_)) => {
+                connection.is_in_line = false
+            }
+            (StoreCommand::ListSessions { at, .. }, _) => connection.listed_at = Some(*at),
+            _ => {}
         }
         self.tracker.answered(&Ticket::from(&command), &outcome, self.now);
         self.handle(id, Event::Stored(outcome));

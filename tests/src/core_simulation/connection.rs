@@ -35,11 +35,17 @@ pub(super) struct Connection {
     /// Whether the client had a slot when it sent the AUTHENTICATE that was verified last.
     pub(super) is_renewal: bool,
     pub(super) greeted: bool,
+    /// Whether the store's last answer to its acquire was that it waits in line.
+    pub(super) is_in_line: bool,
+    /// When it asked for the list that it was answered last.
+    pub(super) listed_at: Option<Timestamp>,
+    /// When it asked for the list that it told its client by itself last.
+    pub(super) changed_at: Option<Timestamp>,
 }
 
 impl Connection {
     /// Takes a frame from the server. Returns the resume token in it, with its user.
-    pub(super) fn receive(&mut self, frame: &Frame) -> Option<(UserId, ResumeToken)> {
+    pub(super) fn receive(&mut self, frame: &Frame, max_waiting: u16) -> Option<(UserId, ResumeToken)> {
         let Frame::Message(reply) = frame else { return None };
         let text = reply.encode();
         let read = ServerMessage::parse(&text).expect("the server sends valid messages");
@@ -58,13 +64,29 @@ impl Connection {
                 (self.has_slot, self.is_told) = (true, true);
                 return admission.resume.map(|token| (admission.user.id.clone(), token));
             }
+            // It comes again when its place or the list changes.
+            ServerMessage::AuthenticateWaiting(details) => {
+                assert!(!self.has_slot, "a client with a slot waits for one");
+                assert!(
+                    (1..=max_waiting).contains(&details.place),
+                    "place {} in a line of {max_waiting}",
+                    details.place
+                );
+            }
+            ServerMessage::SessionsChanged(_) => {
+                assert!(self.has_slot, "a client without a slot hears of the sessions");
+                let asked_at = self.listed_at.expect("it asked for the list");
+                let is_late = |last: Timestamp| asked_at >= last + Session::WATCH_INTERVAL;
+                assert!(
+                    self.changed_at.replace(asked_at).is_none_or(is_late),
+                    "it tells its client of changes too often"
+                );
+            }
             ServerMessage::ByeSuccess
             | ServerMessage::AuthenticateFailure(_)
             | ServerMessage::AuthenticateFailureDetailed(_)
             | ServerMessage::CheckConnectionsSuccess(_)
             | ServerMessage::ListSessionsSuccess(_)
-            | ServerMessage::AuthenticateWaiting(_)
-            | ServerMessage::SessionsChanged(_)
             | ServerMessage::EndSessionSuccess(_)
             | ServerMessage::Pong
             | ServerMessage::Evicted(_)

@@ -1,5 +1,7 @@
 //! The messages of the clients, and how the server verifies their credentials.
 
+use std::time::Duration;
+
 use session_core::ledger::{Evict, SessionRecord, SlotLimit, UserRecord};
 use session_core::protocol::{AuthenticateOptions, ClientMessage, Credential, CredentialError, TokenError};
 use session_core::session::Identity;
@@ -45,6 +47,7 @@ impl CoreSimulation {
             // The protocol has no empty list.
             evict: choice.filter(|evict| !matches!(evict, Evict::Sessions(these) if these.is_empty())),
             must_resume: evict % 16 == 13,
+            wait: (evict & 64 != 0).then(|| Duration::from_millis(1 + u64::from(evict % 32) * 1100)),
             ..AuthenticateOptions::default()
         };
         ClientMessage::AuthenticateWith(Credential::User(user_id(user).as_str().into()), Box::new(options))

@@ -94,6 +94,13 @@ pub enum Op {
         /// Which connection, also of those that close.
         client: u8,
     },
+    /// One of the hints that the store gave reaches its session, or is lost. The others arrive when time passes.
+    Hint {
+        /// Which hint.
+        which: u8,
+        /// Whether it is lost.
+        is_lost: bool,
+    },
 }
 
 /// A message of a client.
@@ -119,7 +126,7 @@ pub enum Message {
         user: u8,
         /// Which device, if any.
         device: Option<u8>,
-        /// Which sessions to evict: none, the oldest, or some of the existing ones.
+        /// Which sessions to evict: none, the oldest, or some of the existing ones. And how long to wait in line, if at all.
         evict: u8,
         /// Which of all resume tokens that clients received, if any.
         resume: Option<u8>,
@@ -137,6 +144,11 @@ pub enum Message {
     Bye,
     /// Any text.
     Raw(String),
+    /// LIST_SESSIONS of a client that wants to be told of changes from now on, or not any more.
+    Watch {
+        /// Which of both.
+        is_on: bool,
+    },
 }
 
 /// What a store does with a command.

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use session_core::leaving_tracker::LeavingTracker;
 use session_core::ledger::{AdmissionPolicy, EndReason, Outcome, SlotLimit, StoreError};
-use session_core::ledger::{EndTarget, StoreCommand};
-use session_core::protocol::ClientMessage;
+use session_core::ledger::{EndTarget, SessionHint, StoreCommand};
+use session_core::protocol::{ClientMessage, ServerMessage};
 use session_core::release_tracker::{ReleaseTracker, Ticket};
-use session_core::session::{Actions, Effect, Event, Session, SessionSettings, Violation};
+use session_core::session::{Actions, Effect, Event, Frame, Session, SessionSettings, Violation};
 use session_core::{NodeId, ResumeToken, SessionId, Timestamp, UnixSeconds, UserId};
 
 use super::connection::Connection;
@@ -45,8 +45,12 @@ pub struct CoreSimulation {
     pub(super) leaving: LeavingTracker,
     pub(super) told: ToldOracle,
     pub(super) store: Store,
+    /// The hints of the store that are under way to their sessions.
+    pub(super) hints: Vec<SessionHint>,
     /// The number of checks, so that a test can tell that some took place.
     pub checks: u64,
+    /// The number of times that a watching client was told of a change.
+    pub changes: u64,
 }
 
 impl CoreSimulation {
@@ -78,7 +82,9 @@ impl CoreSimulation {
             leaving: LeavingTracker::default(),
             told: ToldOracle::default(),
             store: Store::default(),
+            hints: Vec::new(),
             checks: 0,
+            changes: 0,
         }
     }
 
@@ -115,6 +121,7 @@ impl CoreSimulation {
                         Message::Check => ClientMessage::CheckConnections.encode(),
                         Message::Bye => ClientMessage::Bye.encode(),
                         Message::Raw(text) => text.clone(),
+                        Message::Watch { is_on } => ClientMessage::ListSessions(Some(*is_on)).encode(),
                     };
                     self.connections.get_mut(&id).expect("picked").unread.push_back(text);
                     self.read(id);
@@ -138,7 +145,11 @@ impl CoreSimulation {
                 }
             }
             Op::Store { which, fault } => self.store_step(*which, *fault),
-            Op::Pass { millis } => self.pass(Duration::from_millis(u64::from(*millis))),
+            Op::Pass { millis } => {
+                self.deliver_hints();
+                self.pass(Duration::from_millis(u64::from(*millis)));
+            }
+            Op::Hint { which, is_lost } => self.hint(*which, *is_lost),
             Op::Drain => {
                 self.draining = true;
                 for id in self.ids() {
@@ -190,6 +201,9 @@ impl CoreSimulation {
             has_slot: false,
             is_renewal: false,
             greeted: false,
+            is_in_line: false,
+            listed_at: None,
+            changed_at: None,
         };
         self.connections.insert(id, connection);
         self.handle(id, Event::Connected);
@@ -216,6 +230,7 @@ impl CoreSimulation {
             (queued.answered, queued.has_begun) = (true, true);
         }
         self.connections.clear();
+        self.hints.clear();
         self.tracker = ReleaseTracker::new(Self::MAX_CONNECTIONS * 2);
         self.leaving = LeavingTracker::default();
         self.draining = false;
@@ -315,11 +330,12 @@ impl CoreSimulation {
             if let Some(frame) = send {
                 assert!(connection.open, "session {id} sends {frame:?} after its close");
                 let was_told = connection.is_told;
-                if let Some((user, token)) = connection.receive(&frame) {
+                if let Some((user, token)) = connection.receive(&frame, self.policy.max_waiting) {
                     self.known_keys.insert(token.key().to_bytes());
                     self.resume_tokens.push((user, token));
                 }
                 is_told |= connection.is_told && !was_told;
+                self.changes += u64::from(matches!(frame, Frame::Message(ServerMessage::SessionsChanged(_))));
             }
             is_written |= close.is_some_and(|reason| reason.is_by_client() || !connection.is_stalled);
             if close.is_some() {

@@ -110,6 +110,81 @@ fn unanswered_grant_is_released_after_the_timeout() {
     assert!(simulation.checks > ops.len() as u64);
 }
 
+/// Signs in as one of many, with an object. See [`Message::AuthenticateWithObject`].
+fn sign_in_with(simulation: &mut CoreSimulation, evict: u8) {
+    run(simulation, &Op::Connect);
+    let client = u8::try_from(simulation.open_connections() - 1).unwrap();
+    let message = Message::AuthenticateWithObject { user: 0, device: None, evict, resume: None };
+    run(simulation, &Op::Send { client, message });
+    apply_all(simulation);
+}
+
+fn apply_all(simulation: &mut CoreSimulation) {
+    for _ in 0..4 {
+        run(simulation, &Op::Store { which: 0, fault: StoreFault::Apply });
+    }
+}
+
+/// See [`policy`].
+const LINGERS: u8 = 16;
+
+/// The slots of two lost sessions lapse shortly after each other.
+#[test]
+fn watching_client_hears_of_changes_once_a_second() {
+    let mut simulation = CoreSimulation::new(policy(SlotLimit::new(3).unwrap(), LINGERS));
+    for _ in 0..3 {
+        sign_in_with(&mut simulation, 0);
+    }
+    run(&mut simulation, &Op::Send { client: 0, message: Message::Watch { is_on: true } });
+    for _ in 0..2 {
+        run(&mut simulation, &Op::Leave { client: 1 });
+        apply_all(&mut simulation);
+        run(&mut simulation, &Op::Pass { millis: 300 });
+        apply_all(&mut simulation);
+    }
+    for _ in 0..100 {
+        run(&mut simulation, &Op::Alive { client: 0 });
+        run(&mut simulation, &Op::Pass { millis: 300 });
+        apply_all(&mut simulation);
+    }
+    assert_eq!(simulation.told_sessions().len(), 1);
+    assert!(simulation.changes >= 3, "it hears of the changes");
+    simulation.check_recovery();
+}
+
+/// Two wait, and get the slot one after the other, whether or not they are told.
+#[test]
+fn waiting_clients_get_the_slot_in_order() {
+    for is_lost in [false, true] {
+        let mut simulation = CoreSimulation::new(policy(SlotLimit::new(1).unwrap(), 0));
+        for evict in [0, WAITS, WAITS] {
+            sign_in_with(&mut simulation, evict);
+        }
+        let numbers = |simulation: &CoreSimulation| {
+            simulation.told_sessions().iter().map(|session| session.number()).collect::<Vec<_>>()
+        };
+        assert_eq!((numbers(&simulation), simulation.in_line()), (vec![1], 2));
+        for next in [2, 3] {
+            run(&mut simulation, &Op::Send { client: 0, message: Message::Bye });
+            apply_all(&mut simulation);
+            while simulation.hints_under_way() > 0 {
+                run(&mut simulation, &Op::Hint { which: 0, is_lost });
+            }
+            if is_lost {
+                assert_eq!(numbers(&simulation), [0; 0]);
+                run(&mut simulation, &Op::Pass { millis: 10_000 });
+            }
+            apply_all(&mut simulation);
+            apply_all(&mut simulation);
+            assert_eq!(numbers(&simulation), [next], "{is_lost}");
+        }
+        simulation.check_recovery();
+    }
+}
+
+/// The number of [`Message::AuthenticateWithObject`] that says to wait for 34 seconds.
+const WAITS: u8 = 64 + 31;
+
 /// The committed seeds of the fuzz target.
 #[test]
 fn fuzz_seeds_pass() {
@@ -136,6 +211,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any::<u8>().prop_map(|slots| Op::SetLimit { slots }),
         1 => any::<u8>().prop_map(|user| Op::Enforce { user }),
         4 => (0..32_u8).prop_map(|client| Op::Stall { client }),
+        4 => any::<(u8, bool)>().prop_map(|(which, is_lost)| Op::Hint { which, is_lost }),
     ]
 }
 
@@ -151,6 +227,7 @@ fn message() -> impl Strategy<Value = Message> {
         2 => Just(Message::Check),
         3 => Just(Message::Bye),
         1 => any::<String>().prop_map(Message::Raw),
+        2 => any::<bool>().prop_map(|is_on| Message::Watch { is_on }),
     ]
 }
 

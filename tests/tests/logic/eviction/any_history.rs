@@ -37,6 +37,7 @@ enum Step {
         evict: Option<Vec<u64>>,
         resume: Option<u8>,
         is_plain: bool,
+        waits: bool,
     },
     Release {
         node: u64,
@@ -79,8 +80,8 @@ fn step() -> impl Strategy<Value = Step> {
     let evict = prop::option::of(prop::collection::vec(0..6_u64, 0..4));
     let resume = prop::option::weighted(0.3, 0..40_u8);
     prop_oneof![
-        12 => (node.clone(), number.clone(), device, evict, resume, any::<bool>()).prop_map(
-            |(node, number, device, evict, resume, is_plain)| Step::Acquire { node, number, device, evict, resume, is_plain }
+        12 => (node.clone(), number.clone(), device, evict, resume, any::<[bool; 2]>()).prop_map(
+            |(node, number, device, evict, resume, [is_plain, waits])| Step::Acquire { node, number, device, evict, resume, is_plain, waits }
         ),
         4 => (node.clone(), number.clone()).prop_map(|(node, number)| Step::Release { node, number }),
         5 => (node.clone(), number.clone(), prop::option::weighted(0.3, 0..40_u8))
@@ -123,12 +124,13 @@ proptest! {
     fn any_history_agrees_with_the_model(steps in prop::collection::vec(step(), 1..60)) {
         let mut harness = UserHarness::default();
         let mut model: BTreeMap<SessionId, ModelSession> = BTreeMap::new();
-        let mut policy = policy(2);
+        let mut policy = AdmissionPolicy { max_waiting: 3, ..policy(2) };
         let mut tokens = 0_u8;
+        let mut line: Vec<SessionId> = Vec::new();
         for step in steps {
             let mut now = harness.next_second();
             let command = match step.clone() {
-                Step::Acquire { node, number, device, evict, resume, is_plain } => {
+                Step::Acquire { node, number, device, evict, resume, is_plain, waits } => {
                     tokens = tokens.wrapping_add(1);
                     let options = AcquireOptions {
                         device: device.and_then(|device| name(&device.to_string())),
@@ -142,7 +144,7 @@ proptest! {
                             numbers => Evict::Sessions(numbers.iter().map(|&number| NodeId::new(number % 3).session(number)).collect()),
                         }),
                         must_resume: false,
-                        waits: false,
+                        waits,
                     };
                     let options = (!is_plain).then(|| Box::new(options));
                     let session = NodeId::new(node).session(number);
@@ -180,6 +182,7 @@ proptest! {
                         sessions_per_device: 2.try_into().unwrap(),
                         linger: if linger { LINGER } else { Duration::ZERO },
                         linger_grace: Duration::from_secs(grace),
+                        max_waiting: 3,
                         serving_since: if has_started { now } else { policy.serving_since },
                         ..AdmissionPolicy::new(limit(slots))
                     };
@@ -291,7 +294,8 @@ proptest! {
                             let others = slots_of(&model, policy.count_by);
                             model.insert(session, ModelSession { slot: session, device, key: fresh, linger, until: None });
                             let slots = slots_of(&model, policy.count_by);
-                            prop_assert!(slots == others || slots <= policy.limit.slots() as usize, "admitted beyond the limit");
+                            let had_slot = policy.count_by == CountBy::Devices && device.is_some() && before.values().any(|model| model.device == device);
+                            prop_assert!(slots == others || had_slot || slots <= policy.limit.slots() as usize, "admitted beyond the limit");
                             // No session is ended without need.
                             let evict = options.as_ref().and_then(|options| options.evict.as_ref());
                             let names_sessions = matches!(evict, Some(Evict::Sessions(_)));
@@ -305,17 +309,22 @@ proptest! {
                             if before.values().any(|model| is_own(&model)) {
                                 prop_assert!(removed.iter().all(|removed| is_own(&&before[removed])), "a session of another device was ended");
                                 let released = model.values().filter(is_own).count();
-                                prop_assert!(released <= 2 && (removed.is_empty() || released == 2), "more sessions were ended than necessary");
+                                prop_assert!(released <= 2 && (removed.is_empty() || released + line.len() >= 2), "more sessions were ended than necessary");
                             } else if !removed.is_empty() {
-                                prop_assert_eq!(slots, policy.limit.slots() as usize, "more sessions were ended than necessary");
+                                prop_assert!(slots <= policy.limit.slots() as usize && slots + line.len() >= policy.limit.slots() as usize, "more sessions were ended than necessary");
                             }
                         }
                         prop_assert_eq!(*slots as usize, slots_of(&model, policy.count_by));
                     }
-                    Outcome::Denied(usage) => {
+                    Outcome::Denied(_) | Outcome::Waiting(_) => {
+                        let usage = match &outcome {
+                            Outcome::Waiting(usage) => Some(usage),
+                            Outcome::Denied(usage) => usage.as_ref(),
+                            _ => unreachable!(),
+                        };
                         prop_assert!(removed.is_empty() && added.is_empty(), "all or nothing");
-                        let is_device_full = usage.as_ref().is_some_and(|usage| matches!(usage.denied, Some(DenyReason::DeviceFull | DenyReason::Gone)));
-                        prop_assert!(is_device_full || slots_of(&model, policy.count_by) >= policy.limit.slots() as usize);
+                        let is_device_full = usage.is_some_and(|usage| matches!(usage.denied, Some(DenyReason::DeviceFull | DenyReason::Gone)));
+                        prop_assert!(is_device_full || !line.is_empty() || slots_of(&model, policy.count_by) >= policy.limit.slots() as usize);
                         let evict = options.as_ref().and_then(|options| options.evict.as_ref());
                         prop_assert!(!(policy.when_full == WhenFull::EvictOldest && policy.limit.slots() > 0)
                             || matches!(evict, Some(Evict::Nobody | Evict::Sessions(_))), "a session was denied without need");
@@ -328,6 +337,16 @@ proptest! {
             }
             let expected: BTreeMap<_, _> = model.iter().map(|(&session, model)| (session, model.until)).collect();
             prop_assert_eq!(&then, &expected, "{:?}", &step);
+            // The line keeps its order.
+            line.retain(|waiter| !harness.dead.contains_key(&waiter.node()));
+            let leaves = command.is_release() || matches!(outcome, Outcome::Granted { .. } | Outcome::Denied(_));
+            if matches!(outcome, Outcome::Waiting(_)) && !line.contains(&session) {
+                prop_assert!(line.len() < 3, "the line is too long");
+                line.push(session);
+            }
+            line.retain(|&waiter| waiter != session || !leaves);
+            let waiting: Vec<_> = harness.record.waiting().iter().map(|waiter| waiter.session).collect();
+            prop_assert_eq!(&waiting, &line, "others wait, or in another order");
             // Exactly the live sessions that were ended by another one are notified.
             let released = if command.is_release() { Some(session) } else { None };
             let lost = removed.into_iter().filter(|&removed| before[&removed].until.is_none() && Some(removed) != released);

@@ -7,5 +7,8 @@ mod lingering;
 mod grace;
 mod restart;
 mod devices;
+mod line_script;
+mod line;
+mod line_hints;
 mod any_history;
 mod public_calls;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use session_core::ledger::{self, AcquireOptions, EndTarget, SlotUsage, StoreCommand};
 use session_core::ledger::{
-    AdmissionPolicy, CountBy, EndReason, EndedSession, Evict, KnownToken, Liveness, Outcome, UserRecord, WhenFull,
+    AdmissionPolicy, CountBy, EndReason, EndedSession, Evict, KnownToken, Liveness, Outcome, SessionHint, UserRecord,
+    WhenFull,
 };
 use session_core::{NodeId, ResumeKey, SessionId, Timestamp};
 
@@ -54,6 +55,7 @@ pub(super) struct UserHarness {
     pub(super) second: u64,
     pub(super) dead: BTreeMap<NodeId, Timestamp>,
     pub(super) ended: Vec<EndedSession>,
+    pub(super) hints: Vec<SessionHint>,
 }
 
 impl UserHarness {
@@ -61,20 +63,21 @@ impl UserHarness {
         let dead = self.dead.clone();
         let liveness = |node| dead.get(&node).map_or(Liveness::Alive, |&since| Liveness::DeadSince(since));
         let result = ledger::apply(&user(), &mut self.record, command, policy, liveness);
-        self.ended = result.ended;
+        (self.ended, self.hints) = (result.ended, result.hints);
         result.outcome
     }
 
-    /// As [`UserHarness::apply`]. The independent check judges what became of a request for a slot.
+    /// As [`UserHarness::apply`]. The independent check judges the result.
     pub(super) fn apply_judged(&mut self, policy: &AdmissionPolicy, command: &StoreCommand) -> Outcome {
         let before = self.record.clone();
         let dead = self.dead.clone();
         let liveness = |node| dead.get(&node).map_or(Liveness::Alive, |&since| Liveness::DeadSince(since));
         let result = ledger::apply(&user(), &mut self.record, command, policy, liveness);
-        if let StoreCommand::Acquire { .. } = command {
+        // It cannot judge who was ended where an id is used again.
+        if !matches!(command, StoreCommand::EndSessions { .. }) {
             rule_oracle::check(&before, command, policy, liveness, &result, &self.record);
         }
-        self.ended = result.ended;
+        (self.ended, self.hints) = (result.ended, result.hints);
         result.outcome
     }
 

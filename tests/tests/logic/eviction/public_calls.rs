@@ -17,7 +17,7 @@ use super::one_user::{LINGER, at, key, limit, name};
 /// One call. Few sessions and keys make calls meet.
 #[derive(Debug, Clone)]
 enum Call {
-    Acquire { session: u64, device: Option<u8>, evict: Option<u8>, resume: Option<u8> },
+    Acquire { session: u64, device: Option<u8>, evict: Option<u8>, resume: Option<u8>, waits: bool },
     Release { session: u64 },
     Linger { session: u64 },
     End { asker: u64, which: u64, by_operator: bool },
@@ -30,8 +30,8 @@ enum Call {
 fn call() -> impl Strategy<Value = Call> {
     let session = || 1..9_u64;
     prop_oneof![
-        8 => (session(), prop::option::of(0..3_u8), prop::option::of(0..8_u8), prop::option::of(1..9_u8))
-            .prop_map(|(session, device, evict, resume)| Call::Acquire { session, device, evict, resume }),
+        8 => (session(), prop::option::of(0..3_u8), prop::option::of(0..8_u8), prop::option::of(1..9_u8), any::<bool>())
+            .prop_map(|(session, device, evict, resume, waits)| Call::Acquire { session, device, evict, resume, waits }),
         2 => session().prop_map(|session| Call::Release { session }),
         5 => session().prop_map(|session| Call::Linger { session }),
         1 => (session(), session(), any::<bool>())
@@ -65,7 +65,7 @@ impl Application {
         let (dead, since) = (self.dead.clone(), self.died_at);
         let liveness = |node| if dead.contains(&node) { Liveness::DeadSince(since) } else { Liveness::Alive };
         match *call {
-            Call::Acquire { session, device, evict, resume } => {
+            Call::Acquire { session, device, evict, resume, waits } => {
                 let options = AcquireOptions {
                     device: device.and_then(|device| name(&device.to_string())),
                     label: None,
@@ -77,7 +77,7 @@ impl Application {
                         _ => Evict::Sessions([id(u64::from(which)), id(u64::from(which) + 1)].into()),
                     }),
                     must_resume: false,
-                    waits: false,
+                    waits,
                 };
                 let acquire = Acquire { session: id(session), token_limit: None, options: Some(&options), at: now };
                 if let Ok(grant) = ledger::acquire(&mut self.record, acquire, &self.policy, liveness) {
@@ -125,6 +125,10 @@ impl Application {
     }
 
     fn check(&self) {
+        let has_slot = |session: SessionId| self.record.session(session).is_some();
+        let waiting = self.record.waiting();
+        assert!(waiting.len() <= usize::from(self.policy.max_waiting), "too many wait: {self:?}");
+        assert!(waiting.iter().all(|waiter| !has_slot(waiter.session)), "a session with a slot waits: {self:?}");
         let live = |session: &SessionId| {
             self.record.session(*session).is_some_and(|entry| entry.status == SessionStatus::Live)
         };
@@ -161,6 +165,7 @@ proptest! {
             count_by: if has(8) { CountBy::Devices } else { CountBy::Sessions },
             sessions_per_device: 2.try_into().unwrap(),
             linger: if has(16) { LINGER } else { Duration::ZERO },
+            max_waiting: 3,
             linger_grace: if has(32) { Duration::ZERO } else { AdmissionPolicy::DEFAULT_LINGER_GRACE },
             ..AdmissionPolicy::new(limit(slots))
         };
