@@ -28,6 +28,7 @@ pub fn policy(limit: SlotLimit, bits: u8) -> AdmissionPolicy {
             (false, true) => LINGER,
             (true, true) => LINGER + LINGER_GRACE,
         },
+        max_waiting: if has(128) { 2 } else { 16 },
         ..AdmissionPolicy::new(limit)
     }
 }

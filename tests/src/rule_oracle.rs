@@ -25,6 +25,7 @@ pub fn check(
     result: &ApplyResult,
     after: &UserRecord,
 ) {
+    let is_behind = is_behind_others(before, command.session(), &liveness);
     let before = alive(before, command.at(), &liveness);
     let before: Entries<'_> = before.iter().map(|entry| (entry.session, entry)).collect();
     let current: Entries<'_> = after.sessions().iter().map(|entry| (entry.session, entry)).collect();
@@ -228,20 +229,33 @@ pub fn check(
                                 "a session of another device was ended"
                             );
                             let is_full = released == most || current.len() == UserRecord::MAX_SESSIONS;
-                            assert!(removed.is_empty() || is_full, "more sessions were ended than necessary");
-                        } else if !removed.is_empty() {
                             assert!(
-                                slots(&current) == limit || current.len() == UserRecord::MAX_SESSIONS,
+                                removed.is_empty() || is_full || is_behind,
+                                "more sessions were ended than necessary"
+                            );
+                        } else if !removed.is_empty() {
+                            // What is free may belong to somebody in line.
+                            assert!(
+                                slots(&current) == limit || current.len() == UserRecord::MAX_SESSIONS || is_behind,
                                 "more sessions were ended than necessary"
                             );
                         }
                     }
                 }
-                Outcome::Denied(usage) => {
+                outcome @ (Outcome::Denied(_) | Outcome::Waiting(_)) => {
                     assert!(removed.is_empty() && added.is_empty(), "a denial changed the record");
+                    let usage = match outcome {
+                        Outcome::Denied(usage) => usage.as_deref(),
+                        Outcome::Waiting(usage) => Some(&**usage),
+                        _ => None,
+                    };
                     assert_eq!(usage.is_some(), options.is_some());
-                    let reason = usage.as_ref().and_then(|usage| usage.denied);
+                    let reason = usage.and_then(|usage| usage.denied);
                     let is_device_full = reason == Some(DenyReason::DeviceFull);
+                    if matches!(outcome, Outcome::Waiting(_)) {
+                        let is_full = is_device_full || reason == Some(DenyReason::LimitReached);
+                        assert!(is_full && limit > 0, "a session waits for what nobody can wait for: {reason:?}");
+                    }
                     let wants_to_resume =
                         options.is_some_and(|options| options.must_resume && options.resume.is_some());
                     assert_eq!(
@@ -254,12 +268,15 @@ pub fn check(
                         slots(&current) >= limit
                             || is_device_full
                             || is_ceiling
+                            || is_behind
                             || wants_to_resume
                             || reason == Some(DenyReason::Gone),
                         "a session was denied although a slot is free"
                     );
                     let choice = options.and_then(|options| options.evict.as_ref());
-                    if let Some(usage) = usage.as_ref().filter(|_| !is_ceiling && limit > 0) {
+                    // A session that is denied leaves the line to those behind it.
+                    let is_first = !is_behind && !is_behind_others(after, session, &liveness);
+                    if let Some(usage) = usage.filter(|_| !is_ceiling && is_first && limit > 0) {
                         check_time_of_room(after, command, policy, &liveness, usage.free_at);
                     }
                     let evicts_oldest = policy.effective_when_full() == WhenFull::EvictOldest;
@@ -377,6 +394,12 @@ fn check_time_of_room(
     let needs_no_slot =
         policy.count_by == CountBy::Devices && options.as_ref().is_some_and(|options| options.device.is_some());
     assert!(needs_no_slot || told.is_none_or(finds_room), "there is no room at {told:?}");
+}
+
+/// Whether sessions wait in line before this one. Those may take what is free.
+fn is_behind_others(record: &UserRecord, session: SessionId, liveness: &impl Fn(NodeId) -> Liveness) -> bool {
+    let mut line = record.waiting().iter().filter(|waiter| liveness(waiter.session.node()) == Liveness::Alive);
+    line.next().is_some_and(|first| first.session != session)
 }
 
 /// The sessions that occupy a slot at this time.
