@@ -1,6 +1,6 @@
 //! Any history of a process and its store.
 
-#![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that finds nothing there has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
