@@ -5,6 +5,7 @@
 //! - [`simulation`]: several servers, run by the real code, over one faulty store. One seed decides everything.
 //! - [`rule_oracle`]: checks the result of every ledger command. Both simulations use it.
 //! - [`told_oracle`]: checks which clients were told that they are in. Both simulations use it.
+//! - [`line_oracle`]: checks who waits in line, who passes whom, and who is told that it is its turn.
 //! - [`handshake_harness`]: feeds any bytes to the code that runs before the first frame.
 //! - [`test_ca`]: a certificate authority for tests.
 //! - [`key_provider`]: an identity provider that publishes keys, or fails to.
@@ -28,6 +29,7 @@ pub mod values;
 pub mod policies;
 pub mod rule_oracle;
 pub mod told_oracle;
+pub mod line_oracle;
 pub mod handshake_harness;
 pub mod test_server;
 pub mod test_process;

@@ -26,7 +26,13 @@ impl DeadlineTimer {
 
     /// Ready when `deadline` has passed, and sometimes earlier.
     pub(crate) fn poll(&mut self, deadline: Option<Timestamp>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = deadline else { return Poll::Pending };
+        let Some(deadline) = deadline else {
+            // One that was set before has woken the task for nothing, once.
+            if self.set.as_ref().is_some_and(|((time, _), _)| *time <= self.clock.now()) {
+                self.unset();
+            }
+            return Poll::Pending;
+        };
         let time = match &self.set {
             Some(((time, _), waker)) if *time <= deadline && waker.will_wake(cx.waker()) => *time,
             Some(((time, _), _)) => self.set_to(deadline.min(*time), cx),
@@ -149,5 +155,20 @@ mod tests {
         assert!(poll().is_pending());
         manual_clock.set(at(5));
         assert!(poll().is_ready());
+    }
+
+    /// Otherwise its task would be woken for it again and again.
+    #[test]
+    fn timer_of_a_deadline_that_is_gone_fires_once() {
+        let manual = Arc::<ManualClock>::default();
+        let mut timer = DeadlineTimer::new(Clock::manual(Arc::clone(&manual)));
+        let mut cx = Context::from_waker(Waker::noop());
+        let deadline = Timestamp::default() + Duration::from_millis(50);
+        assert!(timer.poll(Some(deadline), &mut cx).is_pending());
+        assert!(timer.poll(None, &mut cx).is_pending());
+        assert_eq!(manual.next_timer(), Some(deadline));
+        manual.set(deadline);
+        assert!(timer.poll(None, &mut cx).is_pending());
+        assert_eq!(manual.next_timer(), None);
     }
 }

@@ -384,4 +384,37 @@ mod tests {
         assert_eq!(poll(&mailbox), Poll::Ready(Notification::Draining));
         assert!(!is_woken(&|| mailbox.drain()));
     }
+
+    #[test]
+    fn hint_wakes_and_comes_after_the_outcome() {
+        let mailbox = Mailbox::default();
+        let (waker, wakes) = counting_waker();
+        let hinted = |hint| Poll::Ready(Notification::Hinted(hint));
+        assert_eq!(mailbox.poll(&mut Context::from_waker(&waker)), Poll::Pending);
+        mailbox.hint(Hint::Changed);
+        assert_eq!((wakes(), poll(&mailbox), poll(&mailbox)), (1, hinted(Hint::Changed), Poll::Pending));
+
+        // The answer to a command may be older than a hint that comes meanwhile.
+        let id = mailbox.begin_command();
+        mailbox.hint(Hint::Turn);
+        assert_eq!(poll(&mailbox), hinted(Hint::Turn));
+        mailbox.hint(Hint::Turn);
+        assert!(mailbox.deliver_outcome(id, Outcome::Denied(None), |_| {}));
+        mailbox.drain();
+        mailbox.end(EndReason::ByOperator);
+        assert_eq!(poll(&mailbox), Poll::Ready(Notification::Ended(EndReason::ByOperator)));
+        assert_eq!(poll(&mailbox), Poll::Ready(Notification::Draining));
+        assert_eq!(poll(&mailbox), Poll::Ready(Notification::Stored(Outcome::Denied(None))));
+        assert_eq!((poll(&mailbox), poll(&mailbox)), (hinted(Hint::Turn), Poll::Pending));
+    }
+
+    #[test]
+    fn turn_includes_a_change_in_either_order() {
+        for hints in [[Hint::Turn, Hint::Changed], [Hint::Changed, Hint::Turn]] {
+            let mailbox = Mailbox::default();
+            hints.into_iter().for_each(|hint| mailbox.hint(hint));
+            assert_eq!(poll(&mailbox), Poll::Ready(Notification::Hinted(Hint::Turn)), "{hints:?}");
+            assert_eq!(poll(&mailbox), Poll::Pending);
+        }
+    }
 }

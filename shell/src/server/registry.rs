@@ -240,7 +240,7 @@ mod tests {
     use std::pin::pin;
     use std::task::Context;
 
-    use session_core::ledger::{EndReason, Outcome};
+    use session_core::ledger::{EndReason, Hint, Outcome};
 
     use super::*;
     use crate::runtime::testing::counting_waker;
@@ -261,6 +261,20 @@ mod tests {
         drop(second);
         assert!(poll().is_ready() && registry.is_empty());
         assert_eq!(registry.register().id().number(), 3, "no number is used twice");
+    }
+
+    #[test]
+    fn hint_reaches_the_sessions_of_this_node_that_are_there() {
+        let node = NodeId::new(7);
+        let registry = Registry::new(node, Clock::manual(Arc::default()));
+        let [first, second, gone] = [(); 3].map(|()| registry.register());
+        let (gone, elsewhere) = (gone.id(), NodeId::new(8).session(first.id().number()));
+        let hints =
+            [(gone, Hint::Turn), (elsewhere, Hint::Turn), (first.id(), Hint::Changed), (second.id(), Hint::Turn)];
+        registry.hint(hints.map(|(session, hint)| SessionHint { session, hint }).to_vec());
+        assert_eq!(next(first.mailbox()), Poll::Ready(Notification::Hinted(Hint::Changed)));
+        assert_eq!(next(second.mailbox()), Poll::Ready(Notification::Hinted(Hint::Turn)));
+        assert_eq!([&first, &second].map(|of| next(of.mailbox())), [Poll::Pending, Poll::Pending]);
     }
 
     /// A session that waits for the store, with a mailbox that holds its grant if it must wait.

@@ -156,7 +156,7 @@ mod tests {
 
     use session_core::NodeId;
     use session_core::leaving_tracker::LeavingTracker;
-    use session_core::ledger::{AdmissionPolicy, EndReason, SlotLimit, WhenFull};
+    use session_core::ledger::{AcquireOptions, AdmissionPolicy, EndReason, LinePlace, SlotLimit, WhenFull};
 
     use super::*;
     use crate::runtime::clock::{Clock, ManualClock};
@@ -222,6 +222,42 @@ mod tests {
         assert_eq!(store_client.tracked(), 1);
         drop(guard);
         assert_eq!(store_client.tracked(), 0);
+    }
+
+    #[test]
+    fn dropped_guard_of_a_session_in_line_releases() {
+        let node = NodeId::new(1);
+        let user = UserId::parse("ada").unwrap();
+        let store = Arc::new(MemoryStore::new(node, SlotLimit::new(1).unwrap()));
+        let clock = Clock::manual(Arc::default());
+        let registry = Registry::new(node, clock.clone());
+        let store_client = StoreClient::new(store, registry, clock, Duration::from_secs(1), 9);
+        let ask = |number| {
+            let mailbox = Arc::<Mailbox>::default();
+            let mut guard = SlotGuard::new(Arc::clone(&store_client), Arc::clone(&mailbox), node.session(number));
+            let options = Some(Box::new(AcquireOptions { waits: true, ..AcquireOptions::default() }));
+            let (user, session, at) = (user.clone(), node.session(number), Timestamp::default());
+            guard.submit(StoreCommand::Acquire { user, session, limit: None, at, options });
+            let Poll::Ready(Notification::Stored(outcome)) = mailbox.poll(&mut Context::from_waker(Waker::noop()))
+            else {
+                panic!("the memory store answers at once");
+            };
+            drop(guard.answered(&outcome));
+            (guard, outcome)
+        };
+        let place = |outcome| if let Outcome::Waiting(usage) = outcome { Some(usage.line) } else { None };
+        let (_holder, granted) = ask(1);
+        assert!(matches!(granted, Outcome::Granted { .. }));
+        let (first, outcome) = ask(2);
+        assert_eq!((place(outcome), store_client.tracked()), (Some(LinePlace::At(1)), 2));
+        let (second, outcome) = ask(3);
+        assert_eq!((place(outcome), first.user(), store_client.tracked()), (Some(LinePlace::At(2)), None, 3));
+        drop(first);
+        assert_eq!(store_client.tracked(), 2);
+        let (third, outcome) = ask(4);
+        assert_eq!(place(outcome), Some(LinePlace::At(2)), "the first left the line");
+        drop((second, third));
+        assert_eq!((store_client.tracked(), store_client.pending()), (1, 0));
     }
 
     /// Sessions of one user take one another's place on several threads, and end in every order.

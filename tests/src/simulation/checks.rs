@@ -1,6 +1,6 @@
 //! The invariants that hold after every step, and those that hold after recovery.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::slice;
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use session_core::ledger::{StoreCommand, WhenFull};
 use session_core::protocol::{AuthenticateOptions, ClientMessage, Credential};
 use session_core::release_tracker::ReleaseTracker;
 use session_core::session::Session;
-use session_core::{ResumeToken, Timestamp};
+use session_core::{ResumeToken, SessionId, Timestamp};
 
-use super::cluster::{SERVERS, SETTINGS, Simulation, TRACKER_CAPACITY};
+use super::client::Client;
+use super::cluster::{MAX_WAIT, SERVERS, SETTINGS, Simulation, TRACKER_CAPACITY};
 use super::faulty_store::StoreFault;
 use super::scenario::{USERS, credential, user_id};
 use super::server::{Server, Status};
@@ -34,6 +35,7 @@ impl Simulation {
             self.count("pause while served");
         }
         let slots: BTreeSet<_> = self.store.live_slots().into_iter().map(|(_, session)| session).collect();
+        let in_line = self.store.in_line();
         for client in self.clients.values().filter(|client| client.granted) {
             // A paused server notifies no client.
             let is_paused = |server: &Server| server.node == client.node && server.status == Status::Paused;
@@ -45,14 +47,20 @@ impl Simulation {
             );
         }
         for server in self.servers.iter().filter(|server| server.is_running()) {
-            for client in self.clients.values().filter(|client| client.node == server.node && client.granted) {
+            let is_in = |client: &&Client| client.granted || client.waits.is_some();
+            for client in self.clients.values().filter(is_in).filter(|client| client.node == server.node) {
                 client.check_token(server);
             }
         }
         for server in self.servers.iter().filter(|server| server.status != Status::Dead) {
-            let slots = slots.iter().filter(|session| session.node() == server.node).count();
+            let is_own = |session: &&SessionId| session.node() == server.node;
+            let (slots, places) = (slots.iter().filter(is_own).count(), in_line.iter().filter(is_own).count());
             let (tracked, pending) = (server.store_client().tracked(), server.store_client().pending());
-            assert!(slots <= tracked, "node {} has {slots} slots and tracks {tracked}", server.node);
+            assert!(
+                slots + places <= tracked,
+                "node {} has {slots} slots and {places} places in line, and tracks {tracked}",
+                server.node
+            );
             assert!(
                 pending <= tracked && tracked <= TRACKER_CAPACITY,
                 "node {} has {pending} pending releases and tracks {tracked}",
@@ -92,6 +100,7 @@ impl Simulation {
         }
         self.run_tasks();
         self.recover();
+        self.check_line();
 
         // Pending releases are confirmed within the longest backoff.
         let healed = self.now;
@@ -109,12 +118,12 @@ impl Simulation {
         self.reclaimed("a pending release", healed);
         // No pause is longer than a minute. Then a grant waits for a client that takes no data, and no longer.
         self.pass_until(Duration::from_secs(60) + LeavingTracker::CUT_AFTER, |simulation| {
-            !simulation.told_sockets.is_any_paused()
-                && simulation.clients.values().all(|client| client.unanswered.is_empty())
+            !simulation.told_sockets.is_any_paused() && !simulation.clients.values().any(Client::is_owed_answer)
         });
         for client in self.clients.values() {
-            assert!(client.unanswered.is_empty(), "session {} never gets an answer", client.session);
+            assert!(!client.is_owed_answer(), "session {} never gets an answer", client.session);
         }
+        assert!(self.store.in_line().is_empty(), "these still wait: {:?}", self.store.in_line());
 
         // BYE and a lost socket free the slot at once, silence after its timeout.
         let left = self.now;
@@ -171,6 +180,34 @@ impl Simulation {
         self.check();
         self.check_slots_after_crash();
         self.check_resume_after_crash();
+    }
+
+    /// Some clients leave. Checks that those in line get the slots that become free, also if all hints are lost: each asks again
+    /// by itself.
+    fn check_line(&mut self) {
+        // Every ten seconds, and one second is for a request that is under way.
+        const LONGEST: Duration = Duration::from_secs(11);
+
+        for client in self.clients.values_mut().filter(|client| client.granted).step_by(2) {
+            client.leave();
+        }
+        self.run_tasks();
+        self.recover();
+        let mut called = BTreeMap::<SessionId, Timestamp>::new();
+        for _ in 0..MAX_WAIT.as_secs() + 5 {
+            let now_called = self.store.called();
+            called.retain(|session, _| now_called.contains(session));
+            for session in now_called {
+                let since = called.entry(session).or_insert(self.now);
+                // A paused connection does not ask.
+                if self.told_sockets.is_any_paused() {
+                    *since = self.now;
+                }
+                assert!(self.now.since(*since) <= LONGEST, "{session} waits in line beside a free slot");
+            }
+            self.pass(Duration::from_secs(1));
+        }
+        self.count(if called.is_empty() { "nobody waits beside a free slot" } else { "somebody was called just now" });
     }
 
     /// Checks that the slots of a killed server are free at once, and no others.

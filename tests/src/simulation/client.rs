@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use session_core::protocol::{ClientMessage, CloseReason, Credential, RequestError, ServerMessage};
+use session_core::protocol::{
+    AuthenticateFailure, ClientMessage, CloseReason, Credential, RequestError, ServerMessage,
+};
 use session_core::{NodeId, SessionId, UnixSeconds, UserId};
 
 use super::authenticator;
@@ -22,6 +24,10 @@ pub(super) struct Client {
     pub(super) greeted: bool,
     /// The credentials in the messages that are not answered yet.
     pub(super) unanswered: VecDeque<ShownCredential>,
+    /// It waits in line, with this credential.
+    pub(super) waits: Option<ShownCredential>,
+    /// It sent another AUTHENTICATE while it waited. So it cannot tell which of them an answer is for.
+    pub(super) is_ambiguous: bool,
     /// When the token expires that it was admitted by.
     pub(super) expires: Option<UnixSeconds>,
     pub(super) user: Option<UserId>,
@@ -56,7 +62,7 @@ impl ShownCredential {
 
 impl Client {
     pub(super) fn leave(&mut self) {
-        self.granted = false;
+        (self.granted, self.waits) = (false, None);
         self.socket.lose();
     }
 
@@ -75,11 +81,54 @@ impl Client {
             ShownCredential::Name => true,
             ShownCredential::Token(expires) => !has_come(expires),
         });
+        let expires = match self.waits {
+            Some(ShownCredential::Token(expires)) if !self.is_ambiguous => Some(expires),
+            Some(_) => None,
+            None => self.expires,
+        };
         assert!(
-            renewed || !self.expires.as_ref().is_some_and(has_come),
+            renewed || !expires.as_ref().is_some_and(has_come),
             "session {} is open although its token has expired",
             self.session
         );
+    }
+
+    /// Whether it is owed an answer.
+    pub(super) fn is_owed_answer(&self) -> bool {
+        !self.is_ambiguous && (self.waits.is_some() || !self.unanswered.is_empty())
+    }
+
+    /// The credential that a reply is for, if the client can tell. A client that waits in line gets replies that it did not ask
+    /// for: a change of its place, and in the end a grant or a denial.
+    fn answered(&mut self, reply: &ServerMessage) -> Option<ShownCredential> {
+        let is_wait_over = match reply {
+            ServerMessage::Hello
+            | ServerMessage::HelloDetailed(_)
+            | ServerMessage::Evicted(_)
+            | ServerMessage::EvictedDetailed(_)
+            | ServerMessage::SessionsChanged(_) => return None,
+            ServerMessage::AuthenticateWaiting(_) => false,
+            ServerMessage::AuthenticateSuccess(_) | ServerMessage::AuthenticateSuccessDetailed(_) => true,
+            ServerMessage::AuthenticateFailure(failure) if is_denial(failure) => true,
+            ServerMessage::AuthenticateFailureDetailed(details) if is_denial(&details.reason) => true,
+            ServerMessage::AuthenticateFailure(_)
+            | ServerMessage::AuthenticateFailureDetailed(_)
+            | ServerMessage::Pong
+            | ServerMessage::ErrorDetailed(_)
+            | ServerMessage::Error(_)
+            | ServerMessage::ByeSuccess
+            | ServerMessage::CheckConnectionsSuccess(_)
+            | ServerMessage::ListSessionsSuccess(_)
+            | ServerMessage::EndSessionSuccess(_) => return self.unanswered.pop_front(),
+        };
+        let Some(waited) = self.waits.take() else {
+            let shown = self.unanswered.pop_front();
+            self.waits = shown.filter(|_| !is_wait_over);
+            return shown;
+        };
+        self.is_ambiguous |= self.unanswered.front().is_some_and(|shown| *shown != ShownCredential::Nothing);
+        self.waits = Some(waited).filter(|_| !is_wait_over);
+        Some(waited)
     }
 
     /// Takes a frame from the server. Returns whether the client answers it.
@@ -92,24 +141,24 @@ impl Client {
             }
             ServerOutput::Ping => "ping unanswered",
             ServerOutput::Close(reason) => {
-                self.granted = false;
+                (self.granted, self.waits) = (false, None);
                 self.closed = Some(*reason);
                 reason.message()
             }
             ServerOutput::Reply(reply) => {
                 let read = ServerMessage::parse(&reply.encode()).expect("the server sends valid messages");
-                assert_eq!(&read, reply, "the message changes by encoding");
+                // Not the messages: a time is sent in whole milliseconds.
+                assert_eq!(read.encode(), reply.encode(), "the message changes by encoding");
                 let is_hello = matches!(reply, ServerMessage::Hello | ServerMessage::HelloDetailed(_));
                 assert_eq!(is_hello, !self.greeted, "HELLO comes first, and once");
                 self.greeted = true;
-                let shown = match reply {
-                    ServerMessage::Hello
-                    | ServerMessage::HelloDetailed(_)
-                    | ServerMessage::Evicted(_)
-                    | ServerMessage::EvictedDetailed(_) => None,
-                    _ => self.unanswered.pop_front(),
+                let did_wait = self.waits.is_some();
+                let shown = self.answered(reply);
+                let has_waited = did_wait && self.waits.is_none();
+                let expires = match shown {
+                    Some(ShownCredential::Token(expires)) if !self.is_ambiguous => Some(expires),
+                    Some(_) | None => None,
                 };
-                let expires = if let Some(ShownCredential::Token(expires)) = shown { Some(expires) } else { None };
                 match reply {
                     ServerMessage::Hello | ServerMessage::HelloDetailed(_) => "HELLO",
                     ServerMessage::Pong => "PONG",
@@ -120,15 +169,22 @@ impl Client {
                         self.granted = self.socket.is_open();
                         self.user = Some(admission.user.id.clone());
                         self.expires = expires;
-                        "granted in detail"
+                        if has_waited { "granted after a wait" } else { "granted in detail" }
                     }
+                    ServerMessage::AuthenticateFailureDetailed(_) if has_waited => "wait over",
+                    ServerMessage::AuthenticateFailureDetailed(details) if details.is_line_full => "line full",
                     ServerMessage::AuthenticateFailureDetailed(_) => "denied in detail",
                     ServerMessage::ListSessionsSuccess(_) => "listed",
-                    ServerMessage::AuthenticateWaiting(_) => "waits in line",
+                    ServerMessage::AuthenticateWaiting(_) if did_wait => "place or list changed",
+                    ServerMessage::AuthenticateWaiting(details) => {
+                        assert!(!self.granted && !self.evicted, "a session with a slot waits in line");
+                        assert!(details.place > 0, "the first in line has place 1");
+                        "waits in line"
+                    }
                     ServerMessage::SessionsChanged(_) => "sessions changed",
                     ServerMessage::EndSessionSuccess(_) => "ended another",
                     ServerMessage::Evicted(_) | ServerMessage::EvictedDetailed(_) => {
-                        self.granted = false;
+                        (self.granted, self.waits) = (false, None);
                         self.evicted = true;
                         // The server does not answer its remaining messages.
                         self.unanswered.clear();
@@ -137,7 +193,7 @@ impl Client {
                     ServerMessage::AuthenticateSuccess(user) => {
                         assert!(!self.evicted, "granted after an eviction");
                         let is_renewed = self.granted;
-                        assert!(!is_renewed || self.expires.is_some(), "granted twice");
+                        assert!(!is_renewed || self.expires.is_some() || self.is_ambiguous, "granted twice");
                         assert!(user.connections > 0, "a grant of nothing");
                         assert!(!is_renewed || self.user.as_ref() == Some(&user.id), "a session changed its user");
                         self.granted = self.socket.is_open();
@@ -147,7 +203,7 @@ impl Client {
                     }
                     ServerMessage::AuthenticateFailure(_) => "denied",
                     ServerMessage::ByeSuccess => {
-                        self.granted = false;
+                        (self.granted, self.waits) = (false, None);
                         "BYE_SUCCESS"
                     }
                     ServerMessage::CheckConnectionsSuccess(_) => "counted",
@@ -165,5 +221,25 @@ impl Client {
         };
         *trace.counts.entry(name).or_insert(0) += 1;
         false
+    }
+}
+
+/// Whether a session that gets this answer is not in line any more.
+fn is_denial(failure: &AuthenticateFailure) -> bool {
+    match failure {
+        AuthenticateFailure::LimitReached
+        | AuthenticateFailure::Banned
+        | AuthenticateFailure::DeviceFull
+        | AuthenticateFailure::Gone
+        | AuthenticateFailure::NotResumed(_)
+        | AuthenticateFailure::Store(_)
+        | AuthenticateFailure::StoreTimedOut => true,
+        AuthenticateFailure::BadOptions(_)
+        | AuthenticateFailure::AlreadyAuthenticated
+        | AuthenticateFailure::Credential(_)
+        | AuthenticateFailure::AnotherUser
+        | AuthenticateFailure::AnotherDevice
+        | AuthenticateFailure::NotChecked
+        | AuthenticateFailure::Other(_) => false,
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::rc::Rc;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ const START: Timestamp = Timestamp::from_epoch(Duration::from_secs(1_000_000));
 pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const SERVERS: usize = 3;
 const MAX_CLIENTS: usize = 300;
+/// How long a client waits in line, at most.
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(20);
 /// Maximum sessions of one server that hold a slot or wait for one. Low, so that scenarios often reach it.
 pub(super) const TRACKER_CAPACITY: usize = 60;
 
@@ -224,6 +227,12 @@ impl Simulation {
                 server.manual_clock.set(server.time() + Duration::from_millis(u64::from(*millis)));
                 server.wake_all();
             }
+            Op::ConnectAndWait { server, user, seconds, how } => self.connect_and_wait(*server, *user, *seconds, *how),
+            Op::Watch { client, is_on } => {
+                let client = self.client_with_slot(*client, |_| true);
+                self.send(client, &ClientMessage::ListSessions(Some(*is_on)).encode());
+            }
+            Op::LoseHints { is_on } => self.store.set_loses_hints(*is_on),
         }
         self.run_tasks();
     }
@@ -299,6 +308,8 @@ impl Simulation {
             answers_pings: true,
             greeted: false,
             unanswered: requests.iter().map(ShownCredential::from_request).collect(),
+            waits: None,
+            is_ambiguous: false,
             expires: None,
             user: None,
             closed: None,
@@ -306,6 +317,26 @@ impl Simulation {
         };
         self.arrivals += 1;
         self.clients.insert(self.arrivals, client);
+    }
+
+    /// A client connects that waits for up to [`MAX_WAIT`]. Some have a device, take nobody's place or show a token with a limit.
+    fn connect_and_wait(&mut self, server: u8, user: u8, seconds: u8, how: u8) {
+        let options = AuthenticateOptions {
+            device: DisplayName::parse(&format!("device {}", how % 3)).filter(|_| how % 4 == 1),
+            evict: Some(Evict::Nobody).filter(|_| how % 8 == 3),
+            wait: Some(Duration::from_secs(u64::from(seconds) % (MAX_WAIT.as_secs() + 1))),
+            ..AuthenticateOptions::default()
+        };
+        let credential = if how % 8 == 2 {
+            let expires = self.servers[usize::from(server) % SERVERS].wall_time_in(how);
+            authenticator::token(&user_id(user), Some(how / 8), expires)
+        } else {
+            Credential::User(user_id(user).as_str().into())
+        };
+        let request = ClientMessage::AuthenticateWith(credential, Box::new(options));
+        for server in server..=server.saturating_add(if how % 16 > 12 { 5 } else { 0 }) {
+            self.connect(server, slice::from_ref(&request));
+        }
     }
 
     fn renew(&mut self, number: u8, user: u8, seconds: u8) {

@@ -1,23 +1,24 @@
 //! A store that several servers share, which keeps its contract and is otherwise faulty.
 
+mod races;
+mod node_store;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use session_core::ledger::{self, ApplyResult, EndTarget, StoreCommand};
 use session_core::ledger::{
-    AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, NotResumed, Outcome, Resumption, SessionRecord,
-    SessionStatus, SlotLimit, StoreError, UserRecord,
+    AdmissionPolicy, EndReason, EndedSession, Liveness, Outcome, SessionHint, SessionRecord, SessionStatus, SlotLimit,
+    StoreError, UserRecord,
 };
 use session_core::{NodeId, SessionId, Timestamp, UserId};
 use shell::runtime::process::Process;
-use shell::store::{
-    Completion, HealthFuture, NodeContext, Page, PageRequest, Store, StoreFailure, StoreFuture, StoredSession,
-    StoredUser, UsageFuture, UserFilter, UserState, UserUpdate,
-};
+use shell::store::{Completion, NodeContext};
 
+use self::node_store::NodeStore;
+use crate::line_oracle::LineOracle;
 use crate::rule_oracle;
 use crate::told_oracle::ToldOracle;
 
@@ -86,6 +87,9 @@ struct Inner {
     /// What the live nodes' stores know, with whom to notify.
     contexts: BTreeMap<NodeId, NodeContext>,
     told: ToldOracle,
+    line: LineOracle,
+    /// Hints reach nobody.
+    loses_hints: bool,
     /// The sessions that lost their slots to a command of another session.
     ended: BTreeSet<SessionId>,
     /// How often something was reached that is hard to reach.
@@ -140,6 +144,8 @@ impl SharedStore {
                 starts: BTreeMap::new(),
                 contexts: BTreeMap::new(),
                 told: ToldOracle::default(),
+                line: LineOracle::default(),
+                loses_hints: false,
                 ended: BTreeSet::new(),
                 counts: BTreeMap::new(),
                 paused: BTreeSet::new(),
@@ -168,6 +174,11 @@ impl SharedStore {
 
     pub(super) fn set_limit(&self, limit: SlotLimit) {
         self.lock().policy.limit = limit;
+    }
+
+    /// Whether hints reach nobody from now on.
+    pub(super) fn set_loses_hints(&self, loses_hints: bool) {
+        self.lock().loses_hints = loses_hints;
     }
 
     /// Whether this session lost its slot to a command of another session.
@@ -358,13 +369,35 @@ impl SharedStore {
             .collect()
     }
 
+    /// Every session of a live node that waits in line.
+    pub(super) fn in_line(&self) -> Vec<SessionId> {
+        let inner = self.lock();
+        let waiting = inner.records.values().flat_map(UserRecord::waiting).map(|waiter| waiter.session);
+        waiting.filter(|session| inner.alive.contains(&session.node())).collect()
+    }
+
+    /// The sessions in line that would find a slot now.
+    pub(super) fn called(&self) -> BTreeSet<SessionId> {
+        let inner = self.lock();
+        let called = inner.records.values().flat_map(|record| {
+            let mut record = record.clone();
+            let _lapsed =
+                ledger::remove_lapsed(&mut record, inner.now, |node| liveness(&inner.alive, &inner.deaths, node));
+            ledger::called(&record, &inner.policy, inner.now)
+        });
+        called.collect()
+    }
+
     /// Checks what must hold of the records at any time.
     pub(super) fn check(&self) {
         let inner = self.lock();
         let mut seen = BTreeSet::new();
         let mut keys = BTreeSet::new();
+        for waiter in inner.records.values().flat_map(UserRecord::waiting) {
+            assert!(seen.insert(waiter.session), "session {} waits twice", waiter.session);
+        }
         for entry in inner.records.values().flat_map(UserRecord::sessions) {
-            assert!(seen.insert(entry.session), "session {} holds two slots", entry.session);
+            assert!(seen.insert(entry.session), "session {} holds two slots, or waits beside", entry.session);
             if let Some(resumable) = entry.resumable() {
                 assert!(keys.insert(resumable.key.to_bytes()), "one token for two holds");
             }
@@ -398,102 +431,41 @@ impl Inner {
         let policy = AdmissionPolicy { serving_since, ..self.policy };
         let result = ledger::apply(command.user(), record, &command, &policy, liveness);
         rule_oracle::check(&before, &command, &policy, liveness, &result, record);
+        let mut reached = None;
         if keep {
             self.told.applied(&command, &policy, &result.outcome, record);
+            let is_alive = |node| alive.contains(&node);
+            reached = self.line.applied(&command, &policy, is_alive, &result, (&before, record));
         }
-        let ApplyResult { outcome, ended, .. } = result;
+        let ApplyResult { outcome, ended, hints, .. } = result;
         if !keep {
             *record = before.clone();
         }
         self.count(&command, &before, &policy, &outcome, &ended);
+        reached.into_iter().for_each(|what| self.reach(what));
         for EndedSession { session, reason } in ended {
             self.ended.insert(session);
             if let Some(context) = self.contexts.get(&session.node()) {
                 context.notify(command.user(), vec![EndedSession { session, reason }]);
             }
         }
+        self.pass_hints_on(hints);
         outcome
     }
 
-    /// Counts the races that scenarios must reach.
-    fn count(
-        &mut self,
-        command: &StoreCommand,
-        before: &UserRecord,
-        policy: &AdmissionPolicy,
-        outcome: &Outcome,
-        ended: &[EndedSession],
-    ) {
-        let mut reached = Vec::new();
-        for EndedSession { session, reason: how } in ended {
-            reached.push(match how {
-                EndReason::Resumed => "resumed from a live session",
-                EndReason::Contested => "contested",
-                _ => "a session ended",
-            });
-            let is_of_victim = |queued: &&Queued| queued.command.session() == *session;
-            if self.queue.iter().find(is_of_victim).is_some_and(|queued| queued.command.is_release()) {
-                reached.push("ended while its release was under way");
-            }
-            let is_its_grant = |(asker, _, outcome): &(SessionId, Completion<Outcome>, Outcome)| {
-                asker == session && matches!(outcome, Outcome::Granted { .. })
-            };
-            if self.late.iter().any(is_its_grant) {
-                reached.push("ended while its grant was long in coming");
+    fn pass_hints_on(&mut self, hints: Vec<SessionHint>) {
+        for hint in hints {
+            if self.loses_hints {
+                self.reach("hint lost");
+            } else if let Some(context) = self.contexts.get(&hint.session.node()) {
+                context.hint(vec![hint]);
+                self.reach("hint passed on");
             }
         }
-        if let (StoreCommand::Acquire { options: Some(options), .. }, Outcome::Granted { grant: Some(grant), .. }) =
-            (command, outcome)
-        {
-            if grant.resume == Resumption::Resumed {
-                reached.push("resumed");
-                let is_of = |entry: &SessionRecord| entry.resumable().map(|resumable| resumable.key) == options.resume;
-                let is_of_dead = |entry: &SessionRecord| is_of(entry) && !self.alive.contains(&entry.session.node());
-                if before.sessions().iter().any(is_of_dead) {
-                    reached.push("resumed from a killed server");
-                }
-                let is_last_second = |entry: &SessionRecord| match entry.status {
-                    SessionStatus::Live => false,
-                    SessionStatus::Lingering { until } => until.since(self.now) < Duration::from_secs(1),
-                };
-                if before.sessions().iter().any(|entry| is_of(entry) && is_last_second(entry)) {
-                    reached.push("resumed in its last second");
-                }
-            } else if let Resumption::Failed(why) = grant.resume {
-                reached.push(match why {
-                    NotResumed::Expired => "a token of a slot that expired",
-                    NotResumed::Taken => "a token of a slot that was taken",
-                    NotResumed::Unknown => "a token of a slot that is gone",
-                });
-            }
-        }
-        if let StoreCommand::Acquire { options: Some(options), .. } = command
-            && let Some(Evict::Sessions(these)) = &options.evict
-            && these.iter().any(|session| self.ended.contains(session))
-        {
-            reached.push("chosen by two");
-        }
-        if let (StoreCommand::EndSessions { target: EndTarget::Excess { .. }, .. }, Outcome::Ended { sessions, .. }) =
-            (command, outcome)
-            && !sessions.is_empty()
-        {
-            reached.push("ended by a lower limit");
-        }
-        if let (StoreCommand::Acquire { .. }, Outcome::Granted { .. }) = (command, outcome)
-            && before.sessions().iter().any(|entry| entry.status != SessionStatus::Live)
-        {
-            reached.push("granted beside a slot that lingers");
-        }
-        let is_kept = |entry: &SessionRecord| rule_oracle::was_just_lost(entry, policy, self.now);
-        if let (StoreCommand::Acquire { .. }, Outcome::Denied(_)) = (command, outcome)
-            && policy.lingering_first
-            && before.sessions().iter().any(is_kept)
-        {
-            reached.push("denied a slot that was just lost");
-        }
-        for what in reached {
-            *self.counts.entry(what).or_insert(0) += 1;
-        }
+    }
+
+    fn reach(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_insert(0) += 1;
     }
 }
 
@@ -502,68 +474,5 @@ fn liveness(alive: &BTreeSet<NodeId>, deaths: &BTreeMap<NodeId, Timestamp>, node
         Liveness::Alive
     } else {
         Liveness::DeadSince(deaths.get(&node).copied().unwrap_or_default())
-    }
-}
-
-/// The shared store, as one node sees it.
-pub(super) struct NodeStore {
-    shared: Arc<SharedStore>,
-    context: NodeContext,
-}
-
-impl Store for NodeStore {
-    fn context(&self) -> &NodeContext {
-        &self.context
-    }
-
-    fn submit(&self, command: StoreCommand, completion: Completion<Outcome>) {
-        let mut inner = self.shared.lock();
-        if !inner.alive.contains(&command.session().node()) {
-            // A dead process submits nothing; only what it leaves behind is taken apart.
-            drop(inner);
-            drop(completion);
-            return;
-        }
-        let refused = match () {
-            () if command.is_release() => None,
-            () if inner.full && matches!(command, StoreCommand::Acquire { .. }) => Some(StoreError::Full),
-            () if inner.queue.len() >= SharedStore::MAX_QUEUE => Some(StoreError::Overloaded),
-            () => None,
-        };
-        match refused {
-            None => inner.queue.push_back(Queued { command, completion: Some(completion), has_begun: false }),
-            Some(error) => {
-                drop(inner);
-                completion.answer(Outcome::Rejected(error));
-            }
-        }
-    }
-
-    fn update_user(&self, _: UserId, _: UserUpdate, _: Completion<Result<UserState, StoreFailure>>) {
-        unreachable!("the simulation has no operator");
-    }
-
-    fn find_user(&self, _: UserId) -> StoreFuture<'_, UserState> {
-        unreachable!("the simulation has no operator");
-    }
-
-    fn list_users(&self, _: UserFilter, _: PageRequest) -> StoreFuture<'_, Page<StoredUser>> {
-        unreachable!("the simulation has no operator");
-    }
-
-    fn list_sessions(&self, _: Option<UserId>, _: PageRequest) -> StoreFuture<'_, Page<StoredSession>> {
-        unreachable!("the simulation has no operator");
-    }
-
-    fn usage(&self) -> UsageFuture<'_> {
-        unreachable!("the simulation has no operator");
-    }
-
-    fn health(&self) -> HealthFuture<'_> {
-        unreachable!("the simulation has no operator");
-    }
-
-    fn close(&self, _timeout: Duration) -> StoreFuture<'_, ()> {
-        unreachable!("simulated servers are killed");
     }
 }

@@ -124,6 +124,7 @@ impl Simulation {
             // From now on the server sends no grant of a pending acquire.
             for client in self.clients.values_mut().filter(|client| client.node == node) {
                 client.granted = false;
+                client.waits = None;
             }
         }
     }

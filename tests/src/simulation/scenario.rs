@@ -93,6 +93,12 @@ pub enum Op {
     ClockRate { server: u8, per_mille: u16 },
     /// A server's clock jumps forward.
     ClockJump { server: u8, millis: u16 },
+    /// A client connects, or several do, and waits in line for up to these seconds if it finds no slot.
+    ConnectAndWait { server: u8, user: u8, seconds: u8, how: u8 },
+    /// A client with a slot, if there is one, watches the sessions of its user, or ceases to.
+    Watch { client: u8, is_on: bool },
+    /// From now on the hints of the store are lost, or arrive again.
+    LoseHints { is_on: bool },
 }
 
 impl Scenario {
@@ -154,6 +160,9 @@ impl Op {
             Self::Drain { .. } => "drain",
             Self::ClockRate { .. } => "clock rate",
             Self::ClockJump { .. } => "clock jump",
+            Self::ConnectAndWait { .. } => "connect to wait",
+            Self::Watch { .. } => "watch",
+            Self::LoseHints { .. } => "hints lost or not",
         }
     }
 }
@@ -220,7 +229,10 @@ impl Random {
             410..470 => Op::Leave { client },
             470..480 => Op::FallSilent { client },
             480..490 => Op::StopReading { client },
-            490..800 => Op::Store { which: self.byte(), fault: self.fault(weights) },
+            490..540 => Op::ConnectAndWait { server, user, seconds: self.byte(), how: self.byte() },
+            540..548 => Op::Watch { client, is_on: self.below(4) > 0 },
+            548..552 => Op::LoseHints { is_on: self.below(2) == 0 },
+            552..800 => Op::Store { which: self.byte(), fault: self.fault(weights) },
             800..805 => Op::StoreFull { full: self.below(2) == 0 },
             805..815 => Op::LateAnswers,
             815..820 => Op::WallClock { server, seconds: self.byte().cast_signed() },

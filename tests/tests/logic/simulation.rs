@@ -93,7 +93,7 @@ fn simulation_of_many_seeds() {
 }
 
 /// Every run must reach these. Otherwise the simulation finds nothing.
-const MUST_HAPPEN: [&str; 57] = [
+const MUST_HAPPEN: [&str; 69] = [
     "token",
     "fresh token",
     "wall clock set",
@@ -152,6 +152,19 @@ const MUST_HAPPEN: [&str; 57] = [
     "denied a slot that was just lost",
     "cut, not told",
     "pause while served",
+    // And in line.
+    "waits in line",
+    "place or list changed",
+    "granted after a wait",
+    "wait over",
+    "line full",
+    "left the line",
+    "denied after it waited",
+    "hint lost",
+    "hint passed on",
+    "watch",
+    "sessions changed",
+    "nobody waits beside a free slot",
 ];
 
 #[test]

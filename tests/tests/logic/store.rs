@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
 mod harness;
+mod line;
 mod order;
 mod pages;
+mod restart;
 
 use std::collections::BTreeMap;
 use std::sync::Barrier;
@@ -14,16 +16,17 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, KnownToken, StoreCommand};
 use session_core::ledger::{
-    AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, NotResumed, Outcome, RenewalDenied, Resumption,
-    SessionStatus, SlotLimit, StoreError, UserOverrides, UserRecord, WhenFull,
+    AdmissionPolicy, EndReason, Evict, Liveness, NotResumed, Outcome, RenewalDenied, Resumption, SessionStatus,
+    SlotLimit, StoreError, UserOverrides, UserRecord, WhenFull,
 };
-use session_core::{DisplayName, NodeId, SlotId, Timestamp, UserId};
-use shell::store::{Completion, LmdbConfig, LmdbStore, NodeStatus, PageRequest, StoreFailure, StoreHealth};
+use session_core::{DisplayName, SlotId, Timestamp, UserId};
+use shell::store::{Completion, NodeStatus, PageRequest, StoreFailure, StoreHealth};
 use shell::store::{UserFilter, UserState, UserUpdate};
 use tests::test_server::NODE;
 use tests::waiting::{TIMEOUT, eventually};
 
 use self::harness::*;
+use self::line::*;
 use self::order::*;
 use self::pages::*;
 
@@ -38,7 +41,9 @@ macro_rules! suite {
             decides_about_renewals, lists_its_own_node_as_alive, notifies_only_sessions_of_its_own_node,
             applies_overrides_until_the_user_is_forgotten, applies_updates_of_a_user_in_order,
             lists_users_in_pages, lists_users_by_prefix_and_sessions, lists_sessions_in_pages, lists_items_once_while_others_change,
-            lists_no_void_sessions, is_ready_until_it_is_closed, goes_on_after_an_abandoned_question);
+            lists_no_void_sessions, is_ready_until_it_is_closed, goes_on_after_an_abandoned_question,
+            admits_those_in_line_in_their_order, tells_those_who_watch_or_wait, keeps_a_line_behind_many_sessions,
+            lists_nobody_who_only_waits, gives_everybody_in_line_a_turn);
     };
     ($store:ident: $($test:ident),+) => {
         mod $store {
@@ -518,37 +523,4 @@ fn goes_on_after_an_abandoned_question(open: fn(SlotLimit) -> Subject) {
     eventually("questions are answered again", || {
         smol::block_on(subject.store.list_sessions(None, PageRequest::first(1))).is_ok_and(|page| page.items.len() == 1)
     });
-}
-
-/// For the next server the sessions of a killed one have lapsed, and what it is told of them later does no harm.
-#[test]
-fn sessions_of_another_node_lapse_in_lmdb() {
-    let directory = tempfile::tempdir().unwrap();
-    let config = LmdbConfig::new(directory.path(), SlotLimit::new(2).unwrap());
-    let first = subject(LmdbStore::open(&config, NODE).unwrap(), None);
-    for session in 1..=2 {
-        first.ask(acquire("ada", session));
-    }
-    drop(first);
-    let next = NodeId::new(0xbeef);
-    let second = subject(LmdbStore::open(&config, next).unwrap(), None);
-    let again = |session| StoreCommand::Acquire {
-        user: user("ada"),
-        session: next.session(session),
-        limit: None,
-        at: Timestamp::default(),
-        options: None,
-    };
-    assert_eq!(second.ask(again(1)), Outcome::granted(1));
-    assert_eq!(second.ask(release("ada", 1)), Outcome::Released, "of the old node");
-    assert_eq!(second.ask(again(2)), Outcome::granted(2));
-    assert_eq!(second.ask(again(3)), Outcome::Denied(None));
-    second.store.set_policy(AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(2) });
-    assert_eq!(second.ask(again(3)), Outcome::granted(2));
-    let evicted = EndedSession { session: next.session(1), reason: EndReason::TakenOver(None) };
-    assert_eq!(
-        second.ended(),
-        [evicted],
-        "sessions of the old node lost their slots, and have nobody to end them here"
-    );
 }

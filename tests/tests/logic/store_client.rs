@@ -10,7 +10,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use session_core::ledger::{
-    AcquireOptions, AdmissionPolicy, EndReason, EndTarget, KnownToken, Outcome, SlotLimit, StoreCommand, WhenFull,
+    AcquireOptions, AdmissionPolicy, EndReason, EndTarget, KnownToken, Outcome, SlotLimit, SlotUsage, StoreCommand,
+    WhenFull,
 };
 use session_core::{ResumeKey, SessionId, Timestamp, UserId};
 use shell::runtime::clock::{Clock, ManualClock};
@@ -66,6 +67,10 @@ impl Harness {
     }
 
     fn slots(&self) -> Vec<SessionId> {
+        self.usage().sessions.iter().map(|entry| entry.session).collect()
+    }
+
+    fn usage(&self) -> Box<SlotUsage> {
         let (completion, listed) = Completion::channel();
         let (user, session, at) = (user(), session(0), Timestamp::default());
         self.store.submit(
@@ -73,7 +78,7 @@ impl Harness {
             completion,
         );
         let Outcome::Listed(usage) = smol::block_on(listed) else { panic!("no list") };
-        usage.sessions.iter().map(|entry| entry.session).collect()
+        usage
     }
 }
 
@@ -200,6 +205,50 @@ fn dropped_guard_withdraws_its_acquire() {
     assert_eq!((harness.store.waiting_commands(), harness.store_client.tracked()), (vec![acquire(1, None)], 0));
     harness.store.recover();
     assert_eq!(harness.slots(), []);
+}
+
+/// Whatever its connection was doing when it ended.
+#[test]
+fn place_in_line_goes_with_its_connection() {
+    let waits = || Some(AcquireOptions { waits: true, ..AcquireOptions::default() });
+    for end in ["dropped", "dropped with a command", "dropped with a command that began", "timed out", "in doubt"] {
+        let harness = Harness::new();
+        harness.store.set_policy(AdmissionPolicy::new(SlotLimit::new(1).unwrap()));
+        let (mut holder, _mailbox) = harness.guard(1);
+        holder.submit(acquire(1, None));
+        let (mut guard, mailbox) = harness.guard(2);
+        guard.submit(acquire(2, waits()));
+        let Poll::Ready(Notification::Stored(outcome)) = poll(&mailbox) else { panic!("it is answered") };
+        guard.answered(&outcome);
+        assert_eq!((harness.usage().waiting, harness.store_client.tracked()), (1, 2), "{end}");
+
+        // It asks again.
+        harness.store.stall();
+        match end {
+            "dropped" => {}
+            "dropped with a command" => guard.submit(acquire(2, waits())),
+            "dropped with a command that began" => {
+                guard.submit(acquire(2, waits()));
+                harness.store.begin();
+            }
+            "timed out" => {
+                guard.submit(acquire(2, waits()));
+                harness.time_out(&mut guard);
+                guard.answered(&Outcome::Unknown);
+            }
+            _ => {
+                guard.submit(acquire(2, waits()));
+                harness.store.begin();
+                harness.time_out(&mut guard);
+                guard.answered(&Outcome::Unknown);
+            }
+        }
+        drop(guard);
+        harness.store.recover();
+        harness.retried();
+        assert_eq!((harness.usage().waiting, harness.store_client.tracked()), (0, 1), "{end}");
+        assert_eq!(harness.slots(), [session(1)]);
+    }
 }
 
 /// An operator whose command timed out.

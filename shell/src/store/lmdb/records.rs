@@ -279,6 +279,39 @@ mod tests {
         }
     }
 
+    /// Sessions wait in line, leave it and get slots, while the record is split and before.
+    #[test]
+    fn every_change_keeps_the_line() {
+        let (_directory, environment) = environment();
+        let waiting = |number: u64| WaitingSession {
+            session: NODE.session(number),
+            since: Timestamp::from_epoch(Duration::from_secs(number)),
+            claim: None,
+            device: None,
+            spares_lingering: number.is_multiple_of(2),
+        };
+        let (mut holders, mut line): (Vec<u64>, Vec<u64>) = ((0..3).collect(), Vec::new());
+        let mut random = fastrand::Rng::with_seed(2);
+        for new in 1000..2000 {
+            match random.u8(..8) {
+                // More come than go, so the record outgrows one value.
+                0..3 => holders.push(new),
+                3 | 4 if line.len() < UserRecord::MAX_WAITING => line.push(new),
+                5 if !line.is_empty() => holders.push(line.remove(0)),
+                6 if !line.is_empty() => drop(line.remove(random.usize(..line.len()))),
+                _ => drop(holders.remove(random.usize(..holders.len()))),
+            }
+            let record = record(holders.clone());
+            let record = record.with_waiting(line.iter().copied().map(waiting).collect()).unwrap();
+            write(&environment, "ada", &record);
+        }
+        assert!(holders.len() + line.len() > MAX_WHOLE_BYTES / 25, "it was never split");
+        for number in line.split_off(1) {
+            write(&environment, "ada", &record([]).with_waiting(vec![waiting(number)]).unwrap());
+        }
+        assert_eq!(write(&environment, "ada", &record([])), 0);
+    }
+
     #[test]
     fn changed_session_is_written() {
         let (_directory, environment) = environment();

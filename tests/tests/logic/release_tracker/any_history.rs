@@ -1,6 +1,6 @@
 //! Any history of a process and its store.
 
-#![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that finds nothing there has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -33,6 +33,8 @@ enum Step {
     Open,
     /// A session with a slot ends.
     Close(prop::sample::Index),
+    /// A session in line asks again, or ends.
+    InLine(prop::sample::Index, bool),
     /// A command under way is answered, or its answer is lost.
     Answer(prop::sample::Index, StoreFault),
     /// A late command is applied, or certainly never.
@@ -53,6 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => Just(Step::Open),
         2 => index().prop_map(Step::Close),
+        2 => (index(), any::<bool>()).prop_map(|(index, asks)| Step::InLine(index, asks)),
         6 => (index(), fault).prop_map(|(index, fault)| Step::Answer(index, fault)),
         1 => (index(), any::<bool>()).prop_map(|(index, result)| Step::Late(index, result)),
         2 => prop_oneof![1..500_u64, 1..20_000_u64].prop_map(Step::Pause),
@@ -67,6 +70,10 @@ struct TrackerSimulation {
     record: UserRecord,
     opened: u64,
     granted: Vec<u64>,
+    /// The sessions that were told that they are in line, and do nothing now.
+    in_line: Vec<u64>,
+    /// These, and those of them that ask again.
+    known_in_line: BTreeSet<u64>,
     under_way: Vec<StoreCommand>,
     /// Commands that the store may still apply, at most one of each session.
     late: BTreeMap<SessionId, StoreCommand>,
@@ -79,9 +86,11 @@ fn apply(record: &mut UserRecord, command: &StoreCommand) -> Outcome {
     ledger::apply(command.user(), record, command, &policy, |_| Liveness::Alive).outcome
 }
 
-/// The commands that begin and end a session. Every second session can be resumed.
+/// The commands that begin and end a session. Every second session can be resumed, and some of the others wait in line.
 fn acquire_and_end(number: u64) -> (StoreCommand, StoreCommand) {
-    if number.is_multiple_of(2) {
+    if number.is_multiple_of(4) {
+        (wait(number), release(number))
+    } else if number.is_multiple_of(2) {
         (acquire(number), release(number))
     } else {
         (acquire_resumable(number), linger(number))
@@ -104,6 +113,13 @@ impl TrackerSimulation {
                 assert_eq!(self.tracker.begin(&command).map(drop), Ok(()));
                 self.under_way.push(command);
             }
+            Step::InLine(index, asks) if !self.in_line.is_empty() => {
+                let number = self.in_line.swap_remove(index.index(self.in_line.len()));
+                let (acquire, end) = acquire_and_end(number);
+                let command = if asks { acquire } else { end };
+                assert_eq!(self.tracker.begin(&command).map(drop), Ok(()), "it is known");
+                self.under_way.push(command);
+            }
             Step::Answer(index, fault) if !self.under_way.is_empty() => {
                 let command = self.under_way.swap_remove(index.index(self.under_way.len()));
                 self.answer(&command, fault);
@@ -119,7 +135,7 @@ impl TrackerSimulation {
                 self.now = self.now + Duration::from_millis(millis);
                 self.submit_what_is_due();
             }
-            Step::Close(_) | Step::Answer(..) | Step::Late(..) => {}
+            Step::Close(_) | Step::InLine(..) | Step::Answer(..) | Step::Late(..) => {}
         }
         self.check();
     }
@@ -151,8 +167,21 @@ impl TrackerSimulation {
                 Outcome::Unknown
             }
         };
-        if let (StoreCommand::Acquire { session, .. }, Outcome::Granted { .. }) = (command, &outcome) {
-            self.granted.push(session.number());
+        if let StoreCommand::Acquire { session, .. } = command {
+            let number = session.number();
+            let was_in_line = self.known_in_line.contains(&number);
+            match &outcome {
+                Outcome::Granted { .. } => self.granted.push(number),
+                Outcome::Waiting(_) => self.in_line.push(number),
+                // It goes on waiting.
+                Outcome::Rejected(_) if was_in_line => self.in_line.push(number),
+                _ => {}
+            }
+            match &outcome {
+                Outcome::Waiting(_) => drop(self.known_in_line.insert(number)),
+                Outcome::Rejected(_) => {}
+                _ => drop(self.known_in_line.remove(&number)),
+            }
         }
         self.tracker.answered(&Ticket::from(command), &outcome, self.now);
     }
@@ -165,9 +194,10 @@ impl TrackerSimulation {
         apply(&mut self.record, command)
     }
 
-    /// The sessions whose slots must be released. Lingering slots need no release.
+    /// The sessions whose slots, or places in line, must be released. Lingering slots need no release.
     fn live(&self) -> impl Iterator<Item = SessionId> {
-        self.record.sessions().iter().filter(|entry| entry.status == SessionStatus::Live).map(|entry| entry.session)
+        let slots = self.record.sessions().iter().filter(|entry| entry.status == SessionStatus::Live);
+        slots.map(|entry| entry.session).chain(self.record.waiting().iter().map(|waiter| waiter.session))
     }
 
     fn check(&self) {
@@ -180,7 +210,7 @@ impl TrackerSimulation {
             .collect();
         assert!(may_hold.len() <= tracked, "a slot that nothing would release: {may_hold:?}");
         for session in may_hold {
-            let served = self.granted.contains(&session.number());
+            let served = self.granted.contains(&session.number()) || self.in_line.contains(&session.number());
             let under_way = self.under_way.iter().any(|command| command.session() == session);
             assert!(served || under_way || self.tracker.is_pending(session), "{session} is not released by anything");
         }
@@ -192,7 +222,7 @@ impl TrackerSimulation {
         for command in std::mem::take(&mut self.under_way) {
             self.answer(&command, StoreFault::Answered);
         }
-        for number in std::mem::take(&mut self.granted) {
+        for number in std::mem::take(&mut self.granted).into_iter().chain(std::mem::take(&mut self.in_line)) {
             self.answer(&acquire_and_end(number).1, StoreFault::Answered);
         }
         let well_since = self.now;
@@ -227,6 +257,8 @@ proptest! {
             record: UserRecord::default(),
             opened: 0,
             granted: Vec::new(),
+            in_line: Vec::new(),
+            known_in_line: BTreeSet::new(),
             under_way: Vec::new(),
             late: BTreeMap::new(),
         };

@@ -84,6 +84,58 @@ fn every_outcome_of_every_command() {
     }
 }
 
+/// Each row: what becomes of a session that asks again in line => the state of the tracker.
+#[test]
+fn session_in_line_is_tracked_until_it_is_out() {
+    let ticket = Ticket::from(&wait(1));
+    let (kept, settled, pending) = ((1, 0, None), (0, 0, None), (1, 1, Some(at(1050))));
+    let rejections = StoreError::ALL.map(|error| (Some(Outcome::Rejected(error)), kept));
+    let others = [
+        (None, kept),
+        (Some(in_line()), kept),
+        (Some(GRANTED), kept),
+        (Some(Outcome::Denied(None)), settled),
+        (Some(Outcome::Unknown), pending),
+        (Some(FOUND), pending),
+    ];
+    for (answer, expected) in others.into_iter().chain(rejections) {
+        let mut tracker = ReleaseTracker::new(1);
+        tracker.begin(&wait(1)).unwrap();
+        tracker.answered(&ticket, &in_line(), at(0));
+        assert_eq!(state_of(&tracker), kept);
+        // A session that is known needs no further room.
+        assert_eq!(tracker.begin(&wait(1)), Ok(ticket.clone()));
+        assert_eq!(tracker.begin(&wait(2)), Err(StoreError::Overloaded));
+        match &answer {
+            Some(outcome) => tracker.answered(&ticket, outcome, at(1000)),
+            None => tracker.withdrawn(&ticket, at(1000)),
+        }
+        assert_eq!(state_of(&tracker), expected, "{answer:?}");
+        if expected == kept {
+            tracker.answered(&Ticket::from(&release(1)), &FAILED, at(1000));
+            assert_eq!(state_of(&tracker), pending, "{answer:?}");
+            assert_eq!(tracker.next_retry(at(1050)), Some(release(1)));
+            tracker.answered(&Ticket::from(&release(1)), &Outcome::Released, at(1050));
+            assert!(tracker.is_settled(session(1)));
+        }
+    }
+}
+
+/// Before the first answer the session is certainly not in line.
+#[test]
+fn rejected_newcomer_to_the_line_is_settled() {
+    let mut tracker = ReleaseTracker::new(1);
+    for is_withdrawn in [false, true] {
+        let ticket = tracker.begin(&wait(1)).unwrap();
+        if is_withdrawn {
+            tracker.withdrawn(&ticket, at(0));
+        } else {
+            tracker.answered(&ticket, &FAILED, at(0));
+        }
+        assert_eq!(state_of(&tracker), (0, 0, None));
+    }
+}
+
 fn end_all(number: u64) -> StoreCommand {
     let (which, by) = (ledger::EndTarget::All, EndReason::ByUser(None));
     StoreCommand::EndSessions { user: user(), session: session(number), target: which, reason: by, at: at(0) }
