@@ -6,7 +6,7 @@ use session_core::SessionId;
 use session_core::ledger::Evict;
 use session_core::protocol::{AuthenticateOptions, RequestError, SessionList, SessionSummary};
 
-use crate::client::output::{format_session, write_line};
+use crate::client::output::{format_session, format_usage, write_line};
 use crate::client::{Connection, Credentials, Error, ExitReason, Options, Url};
 
 /// Lists the sessions of the user, without the one that asks. The client signs in for a moment, which takes a slot if
@@ -101,11 +101,9 @@ pub fn print(
         Ok(sessions) => {
             match sessions {
                 Some(sessions) if json => writeln!(out, "{}", serde_json::to_string(&sessions)?)?,
-                Some(SessionList { limit, connections, waiting, sessions }) => {
-                    let plural = if connections == 1 { "" } else { "s" };
-                    let in_line = if waiting == 0 { String::new() } else { format!(", {waiting} in line") };
-                    writeln!(out, "{connections} slot{plural} of {limit} taken{in_line}")?;
-                    for session in &sessions {
+                Some(sessions) => {
+                    write_line(out, &format_usage(&sessions))?;
+                    for session in &sessions.sessions {
                         write_line(out, &format_session(session))?;
                     }
                 }
