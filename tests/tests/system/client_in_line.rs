@@ -70,6 +70,8 @@ fn waiting_client_gets_the_slot_that_is_released() {
     assert_eq!(place, "AUTHENTICATE_WAITING place 1 in line, for another 1m at most");
     let waiting = RunningClient::start(&url, &["--wait", "1m"]);
     waiting.wait_for("AUTHENTICATE_WAITING place 2 in line");
+    let (code, output) = run(client(&["sessions", "--url", &url, "--user", "ada"]), "");
+    assert!(code == 0 && output.starts_with("1 slot of 1 taken, 2 in line\n"), "{output}");
     assert_eq!(leaving.interrupt(), (0, GOODBYE.into(), String::new()));
     waiting.wait_for("AUTHENTICATE_WAITING place 1 in line");
     assert_eq!(holding.interrupt(), (0, GOODBYE.into(), String::new()));

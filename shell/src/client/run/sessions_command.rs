@@ -20,7 +20,7 @@ pub async fn sessions(url: &Url, credentials: &Credentials, options: &Options) -
         return {
             let format_sessions = error.failure_details().and_then(|details| {
                 let (limit, sessions) = (details.limit?.slots(), details.sessions.clone()?);
-                Some(SessionList { limit, connections: details.connections?, waiting: 0, sessions })
+                Some(SessionList { limit, connections: details.connections?, waiting: details.waiting, sessions })
             });
             let Some(sessions) = format_sessions else { return Err(error) };
             connection.bye().await?;
