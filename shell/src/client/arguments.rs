@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::error::ErrorKind;
@@ -14,6 +15,7 @@ use session_core::{DisplayName, SessionId, UserId};
 use super::run::{Format, Printer, RunOptions, run, sessions_command};
 use super::{Credentials, Error, ExitReason, Options, RootCertificates, Token, Url, bench, interrupts};
 use crate::runtime::command_line;
+use crate::runtime::duration::duration_within;
 
 const AFTER_HELP: &str = "\
 At a terminal, a client that is denied a slot shows who holds the slots. If the server lets clients choose, it asks \
@@ -25,7 +27,8 @@ Exit codes. With several sessions the highest counts:
   0  ended by Ctrl-C, SIGTERM or a closed pipe, and no session was denied, refused or lost
   1  the output cannot be written, or signals cannot be caught
   2  wrong usage, or a bad token or certificate file
-  3  a session was denied a slot: the user, or the device, has reached the connection limit
+  3  a session was denied a slot: the user, or the device, has reached the connection limit; with --wait, still so at the \
+end of the wait
   4  a session was lost: the server cannot be reached or trusted, does not answer within 10 seconds, closed the connection \
 or refused for another reason; or the file of --resume is bad; or a second Ctrl-C did not wait for the answer to BYE
   5  another session of the user or the operator ended a session (4409), or a session continues on another connection \
@@ -103,6 +106,13 @@ struct HoldArguments {
     /// between. With nobody the server ends none, even if the newest session would replace the oldest
     #[arg(long, value_name = "oldest|nobody|ID,ID…", value_parser = parse_evict)]
     evict: Option<Evict>,
+    /// Wait in line for up to this long if no slot is free, 100ms to 1h. Then the client is denied a slot as without --wait.
+    /// Ctrl-C leaves the line
+    #[arg(long, value_name = "TIME", value_parser = parse_wait)]
+    wait: Option<Duration>,
+    /// Print the sessions of the user once the client has a slot, and after each change, at most once a second
+    #[arg(long)]
+    watch: bool,
     /// Resume the session whose token is in this file, if it has one, and keep the token there. Several connections use
     /// FILE.1, FILE.2 and so on
     #[arg(long, value_name = "FILE")]
@@ -186,7 +196,7 @@ impl Arguments {
 impl HoldArguments {
     fn run(self, out: &mut (impl Write + IsTerminal), err: &mut impl Write) -> Result<ExitReason> {
         let interrupts = catch_interrupts()?;
-        let Self { server, connections, quiet, device, label, evict, resume, reconnect } = self;
+        let Self { server, connections, quiet, device, label, evict, wait, watch, resume, reconnect } = self;
         let format = match (quiet, server.json) {
             (true, _) => Format::Quiet,
             (false, true) => Format::Json,
@@ -195,7 +205,7 @@ impl HoldArguments {
         let SignIn { url, credentials, options, token_file } = server.into_sign_in();
         let is_interactive =
             format == Format::Text && connections == 1 && io::stdin().is_terminal() && out.is_terminal();
-        let authenticate_options = AuthenticateOptions { device, label, evict, ..AuthenticateOptions::default() };
+        let authenticate_options = AuthenticateOptions { device, label, evict, wait, ..AuthenticateOptions::default() };
         let authenticate_options =
             (authenticate_options != AuthenticateOptions::default()).then_some(authenticate_options);
         let run_options = RunOptions {
@@ -204,6 +214,7 @@ impl HoldArguments {
             reconnect,
             token_file,
             is_interactive,
+            watch,
             connections,
             options,
             ..RunOptions::new(url, credentials)
@@ -223,6 +234,10 @@ fn parse_session_id(text: &str) -> Result<SessionId, &'static str> {
 
 fn parse_name(text: &str) -> Result<DisplayName, &'static str> {
     DisplayName::parse(text).ok_or("it must be 1 to 64 characters without control characters")
+}
+
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    duration_within(text, Duration::from_millis(100), AuthenticateOptions::MAX_WAIT)
 }
 
 fn parse_evict(text: &str) -> Result<Evict, &'static str> {

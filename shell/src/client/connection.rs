@@ -9,7 +9,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use session_core::SessionId;
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage,
-    ServerMessage, SessionList, SessionSummary, UserSummary,
+    ServerMessage, SessionList, SessionSummary, UserSummary, WaitingDetails,
 };
 use smol::future::poll_once;
 
@@ -28,8 +28,10 @@ use super::{Credentials, Error, RootCertificates, Url};
 pub struct Connection {
     socket: WebSocketStream<Stream>,
     reply_timeout: Duration,
-    /// The sessions that the server listed with its last failure.
+    /// The sessions that the server listed last while it denied a slot.
     listed: Option<Box<[SessionSummary]>>,
+    /// The last SESSIONS_CHANGED that came between a request and its answer. It is the next event.
+    changed: Option<Box<SessionList>>,
 }
 
 /// Timeouts and trusted certificate authorities. Each timeout is 10 s by default; [`Duration::MAX`] disables it.
@@ -128,7 +130,7 @@ impl Connection {
             None => Stream::Plain(stream),
         };
         let socket = timeout.wait_for("WebSocket handshake", upgrade(url, stream)).await?;
-        let mut connection = Self { socket, reply_timeout: options.reply_timeout, listed: None };
+        let mut connection = Self { socket, reply_timeout: options.reply_timeout, listed: None, changed: None };
         let greeting = timeout.wait_for("HELLO", connection.next_reply()).await?;
         if let ServerMessage::Hello | ServerMessage::HelloDetailed(_) = greeting {
             Ok(connection)
@@ -152,11 +154,12 @@ impl Connection {
     /// As [`Connection::authenticate`]; and [`Error::TokenTakenForName`], after which the connection has a slot.
     pub async fn authenticate_with(&mut self, credentials: &Credentials) -> Result<UserSummary, Error> {
         let request = ClientMessage::Authenticate(credentials.credential());
-        self.send_authenticate(credentials, &request).await.map(|grant| grant.user().clone())
+        self.send_authenticate(credentials, &request, |_| {}).await.map(|grant| grant.user().clone())
     }
 
     /// Asks for a slot with an AUTHENTICATE object. After a denial, the client can choose sessions to end
-    /// from [`Error::failure_details`] and ask again on this connection within 60 s.
+    /// from [`Error::failure_details`] and ask again on this connection within 60 s. With [`AuthenticateOptions::wait`] it
+    /// waits in line, as [`Connection::authenticate_in_line`] does.
     ///
     /// # Errors
     /// As [`Connection::authenticate_with`]. The error carries [`AuthenticateFailureDetails`] if the server sent them.
@@ -165,12 +168,37 @@ impl Connection {
         credentials: &Credentials,
         authenticate_options: AuthenticateOptions,
     ) -> Result<Grant, Error> {
-        let request =
-            ClientMessage::AuthenticateWith(credentials.detailed_credential(), Box::new(authenticate_options));
-        self.send_authenticate(credentials, &request).await
+        self.authenticate_in_line(credentials, authenticate_options, |_| {}).await
     }
 
-    async fn send_authenticate(&mut self, credentials: &Credentials, request: &ClientMessage) -> Result<Grant, Error> {
+    /// As [`Connection::authenticate_with_options`]. `on_waiting` hears each place in line that the server tells, always with
+    /// the list of the sessions.
+    ///
+    /// While the client waits, the reply timeout begins when the wait that the server told last is over. Dropping the future
+    /// does not leave the line: [`Connection::bye`] does, and so does dropping the connection.
+    ///
+    /// # Errors
+    /// As [`Connection::authenticate_with_options`]. [`Error::Denied`] also when the wait is over, or as many sessions wait as
+    /// may.
+    pub async fn authenticate_in_line(
+        &mut self,
+        credentials: &Credentials,
+        authenticate_options: AuthenticateOptions,
+        on_waiting: impl FnMut(&WaitingDetails),
+    ) -> Result<Grant, Error> {
+        let request =
+            ClientMessage::AuthenticateWith(credentials.detailed_credential(), Box::new(authenticate_options));
+        self.send_authenticate(credentials, &request, on_waiting).await
+    }
+
+    async fn send_authenticate(
+        &mut self,
+        credentials: &Credentials,
+        request: &ClientMessage,
+        mut on_waiting: impl FnMut(&WaitingDetails),
+    ) -> Result<Grant, Error> {
+        const AWAITED: &str = "answer to AUTHENTICATE";
+
         let failed = |reason: AuthenticateFailure, details: Option<Box<AuthenticateFailureDetails>>| {
             let user = credentials.user().map(Into::into);
             match reason {
@@ -191,12 +219,21 @@ impl Connection {
                 | AuthenticateFailure::Other(_)) => Error::Refused { user, reason, details },
             }
         };
-        let grant = match self.request(request, "answer to AUTHENTICATE").await? {
+        let mut reply = self.request(request, AWAITED).await?;
+        while let ServerMessage::AuthenticateWaiting(mut details) = reply {
+            self.complete_list(&mut details.sessions);
+            on_waiting(&details);
+            let timeout = ReplyTimeout::new(self.reply_timeout.saturating_add(details.wait));
+            reply = timeout.wait_for(AWAITED, self.next_answer()).await?;
+        }
+        let grant = match reply {
             ServerMessage::AuthenticateSuccess(user) => Grant::Plain(user),
             ServerMessage::AuthenticateSuccessDetailed(details) => Grant::Detailed(details),
             ServerMessage::AuthenticateFailure(reason) => return Err(failed(reason, None)),
             ServerMessage::AuthenticateFailureDetailed(mut details) => {
-                self.complete_list(&mut details);
+                if details.connections.is_some() {
+                    self.complete_list(&mut details.sessions);
+                }
                 return Err(failed(details.reason.clone(), Some(details)));
             }
             ServerMessage::Error(error) => return Err(Error::RequestFailed(error)),
@@ -211,17 +248,16 @@ impl Connection {
             | ServerMessage::AuthenticateWaiting(_)
             | ServerMessage::SessionsChanged(_)
             | ServerMessage::EndSessionSuccess(_)
-            | ServerMessage::Evicted(_)) => return Err(unexpected_reply("answer to AUTHENTICATE", &other)),
+            | ServerMessage::Evicted(_)) => return Err(unexpected_reply(AWAITED, &other)),
         };
         if credentials.is_token_text(grant.user().id.as_str()) { Err(Error::TokenTakenForName) } else { Ok(grant) }
     }
 
     /// The server lists the sessions once, and then only if the list has changed.
-    fn complete_list(&mut self, details: &mut AuthenticateFailureDetails) {
-        match &details.sessions {
+    fn complete_list(&mut self, sessions: &mut Option<Box<[SessionSummary]>>) {
+        match sessions {
             Some(sessions) => self.listed = Some(sessions.clone()),
-            None if details.connections.is_some() => details.sessions.clone_from(&self.listed),
-            None => {}
+            None => sessions.clone_from(&self.listed),
         }
     }
 
@@ -230,10 +266,27 @@ impl Connection {
     /// # Errors
     /// As [`Connection::check_connections`].
     pub async fn list_sessions(&mut self) -> Result<SessionList, Error> {
-        self.request_as(&ClientMessage::ListSessions(None), "answer to LIST_SESSIONS", |reply| {
+        self.send_list_sessions(None).await
+    }
+
+    /// Lists the sessions of the user, and begins or ceases to watch them. While the session watches,
+    /// [`ServerMessage::SessionsChanged`] is the [next event](Connection::next_event) after a change.
+    ///
+    /// # Errors
+    /// As [`Connection::check_connections`].
+    pub async fn watch_sessions(&mut self, watch: bool) -> Result<SessionList, Error> {
+        self.send_list_sessions(Some(watch)).await
+    }
+
+    async fn send_list_sessions(&mut self, watch: Option<bool>) -> Result<SessionList, Error> {
+        let request = ClientMessage::ListSessions(watch);
+        let sessions = self.request_as(&request, "answer to LIST_SESSIONS", |reply| {
             if let ServerMessage::ListSessionsSuccess(sessions) = reply { Ok(*sessions) } else { Err(reply) }
-        })
-        .await
+        });
+        let sessions = sessions.await?;
+        // The list is newer.
+        self.changed = None;
+        Ok(sessions)
     }
 
     /// Ends another session of the same user, named by its id or by its slot. Returns the user with the slots that remain.
@@ -295,6 +348,13 @@ impl Connection {
     /// # Errors
     /// [`Error::Lost`].
     pub async fn next_event(&mut self) -> Result<Event, Error> {
+        match self.changed.take() {
+            Some(sessions) => Ok(Event::Reply(ServerMessage::SessionsChanged(sessions))),
+            None => self.receive().await,
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Event, Error> {
         loop {
             match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => {
@@ -322,16 +382,21 @@ impl Connection {
         let timeout = ReplyTimeout::new(self.reply_timeout);
         let exchange = async {
             self.send(request.encode()).await?;
-            let reply = self.next_reply().await?;
-            if let ServerMessage::Evicted(reason) = reply {
-                Err(Error::Evicted(reason))
-            } else if let ServerMessage::EvictedDetailed(details) = reply {
-                Err(Error::Evicted(details.message))
-            } else {
-                Ok(reply)
-            }
+            self.next_answer().await
         };
         timeout.wait_for(awaited, exchange).await
+    }
+
+    /// The next answer to a request.
+    async fn next_answer(&mut self) -> Result<ServerMessage, Error> {
+        let reply = self.next_reply().await?;
+        if let ServerMessage::Evicted(reason) = reply {
+            Err(Error::Evicted(reason))
+        } else if let ServerMessage::EvictedDetailed(details) = reply {
+            Err(Error::Evicted(details.message))
+        } else {
+            Ok(reply)
+        }
     }
 
     /// Sends a request and reads its answer with `read`, which returns any other reply as `Err`.
@@ -353,10 +418,12 @@ impl Connection {
         self.socket.send(Message::text(text)).await.map_err(|error| lost_error(&error))
     }
 
-    /// The next message that this version knows. Messages of later versions are skipped.
+    /// The next message that this version knows. Messages of later versions are skipped. SESSIONS_CHANGED, which answers
+    /// nothing, is kept for [`Connection::next_event`].
     async fn next_reply(&mut self) -> Result<ServerMessage, Error> {
         loop {
-            match self.next_event().await? {
+            match self.receive().await? {
+                Event::Reply(ServerMessage::SessionsChanged(sessions)) => self.changed = Some(sessions),
                 Event::Reply(reply) => return Ok(reply),
                 Event::Unknown(_) => {}
                 Event::Closed { code, reason } => return Err(Error::Closed { code, reason }),

@@ -159,6 +159,8 @@ fn user_text(user: Option<&str>) -> String {
 fn denial_text(is_device_full: bool, details: Option<&AuthenticateFailureDetails>) -> &'static str {
     if is_device_full {
         "has as many sessions on this device as one may have; end another session of this device first"
+    } else if details.is_some_and(|details| details.is_line_full) {
+        "has reached the connection limit, and no more sessions may wait in line; try again later"
     } else if details.and_then(|details| details.limit).is_some_and(|limit| limit.slots() == 0) {
         "may hold no connection: the limit is 0; ask the operator of the server"
     } else {

@@ -14,7 +14,7 @@
 //! For `wss://` the client checks the server's certificate against [`RootCertificates`], by default the system's.
 //!
 //! Everything runs on smol. [`Options`] bound every wait except [`Connection::next_event`], which waits until the server
-//! sends something.
+//! sends something. A client that waits in line for a slot waits for as long as it has asked to, besides.
 //!
 //! ```no_run
 //! use shell::client::{Error, Url, UserConnections};

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use session_core::protocol::{SessionSummary, StatusWord};
+use session_core::protocol::{SessionList, SessionSummary, StatusWord};
 
 use crate::runtime::rfc3339::format_rfc3339;
 
@@ -33,6 +33,14 @@ const fn is_bidi_control(character: char) -> bool {
     matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// How many slots are taken, as text.
+pub(crate) fn format_usage(sessions: &SessionList) -> String {
+    let SessionList { limit, connections, waiting, sessions: _ } = sessions;
+    let plural = if *connections == 1 { "" } else { "s" };
+    let in_line = if *waiting == 0 { String::new() } else { format!(", {waiting} in line") };
+    format!("{connections} slot{plural} of {limit} taken{in_line}")
+}
+
 /// One session as a line of text.
 pub(crate) fn format_session(session: &SessionSummary) -> String {
     // The name that lasts, if the server tells it.
@@ -43,6 +51,9 @@ pub(crate) fn format_session(session: &SessionSummary) -> String {
         }
     }
     let _infallible = write!(text, ", since {}", format_rfc3339(session.since));
+    if session.is_own {
+        text += ", this session";
+    }
     match (session.state, session.until) {
         (StatusWord::Live, _) => {}
         (StatusWord::Lingering, None) => text += ", lost",
@@ -72,6 +83,8 @@ mod tests {
             until: None,
         };
         assert_eq!(format_session(&live), "00000000000000070000000000000008, since 2023-11-14T22:13:20Z");
+        let own = format_session(&SessionSummary { is_own: true, ..live.clone() });
+        assert_eq!(own, "00000000000000070000000000000008, since 2023-11-14T22:13:20Z, this session");
         let lost = SessionSummary {
             label: DisplayName::parse("Firefox"),
             device: DisplayName::parse("laptop"),

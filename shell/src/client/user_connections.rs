@@ -1,5 +1,7 @@
 //! The connections of one user.
 
+use std::time::Duration;
+
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
@@ -63,6 +65,14 @@ impl UserConnections {
     pub fn with_label(self, label: DisplayName) -> Self {
         let authenticate_options =
             AuthenticateOptions { label: Some(label), ..self.authenticate_options.unwrap_or_default() };
+        Self { authenticate_options: Some(authenticate_options), ..self }
+    }
+
+    /// Sets how long a new connection waits in line if no slot is free. From then on the client authenticates with an object.
+    #[must_use]
+    pub fn with_wait(self, wait: Duration) -> Self {
+        let authenticate_options =
+            AuthenticateOptions { wait: Some(wait), ..self.authenticate_options.unwrap_or_default() };
         Self { authenticate_options: Some(authenticate_options), ..self }
     }
 
@@ -192,6 +202,24 @@ mod tests {
                 std::future::pending().await
             };
             smol::future::or(client, server).await;
+        });
+    }
+
+    #[test]
+    fn user_with_a_wait_asks_to_wait() {
+        with_server(async |listener: FakeServer| {
+            let wait = Duration::from_secs(60);
+            let mut ada = UserConnections::new(&listener.url(), "ada").with_wait(wait);
+            let server = async {
+                let mut connection = listener.accept().await;
+                connection.send(&ServerMessage::Hello).await;
+                let authenticate_options = AuthenticateOptions { wait: Some(wait), ..AuthenticateOptions::default() };
+                let request =
+                    ClientMessage::AuthenticateWith(Credential::User("ada".into()), Box::new(authenticate_options));
+                assert_eq!(connection.receive().await, Some(request));
+            };
+            let (connected, ()) = smol::future::zip(ada.connect(), server).await;
+            assert!(matches!(connected, Err(Error::Lost(_))), "{connected:?}");
         });
     }
 

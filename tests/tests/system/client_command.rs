@@ -22,7 +22,7 @@ const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");
 const TOKEN: &str = "head.hushhush.seal";
 
 /// A client without the variables of this test.
-fn client(arguments: &[&str]) -> Command {
+pub(super) fn client(arguments: &[&str]) -> Command {
     let mut command = Command::new(CLIENT);
     for variable in ["URL", "USER", "CA", "TOKEN"] {
         command.env_remove(format!("SESSIONS_{variable}"));
@@ -32,7 +32,7 @@ fn client(arguments: &[&str]) -> Command {
 }
 
 /// Runs a client until it has a session, then interrupts it. Returns the exit code and the output.
-fn run(mut command: Command, input: &str) -> (i32, String) {
+pub(super) fn run(mut command: Command, input: &str) -> (i32, String) {
     let mut child = command.spawn().unwrap();
     // The client reads it only if the token comes from there.
     let _written = child.stdin.take().unwrap().write_all(input.as_bytes());
@@ -215,7 +215,7 @@ fn user_and_token_exclude_each_other() {
 }
 
 /// A server with these arguments: its directory, process and URL.
-fn start_server(arguments: &[&str]) -> (tempfile::TempDir, TestProcess, String) {
+pub(super) fn start_server(arguments: &[&str]) -> (tempfile::TempDir, TestProcess, String) {
     let directory = tempfile::tempdir().unwrap();
     let process = TestProcess::start(SERVER, &directory.path().join("data"), arguments);
     let url = process.url();

@@ -29,5 +29,6 @@ mod log_lines;
 mod admin_commands;
 mod operator_answers;
 mod client_command;
+mod client_in_line;
 mod waiting;
 mod client_bench;

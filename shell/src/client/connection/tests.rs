@@ -1,7 +1,8 @@
 use super::*;
 use crate::client::testing::fake_server::{FakeServer, with_server};
-use session_core::UserId;
-use session_core::protocol::{Credential, RequestError};
+use session_core::ledger::SlotLimit;
+use session_core::protocol::{Credential, RequestError, StatusWord};
+use session_core::{NodeId, UserId};
 
 fn ada(connections: u32) -> UserSummary {
     UserSummary { id: UserId::parse("ada").expect("a good id"), connections }
@@ -169,5 +170,129 @@ fn closed_port_is_unreachable() {
         drop(listener);
         let opened = Connection::open(&url).await;
         assert!(matches!(opened, Err(Error::Unreachable { .. })), "{opened:?}");
+    });
+}
+
+fn waiting(place: u16, wait: Duration, sessions: Option<&[SessionSummary]>) -> ServerMessage {
+    ServerMessage::AuthenticateWaiting(Box::new(WaitingDetails {
+        place,
+        wait,
+        limit: SlotLimit::default(),
+        connections: 3,
+        sessions: sessions.map(Into::into),
+        retry_after: None,
+        client_choice: false,
+    }))
+}
+
+fn session(number: u64) -> SessionSummary {
+    SessionSummary {
+        id: NodeId::new(7).session(number),
+        slot: None,
+        is_own: false,
+        device: None,
+        label: None,
+        since: 1_700_000_000_000,
+        state: StatusWord::Live,
+        until: None,
+    }
+}
+
+fn in_line() -> AuthenticateOptions {
+    AuthenticateOptions { wait: Some(Duration::from_secs(60)), ..AuthenticateOptions::default() }
+}
+
+#[test]
+fn waiting_client_outlasts_the_reply_timeout() {
+    with_server(async |listener: FakeServer| {
+        let client = async {
+            let options = Options { reply_timeout: Duration::from_secs(1), ..Options::default() };
+            let mut connection = Connection::open_with(&listener.url(), &options).await.expect("a greeting");
+            let credentials = Credentials::User("ada".into());
+            let mut heard = Vec::new();
+            let hear = |details: &WaitingDetails| heard.push((details.place, details.sessions.clone()));
+            let error = connection.authenticate_in_line(&credentials, in_line(), hear).await.expect_err("a denial");
+            let listed = Some([session(1)].into());
+            assert_eq!(heard, [(2, listed.clone()), (1, listed.clone())]);
+            let Error::Denied { details: Some(details), .. } = &error else { panic!("{error}") };
+            assert_eq!(details.sessions, listed);
+            let grant = connection.authenticate_with_options(&credentials, in_line()).await.expect("a slot");
+            assert_eq!(grant.user(), &ada(1));
+        };
+        let server = async {
+            let mut connection = listener.accept().await;
+            connection.send(&ServerMessage::Hello).await;
+            let ada_in_line = ClientMessage::AuthenticateWith(Credential::User("ada".into()), Box::new(in_line()));
+            assert_eq!(connection.receive().await, Some(ada_in_line));
+            connection.send(&waiting(2, Duration::from_secs(60), Some(&[session(1)]))).await;
+            // What the client is not told again is what it was told last.
+            connection.send(&waiting(1, Duration::from_secs(60), None)).await;
+            smol::Timer::after(Duration::from_millis(1500)).await;
+            let failure = AuthenticateFailureDetails {
+                connections: Some(3),
+                ..AuthenticateFailureDetails::new(AuthenticateFailure::LimitReached)
+            };
+            connection.send(&ServerMessage::AuthenticateFailureDetailed(Box::new(failure))).await;
+            connection.receive().await;
+            connection.send(&waiting(1, Duration::from_secs(60), None)).await;
+            connection.send(&ServerMessage::AuthenticateSuccess(ada(1))).await;
+        };
+        smol::future::zip(client, server).await;
+    });
+}
+
+#[test]
+fn silent_server_times_out_after_the_wait() {
+    with_server(async |listener: FakeServer| {
+        let client = async {
+            let options = Options { reply_timeout: Duration::from_secs(1), ..Options::default() };
+            let mut connection = Connection::open_with(&listener.url(), &options).await.expect("a greeting");
+            let credentials = Credentials::User("ada".into());
+            let error = connection.authenticate_with_options(&credentials, in_line()).await.expect_err("no answer");
+            let after = Duration::from_millis(1010);
+            assert!(matches!(error, Error::TimedOut { awaited: "answer to AUTHENTICATE", after: it } if it == after));
+        };
+        let server = async {
+            let mut connection = listener.accept().await;
+            connection.send(&ServerMessage::Hello).await;
+            connection.receive().await;
+            // The last one counts.
+            connection.send(&waiting(2, Duration::from_secs(60), None)).await;
+            connection.send(&waiting(1, Duration::from_millis(10), None)).await;
+            assert_eq!(connection.receive_text().await, None);
+        };
+        smol::future::zip(client, server).await;
+    });
+}
+
+#[test]
+fn change_before_an_answer_is_the_next_event() {
+    with_server(async |listener: FakeServer| {
+        let list = |connections| SessionList { limit: 3, connections, waiting: 0, sessions: [session(1)].into() };
+        let changed = |connections| ServerMessage::SessionsChanged(Box::new(list(connections)));
+        let client = async {
+            let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
+            assert_eq!(connection.watch_sessions(true).await.expect("a list"), list(1));
+            assert_eq!(connection.check_connections().await.expect("an answer"), ada(3));
+            assert_eq!(connection.next_event().await.ok(), Some(Event::Reply(changed(3))));
+            // A list that the client asked for is newer than a change before it.
+            assert_eq!(connection.watch_sessions(false).await.expect("a list"), list(5));
+            assert!(matches!(connection.next_event().await, Ok(Event::Closed { code: 1001, .. })));
+        };
+        let server = async {
+            let mut connection = listener.accept().await;
+            connection.send(&ServerMessage::Hello).await;
+            assert_eq!(connection.receive().await, Some(ClientMessage::ListSessions(Some(true))));
+            connection.send(&ServerMessage::ListSessionsSuccess(Box::new(list(1)))).await;
+            connection.receive().await;
+            connection.send(&changed(2)).await;
+            connection.send(&changed(3)).await;
+            connection.send(&ServerMessage::CheckConnectionsSuccess(ada(3))).await;
+            assert_eq!(connection.receive().await, Some(ClientMessage::ListSessions(Some(false))));
+            connection.send(&changed(4)).await;
+            connection.send(&ServerMessage::ListSessionsSuccess(Box::new(list(5)))).await;
+            connection.close(1001, "Server is shutting down").await;
+        };
+        smol::future::zip(client, server).await;
     });
 }

@@ -24,6 +24,8 @@ pub struct RunOptions {
     pub token_file: Option<String>,
     /// Whether to show who holds the slots at the limit, and to ask at standard input which sessions to end.
     pub is_interactive: bool,
+    /// Whether to print the user's sessions once a session has its slot, and after each change.
+    pub watch: bool,
     /// How many sessions to hold.
     pub connections: u16,
     /// Timeouts and trusted certificate authorities.
@@ -42,6 +44,7 @@ impl RunOptions {
             reconnect: false,
             token_file: None,
             is_interactive: false,
+            watch: false,
             connections: 1,
             options: Options::default(),
         }

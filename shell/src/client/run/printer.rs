@@ -4,17 +4,19 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use humantime::format_duration;
 use serde::Serialize;
-use session_core::protocol::{AuthenticateFailure, ServerMessage, UserSummary};
+use session_core::protocol::{AuthenticateFailure, ServerMessage, SessionSummary, UserSummary};
 
-use crate::client::output::write_line;
+use crate::client::output::{format_session, format_usage, write_line};
 use crate::client::redact::redacted_json;
 use crate::client::{Error, Url};
 
 /// The format of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// A short line of text. With several connections it begins with the number, as in `#3 `.
+    /// A short line of text, and below a list of sessions a line for each. With several connections a line begins with the
+    /// number, as in `#3 `.
     Text,
     /// A line of JSON, `{"connection":3,"type":…,"payload":…}`: the server's messages as they are on the wire, but
     /// without a resume token, and
@@ -92,15 +94,23 @@ impl<'a> Printer<'a> {
 
     pub(crate) fn print(&mut self, number: u16, line: &Line<'_>) {
         let prefix = if self.with_numbers { format!("#{number} ") } else { String::new() };
-        let event = match self.format {
-            Format::Text => format_text(line).map(|reason| format!("{prefix}{reason}")),
-            Format::Json => format_json(number, line),
-            Format::Quiet => None,
-        };
-        if let Some(event) = event
-            && self.failure.is_none()
-        {
-            self.failure = write_line(self.out, &event).err();
+        match self.format {
+            Format::Text => {
+                let list = match line {
+                    Line::Reply(reply) => listed_sessions(reply),
+                    Line::Connected(_)
+                    | Line::Unknown(_)
+                    | Line::Failed(_)
+                    | Line::Denied(_)
+                    | Line::Error(_)
+                    | Line::Retry(_) => &[],
+                };
+                let list = list.iter().map(|session| format!("{prefix}  {}", format_session(session)));
+                let event = format_text(line).map(|reason| format!("{prefix}{reason}"));
+                self.print_lines(&event.into_iter().chain(list).collect::<Vec<_>>());
+            }
+            Format::Json => self.print_lines(format_json(number, line).as_slice()),
+            Format::Quiet => {}
         }
         if let Line::Failed(error) | Line::Error(error) = line {
             // If this fails, the exit code still reports the error.
@@ -137,20 +147,44 @@ fn reply_text(reply: &ServerMessage) -> String {
         }
         ServerMessage::AuthenticateFailureDetailed(details) => format!("AUTHENTICATE_FAILURE {}", details.reason),
         ServerMessage::AuthenticateWaiting(details) => {
-            format!("AUTHENTICATE_WAITING place {} in line", details.place)
+            let wait = format_duration(round_to_seconds(details.wait));
+            format!("AUTHENTICATE_WAITING place {} in line, for another {wait} at most", details.place)
         }
-        ServerMessage::SessionsChanged(sessions) => {
-            format!("SESSIONS_CHANGED {} connections", sessions.connections)
-        }
-        ServerMessage::ListSessionsSuccess(sessions) => {
-            format!("LIST_SESSIONS_SUCCESS {} connections", sessions.connections)
-        }
+        ServerMessage::SessionsChanged(sessions) => format!("SESSIONS_CHANGED {}", format_usage(sessions)),
+        ServerMessage::ListSessionsSuccess(sessions) => format!("LIST_SESSIONS_SUCCESS {}", format_usage(sessions)),
         ServerMessage::EndSessionSuccess(user) => format!("END_SESSION_SUCCESS {}", user_text(user)),
         ServerMessage::Pong => "PONG".into(),
         ServerMessage::Evicted(reason) => format!("EVICTED {reason}"),
         ServerMessage::EvictedDetailed(details) => format!("EVICTED {}", details.message),
         ServerMessage::Error(error) => format!("ERROR {error}"),
         ServerMessage::ErrorDetailed(details) => format!("ERROR {}", details.error),
+    }
+}
+
+/// Up, so that it is never nothing.
+fn round_to_seconds(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0))
+}
+
+/// The sessions that the message is there to list. An answer to AUTHENTICATE has other news.
+fn listed_sessions(reply: &ServerMessage) -> &[SessionSummary] {
+    match reply {
+        ServerMessage::ListSessionsSuccess(list) | ServerMessage::SessionsChanged(list) => &list.sessions,
+        ServerMessage::Hello
+        | ServerMessage::HelloDetailed(_)
+        | ServerMessage::AuthenticateSuccess(_)
+        | ServerMessage::AuthenticateSuccessDetailed(_)
+        | ServerMessage::AuthenticateWaiting(_)
+        | ServerMessage::AuthenticateFailure(_)
+        | ServerMessage::AuthenticateFailureDetailed(_)
+        | ServerMessage::ByeSuccess
+        | ServerMessage::CheckConnectionsSuccess(_)
+        | ServerMessage::EndSessionSuccess(_)
+        | ServerMessage::Pong
+        | ServerMessage::Evicted(_)
+        | ServerMessage::EvictedDetailed(_)
+        | ServerMessage::Error(_)
+        | ServerMessage::ErrorDetailed(_) => &[],
     }
 }
 
@@ -236,8 +270,9 @@ fn error_reply(error: &Error) -> Option<ServerMessage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use session_core::UserId;
-    use session_core::protocol::RequestError;
+    use session_core::ledger::SlotLimit;
+    use session_core::protocol::{RequestError, SessionList, StatusWord, WaitingDetails};
+    use session_core::{DisplayName, NodeId, UserId};
 
     /// Prints these lines as connection 3 of several. Returns events, then errors.
     fn print(format: Format, lines: &[Line<'_>]) -> (String, String) {
@@ -253,10 +288,32 @@ mod tests {
     fn story(run: impl FnOnce(&[Line<'_>])) {
         let url = "ws://h:1".parse().expect("a good URL");
         let user = |connections| UserSummary { id: UserId::parse("ada").expect("a good id"), connections };
+        let waiting = WaitingDetails {
+            place: 2,
+            wait: Duration::from_millis(89_100),
+            limit: SlotLimit::default(),
+            connections: 1,
+            sessions: None,
+            retry_after: None,
+            client_choice: false,
+        };
+        let session = SessionSummary {
+            id: NodeId::new(7).session(8),
+            slot: None,
+            is_own: true,
+            device: None,
+            label: DisplayName::parse("desk"),
+            since: 1_700_000_000_000,
+            state: StatusWord::Live,
+            until: None,
+        };
+        let changed = SessionList { limit: 1, connections: 1, waiting: 1, sessions: [session].into() };
         run(&[
             Line::Connected(&url),
             Line::Reply(&ServerMessage::Hello),
+            Line::Reply(&ServerMessage::AuthenticateWaiting(Box::new(waiting))),
             Line::Reply(&ServerMessage::AuthenticateSuccess(user(1))),
+            Line::Reply(&ServerMessage::SessionsChanged(Box::new(changed))),
             Line::Reply(&ServerMessage::CheckConnectionsSuccess(user(2))),
             Line::Failed(&Error::RequestFailed(RequestError::NotJson)),
             Line::Failed(&Error::Denied { user: Some("ada".into()), is_device_full: false, details: None }),
@@ -276,7 +333,10 @@ mod tests {
                 out,
                 "#3 connected to ws://h:1/\n\
                  #3 HELLO message from server\n\
+                 #3 AUTHENTICATE_WAITING place 2 in line, for another 1m 30s at most\n\
                  #3 AUTHENTICATE_SUCCESS ada holds 1 connection\n\
+                 #3 SESSIONS_CHANGED 1 slot of 1 taken, 1 in line\n\
+                 #3   00000000000000070000000000000008, label \"desk\", since 2023-11-14T22:13:20Z, this session\n\
                  #3 CHECK_CONNECTIONS_SUCCESS ada holds 2 connections\n\
                  #3 ERROR Message is not valid JSON\n\
                  #3 AUTHENTICATE_FAILURE User has reached connection limit, no more connections allowed\n\
@@ -297,7 +357,9 @@ mod tests {
             let expected = [
                 r#"{"connection":3,"type":"CONNECTED","payload":"ws://h:1/"}"#,
                 r#"{"connection":3,"type":"HELLO","payload":"message from server"}"#,
+                r#"{"connection":3,"type":"AUTHENTICATE_WAITING","payload":{"place":2,"wait_ms":89100,"limit":3,"connections":1}}"#,
                 r#"{"connection":3,"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":1}}"#,
+                r#"{"connection":3,"type":"SESSIONS_CHANGED","payload":{"limit":1,"connections":1,"waiting":1,"sessions":[{"id":"00000000000000070000000000000008","self":true,"label":"desk","since":1700000000000,"state":"live"}]}}"#,
                 r#"{"connection":3,"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"ada","connections":2}}"#,
                 r#"{"connection":3,"type":"ERROR","payload":"Message is not valid JSON"}"#,
                 r#"{"connection":3,"type":"AUTHENTICATE_FAILURE","payload":"User has reached connection limit, no more connections allowed"}"#,

@@ -9,12 +9,12 @@ use std::time::Instant;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
 use session_core::ledger::Evict;
-use session_core::protocol::{CloseReason, ServerMessage, SessionSummary};
+use session_core::protocol::{CloseReason, ServerMessage, SessionSummary, WaitingDetails};
 use session_core::{ResumeToken, SessionId};
 use smol::Timer;
 use smol::channel::{self, Receiver, Sender};
 use smol::future::or;
-use smol::lock::Mutex;
+use smol::lock::{Mutex, MutexGuard};
 
 use super::options::RunOptions;
 use super::printer::{Line, Printer};
@@ -56,7 +56,7 @@ struct Runner<'a, 'p> {
     stop: Sender<Infallible>,
     stopped: Receiver<Infallible>,
     /// Locked while a session signs in: sessions sign in one after another, so that those with the lowest numbers get
-    /// the slots.
+    /// the slots. Unlocked when it is in line: the next one is behind it there.
     server_status: Mutex<ServerStatus>,
     prompt: StdinPrompt,
 }
@@ -100,9 +100,9 @@ impl Runner<'_, '_> {
         }
         let mut backoff = Backoff::default();
         loop {
-            let begun = Instant::now();
             let end = match self.connect(&mut context).await {
                 Ok(connection) => {
+                    let begun = Instant::now();
                     let end = self.wait_until_ended(number, connection).await;
                     backoff.record_held(begun.elapsed());
                     end
@@ -160,14 +160,19 @@ impl Runner<'_, '_> {
         };
         self.print(number, &Line::Connected(&self.run_options.url));
         self.print(number, &Line::Reply(&ServerMessage::Hello));
-        match self.authenticate(&mut connection, context).await {
-            Ok(grant) => {
+        let mut turn = Some(server_status);
+        match self.authenticate(&mut connection, context, &mut turn).await {
+            Ok(None) => {
+                drop(turn);
+                Err(self.end_with_bye(number, connection).await)
+            }
+            Ok(Some(grant)) => {
                 let kept = context.keep_resume_token(&grant);
                 self.print(number, &Line::Reply(&grant.into_reply()));
                 match kept {
                     Ok(()) => Ok(connection),
                     Err(error) => {
-                        drop(server_status);
+                        drop(turn);
                         let end = self.fail(number, &error);
                         self.end_with_bye(number, connection).await;
                         Err(end)
@@ -175,7 +180,7 @@ impl Runner<'_, '_> {
                 }
             }
             Err(error) => {
-                drop(server_status);
+                drop(turn);
                 if is_still_open(&error) {
                     self.end_with_bye(number, connection).await;
                 }
@@ -185,12 +190,19 @@ impl Runner<'_, '_> {
     }
 
     /// Authenticates, and prints why if that fails. At a terminal it shows who holds the slots, and asks which sessions
-    /// to end if the server lets clients choose.
-    async fn authenticate(&self, connection: &mut Connection, context: &SessionContext) -> Result<Grant, Error> {
+    /// to end if the server lets clients choose. `None` if a stop is requested before the answer.
+    async fn authenticate(
+        &self,
+        connection: &mut Connection,
+        context: &SessionContext,
+        turn: &mut Option<MutexGuard<'_, ServerStatus>>,
+    ) -> Result<Option<Grant>, Error> {
         let number = context.number;
         let mut choice = None;
         loop {
-            let error = match self.send_authenticate(connection, context, choice).await {
+            let answered = async { self.send_authenticate(connection, context, choice, turn).await.map(Some) };
+            let stopped = async { Ok(self.wait_for_stop().await) };
+            let error = match or(stopped, answered).await {
                 Ok(grant) => return Ok(grant),
                 Err(error) => error,
             };
@@ -222,6 +234,7 @@ impl Runner<'_, '_> {
         connection: &mut Connection,
         context: &SessionContext,
         choice: Option<Box<[SessionId]>>,
+        turn: &mut Option<MutexGuard<'_, ServerStatus>>,
     ) -> Result<Grant, Error> {
         if !self.run_options.is_detailed() {
             return connection.authenticate_with(&context.credentials).await.map(Grant::Plain);
@@ -230,8 +243,14 @@ impl Runner<'_, '_> {
         authenticate_options.resume = context.resume;
         if let Some(these) = choice {
             authenticate_options.evict = Some(Evict::Sessions(these));
+            // It has waited before the question.
+            authenticate_options.wait = None;
         }
-        connection.authenticate_with_options(&context.credentials, authenticate_options).await
+        let on_waiting = |details: &WaitingDetails| {
+            drop(turn.take());
+            self.print(context.number, &Line::Reply(&ServerMessage::AuthenticateWaiting(Box::new(details.clone()))));
+        };
+        connection.authenticate_in_line(&context.credentials, authenticate_options, on_waiting).await
     }
 
     /// Asks which sessions to end.
@@ -266,6 +285,21 @@ impl Runner<'_, '_> {
 
     /// Holds the slot until a stop is requested or the session ends.
     async fn wait_until_ended(&self, number: u16, mut connection: Connection) -> SessionEnd {
+        if self.run_options.watch {
+            match or(self.wait_for_stop(), async { Some(connection.watch_sessions(true).await) }).await {
+                None => return self.end_with_bye(number, connection).await,
+                Some(Ok(sessions)) => {
+                    self.print(number, &Line::Reply(&ServerMessage::ListSessionsSuccess(Box::new(sessions))));
+                }
+                Some(Err(error)) => {
+                    let end = self.fail(number, &error);
+                    if is_still_open(&error) {
+                        self.end_with_bye(number, connection).await;
+                    }
+                    return end;
+                }
+            }
+        }
         let mut evicted = false;
         loop {
             match or(self.wait_for_stop(), async { Some(connection.next_event().await) }).await {

@@ -6,7 +6,7 @@ use session_core::SessionId;
 use session_core::ledger::Evict;
 use session_core::protocol::{AuthenticateOptions, RequestError, SessionList, SessionSummary};
 
-use crate::client::output::{format_session, write_line};
+use crate::client::output::{format_session, format_usage, write_line};
 use crate::client::{Connection, Credentials, Error, ExitReason, Options, Url};
 
 /// Lists the sessions of the user, without the one that asks. The client signs in for a moment, which takes a slot if
@@ -20,7 +20,7 @@ pub async fn sessions(url: &Url, credentials: &Credentials, options: &Options) -
         return {
             let format_sessions = error.failure_details().and_then(|details| {
                 let (limit, sessions) = (details.limit?.slots(), details.sessions.clone()?);
-                Some(SessionList { limit, connections: details.connections?, waiting: 0, sessions })
+                Some(SessionList { limit, connections: details.connections?, waiting: details.waiting, sessions })
             });
             let Some(sessions) = format_sessions else { return Err(error) };
             connection.bye().await?;
@@ -101,11 +101,9 @@ pub fn print(
         Ok(sessions) => {
             match sessions {
                 Some(sessions) if json => writeln!(out, "{}", serde_json::to_string(&sessions)?)?,
-                Some(SessionList { limit, connections, waiting, sessions }) => {
-                    let plural = if connections == 1 { "" } else { "s" };
-                    let in_line = if waiting == 0 { String::new() } else { format!(", {waiting} in line") };
-                    writeln!(out, "{connections} slot{plural} of {limit} taken{in_line}")?;
-                    for session in &sessions {
+                Some(sessions) => {
+                    write_line(out, &format_usage(&sessions))?;
+                    for session in &sessions.sessions {
                         write_line(out, &format_session(session))?;
                     }
                 }

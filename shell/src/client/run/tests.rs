@@ -1,9 +1,11 @@
 //! Tests of a whole run against a scripted server.
 
 use std::io;
+use std::time::Duration;
 
 use futures_util::Stream;
-use session_core::protocol::{AuthenticateOptions, ServerMessage, UserSummary};
+use session_core::ledger::SlotLimit;
+use session_core::protocol::{AuthenticateOptions, ClientMessage, ServerMessage, UserSummary, WaitingDetails};
 use session_core::{ResumeToken, UserId};
 use smol::channel::{self, Sender};
 use smol::future::or;
@@ -96,6 +98,77 @@ fn lowest_numbers_get_the_slots() {
     });
 }
 
+/// Accepts the next client, and puts it into the line.
+async fn put_in_line(listener: &FakeServer, place: u16) -> FakeConnection {
+    let mut connection = listener.accept().await;
+    connection.send(&ServerMessage::Hello).await;
+    connection.receive().await;
+    let waiting = WaitingDetails {
+        place,
+        wait: Duration::from_secs(60),
+        limit: SlotLimit::default(),
+        connections: 3,
+        sessions: None,
+        retry_after: None,
+        client_choice: false,
+    };
+    connection.send(&ServerMessage::AuthenticateWaiting(Box::new(waiting))).await;
+    connection
+}
+
+fn waiting_options(url: Url, connections: u16) -> RunOptions {
+    let wait = Some(Duration::from_secs(60));
+    let authenticate_options = Some(AuthenticateOptions { wait, ..AuthenticateOptions::default() });
+    RunOptions { authenticate_options, ..run_options(url, connections) }
+}
+
+#[test]
+fn waiting_session_lets_the_next_one_in_line() {
+    with_server(async |listener: FakeServer| {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let run_options = waiting_options(listener.url(), 2);
+        let printer = Printer::new(Format::Text, &mut out, &mut err);
+        let server = async {
+            let mut first = put_in_line(&listener, 1).await;
+            let mut second = put_in_line(&listener, 2).await;
+            for connection in [&mut second, &mut first] {
+                connection.send(&ServerMessage::AuthenticateSuccess(test_user())).await;
+                connection.close(1001, "Server is shutting down").await;
+            }
+        };
+        let (exit_reason, ()) = smol::future::zip(run(&run_options, printer, pending_interrupts()), server).await;
+        assert_eq!(exit_reason.ok(), Some(ExitReason::Lost));
+        let out = String::from_utf8(out).expect("text");
+        for number in 1..=2 {
+            let lines: Vec<_> = out.lines().filter_map(|line| line.strip_prefix(&format!("#{number} "))).collect();
+            let place = format!("AUTHENTICATE_WAITING place {number} in line, for another 1m at most");
+            assert_eq!(lines[2..], [&*place, "AUTHENTICATE_SUCCESS testuser holds 1 connection", lines[4]], "{out}");
+        }
+    });
+}
+
+#[test]
+fn interrupt_while_waiting_leaves_with_bye() {
+    with_server(async |listener: FakeServer| {
+        let (interrupt, interrupts) = channel::unbounded();
+        // The third line says that it waits.
+        let mut out = Interrupting { text: String::new(), lines: 3, interrupt };
+        let mut err = Vec::new();
+        let run_options = waiting_options(listener.url(), 1);
+        let printer = Printer::new(Format::Text, &mut out, &mut err);
+        let server = async {
+            let mut connection = put_in_line(&listener, 1).await;
+            assert_eq!(connection.receive().await, Some(ClientMessage::Bye));
+            connection.send(&ServerMessage::ByeSuccess).await;
+            connection.close(1000, "Goodbye").await;
+            assert_eq!(connection.receive().await, None);
+        };
+        let (exit_reason, ()) = smol::future::zip(run(&run_options, printer, interrupts), server).await;
+        assert_eq!((exit_reason.ok(), &*err), (Some(ExitReason::Goodbye), &[][..]));
+        assert_eq!(out.text.lines().last(), Some("BYE_SUCCESS goodbye"));
+    });
+}
+
 #[test]
 fn closed_session_is_lost_with_its_reason() {
     with_server(async |listener: FakeServer| {
@@ -129,13 +202,12 @@ fn evicted_session_prints_no_resume_token() {
             let user = session_core::protocol::Credential::User("testuser".into());
             assert_eq!(
                 connection.receive().await,
-                Some(session_core::protocol::ClientMessage::AuthenticateWith(user, Box::new(authenticate_options)))
+                Some(ClientMessage::AuthenticateWith(user, Box::new(authenticate_options)))
             );
-            let (limit, session) =
-                (session_core::ledger::SlotLimit::default(), session_core::NodeId::new(7).session(1));
+            let (limit, session) = (SlotLimit::default(), session_core::NodeId::new(7).session(1));
             let grant = session_core::protocol::AuthenticateSuccessDetails {
                 resume: Some(ResumeToken::new([0xab; 32])),
-                linger: std::time::Duration::from_secs(1),
+                linger: Duration::from_secs(1),
                 ..session_core::protocol::AuthenticateSuccessDetails::new(test_user(), limit, session)
             };
             connection.send(&ServerMessage::AuthenticateSuccessDetailed(Box::new(grant))).await;

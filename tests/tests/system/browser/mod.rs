@@ -11,6 +11,7 @@ mod relay;
 mod site;
 
 mod tabs;
+mod in_line;
 mod restarts;
 mod endings;
 mod behind_nginx;
