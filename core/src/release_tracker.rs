@@ -173,7 +173,10 @@ impl ReleaseTracker {
                 return Err(StoreError::Overloaded);
             }
             let shown = command.shown_key().map(Box::new);
-            self.sessions.entry(ticket.session).or_insert(SlotState::Held { shown, is_in_line: false });
+            let new = SlotState::Held { shown: None, is_in_line: false };
+            if let SlotState::Held { shown: last, .. } = self.sessions.entry(ticket.session).or_insert(new) {
+                *last = shown;
+            }
         }
         Ok(ticket)
     }
@@ -182,6 +185,8 @@ impl ReleaseTracker {
     pub fn answered(&mut self, ticket: &Ticket, outcome: &Outcome, now: Timestamp) {
         match (&ticket.call, outcome) {
             (Call::Query, _) | (Call::Acquire, Outcome::Granted { .. }) => {}
+            // A session in line may be denied something else, and stays.
+            (Call::Acquire, Outcome::Denied(Some(usage))) if usage.is_in_line() => {}
             (Call::Acquire, Outcome::Waiting(_)) => {
                 if let Some(SlotState::Held { is_in_line, .. }) = self.sessions.get_mut(&ticket.session) {
                     *is_in_line = true;
@@ -216,7 +221,8 @@ impl ReleaseTracker {
     /// The command was withdrawn before the store began to apply it. So it is certainly not applied.
     pub fn withdrawn(&mut self, ticket: &Ticket, now: Timestamp) {
         match &ticket.call {
-            Call::Acquire if self.is_in_line(ticket.session) => {}
+            // The place is still there. A session that goes on gives it up itself, and one whose wait has ended does not.
+            Call::Acquire if self.is_in_line(ticket.session) => self.in_doubt(ticket, now),
             Call::Acquire => self.settle(ticket.session),
             Call::Query => {}
             // The slot is still there.

@@ -71,7 +71,10 @@ impl LineOracle {
                     reached = Some("the line was full");
                 }
                 reached = reached.or(place.map(|_| "denied after it waited"));
-                line.retain(|waiter| waiter.session != session);
+                // It may be denied something else than a place, and wait on.
+                if !usage.as_ref().is_some_and(|usage| usage.is_in_line()) {
+                    line.retain(|waiter| waiter.session != session);
+                }
             }
             (StoreCommand::Release { .. } | StoreCommand::Linger { .. }, Outcome::Released) => {
                 reached = place.map(|_| "left the line");
@@ -82,7 +85,7 @@ impl LineOracle {
         let told: Vec<_> = line.iter().map(|waiter| waiter.session).collect();
         let recorded: Vec<_> = after.waiting().iter().map(|waiter| waiter.session).collect();
         assert_eq!(recorded, told, "{user}: the line is not that of those who were told that they wait");
-        check_first_is_called(line.first(), command, policy, result, after);
+        check_first_is_called(line.first(), command, policy, result, (before, after));
         reached
     }
 }
@@ -131,10 +134,16 @@ fn check_first_is_called(
     command: &StoreCommand,
     policy: &AdmissionPolicy,
     result: &ApplyResult,
-    after: &UserRecord,
+    (before, after): (&UserRecord, &UserRecord),
 ) {
     let Some(first) = first.filter(|first| first.session != command.session()) else { return };
-    let is_free = after.sessions().len() < policy.limit_for(first.claim).0.slots() as usize;
+    // Where nothing has changed, it was told before.
+    let seen = |record: &UserRecord| {
+        let sessions: Vec<_> = record.sessions().iter().map(|entry| (entry.session, entry.status)).collect();
+        (sessions, record.waiting().iter().map(|waiter| waiter.session).collect::<Vec<_>>())
+    };
+    let is_due = seen(before) != seen(after) || matches!(command, StoreCommand::Acquire { .. });
+    let is_free = is_due && after.sessions().len() < policy.limit_for(first.claim).0.slots() as usize;
     if is_free && policy.count_by == CountBy::Sessions {
         let is_told = |hint: Hint| result.hints.iter().any(|to| to.session == first.session && to.hint == hint);
         assert!(is_told(Hint::Turn), "{first:?} is not told that it is its turn");

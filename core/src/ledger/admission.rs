@@ -171,8 +171,8 @@ pub(super) fn admit(
         let why = NotResumed::from(record.former_end(&key));
         resume = Resumption::Failed(why);
         if options.must_resume && limit.slots() > 0 {
-            line::leave(record, session);
-            return Err(deny(record, DenyReason::NotResumed(why), None));
+            let line = line::stay(record, session, options.waits);
+            return Err(Denied { line, ..deny(record, DenyReason::NotResumed(why), None) });
         }
     }
     let ahead = place.unwrap_or(record.waiting().len());
@@ -180,14 +180,11 @@ pub(super) fn admit(
         Room::AfterEvicting(victims) if victims.is_empty() => Vec::new(),
         Room::AfterEvicting(victims) => remove(record, &victims),
         Room::None { reason, free_at } => {
-            let may_wait = limit.slots() > 0 && matches!(reason, DenyReason::LimitReached | DenyReason::DeviceFull);
-            let line = match options.filter(|options| options.waits && may_wait) {
-                Some(options) => line::join(record, session, token_limit, options, policy, at),
-                None => LinePlace::NotInLine,
+            let may_wait = matches!(reason, DenyReason::LimitReached | DenyReason::DeviceFull);
+            let line = match options.filter(|options| options.waits && limit.slots() > 0) {
+                Some(options) if may_wait => line::join(record, session, token_limit, options, policy, at),
+                waits => line::stay(record, session, waits.is_some()),
             };
-            if !matches!(line, LinePlace::At(_)) {
-                line::leave(record, session);
-            }
             return Err(Denied { line, ..deny(record, reason, free_at) });
         }
     };
@@ -283,10 +280,13 @@ fn find_room_behind(
     let seated = ahead.iter().filter(|waiter| called.contains(&waiter.session)).map(|waiter| waiter.seated(at));
     later.sessions_mut().extend(seated);
     let no_room = |reason, free_at| {
-        let reason = match reason {
-            _ if names_gone(record, choice, policy) => DenyReason::Gone,
-            DenyReason::Gone => DenyReason::LimitReached,
-            reason => reason,
+        // Whom the client named is looked for in the record itself.
+        let reason = if names_gone(record, choice, policy) {
+            DenyReason::Gone
+        } else if reason == DenyReason::Gone {
+            DenyReason::LimitReached
+        } else {
+            reason
         };
         Room::None { reason, free_at }
     };

@@ -58,9 +58,12 @@ pub fn apply(
                         let usage = list(record, *limit, policy, SlotUsage::MAX_SHOWN);
                         Box::new(SlotUsage { denied: Some(reason), free_at, line, ..usage })
                     };
+                    let waits = matches!(reason, DenyReason::LimitReached | DenyReason::DeviceFull);
                     match line {
-                        LinePlace::At(_) => Outcome::Waiting(usage()),
-                        LinePlace::NotInLine | LinePlace::Full => Outcome::Denied(options.is_some().then(usage)),
+                        LinePlace::At(_) if waits => Outcome::Waiting(usage()),
+                        LinePlace::At(_) | LinePlace::NotInLine | LinePlace::Full => {
+                            Outcome::Denied(options.is_some().then(usage))
+                        }
                     }
                 }
             }
@@ -108,18 +111,22 @@ fn has_listeners(record: &UserRecord) -> bool {
     !record.waiting().is_empty() || record.sessions().iter().any(|entry| entry.watches)
 }
 
-/// The hints for the sessions that wait or watch. A session that acquires needs none: its answer tells it all.
+/// The hints for the sessions that wait or watch. A session that acquires or lists needs none: its answer tells it all.
 fn hints(before: &Seen, record: &UserRecord, command: &StoreCommand, policy: &AdmissionPolicy) -> Vec<SessionHint> {
     let mut hints = Vec::new();
-    let acquires = |session| matches!(command, StoreCommand::Acquire { .. }) && session == command.session();
+    let is_told_all = matches!(command, StoreCommand::Acquire { .. } | StoreCommand::ListSessions { .. });
     let mut add = |session, hint| {
-        if !acquires(session) {
+        if !(is_told_all && session == command.session()) {
             hints.push(SessionHint { session, hint });
         }
     };
-    if *before != Seen::of(record) {
+    let has_changed = *before != Seen::of(record);
+    if has_changed {
         let watching = record.sessions().iter().filter(|entry| entry.watches).map(|entry| entry.session);
         watching.chain(record.waiting().iter().map(|waiter| waiter.session)).for_each(|to| add(to, Hint::Changed));
+    }
+    if !has_changed && !matches!(command, StoreCommand::Acquire { .. }) {
+        return hints;
     }
     // A release says no time. Nothing that a time could free is freed by it; whoever waits for that asks by itself.
     let now = command.at().unwrap_or_default();

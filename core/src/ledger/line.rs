@@ -1,14 +1,17 @@
 //! The line of the sessions that wait for a slot of their user.
 
 use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::cell::LazyCell;
 
 use super::command::{AcquireOptions, Evict};
 use super::limit::SlotLimit;
 use super::outcome::LinePlace;
 use super::policy::AdmissionPolicy;
 use super::record::{SessionRecord, UserRecord, WaitingSession};
-use super::room::{Room, find_room};
+use super::room::{Room, find_room_in};
+use super::slots::Slots;
 use crate::id::{DisplayName, SessionId};
 use crate::time::Timestamp;
 
@@ -34,20 +37,35 @@ pub(super) fn seat<'a>(
     now: Timestamp,
 ) -> (Cow<'a, UserRecord>, Vec<SessionId>) {
     let (mut record, mut seated) = (Cow::Borrowed(record), Vec::new());
-    for waiter in waiting {
-        let (limit, _) = policy.limit_for(waiter.claim);
-        let choice = waiter.spares_lingering.then_some(Evict::Nobody);
-        let Room::AfterEvicting(victims) =
-            find_room(&record, limit, waiter.device.as_ref(), choice.as_ref(), policy, now)
-        else {
-            continue;
-        };
+    let mut rest = waiting;
+    while let Some((place, victims)) = first_with_room(&record, rest, policy, now) {
         let sessions = record.to_mut().sessions_mut();
         sessions.retain(|entry| !victims.contains(&entry.session));
-        sessions.push(waiter.seated(now));
-        seated.push(waiter.session);
+        sessions.push(rest[place].seated(now));
+        seated.push(rest[place].session);
+        rest = &rest[place + 1..];
     }
     (record, seated)
+}
+
+/// The first of these sessions that finds room, and whom it evicts. None of them ends a live session: it would not wait if it
+/// could.
+fn first_with_room(
+    record: &UserRecord,
+    waiting: &[WaitingSession],
+    policy: &AdmissionPolicy,
+    now: Timestamp,
+) -> Option<(usize, Vec<SessionId>)> {
+    let slots = LazyCell::new(|| Slots::from_record(record, policy.count_by));
+    let names_nobody = Evict::Sessions(Box::default());
+    waiting.iter().enumerate().find_map(|(place, waiter)| {
+        let (limit, _) = policy.limit_for(waiter.claim);
+        let choice = if waiter.spares_lingering { &Evict::Nobody } else { &names_nobody };
+        match find_room_in(record, &slots, limit, waiter.device.as_ref(), Some(choice), policy, now) {
+            Room::AfterEvicting(victims) => Some((place, victims)),
+            Room::None { .. } => None,
+        }
+    })
 }
 
 /// Puts a denied session into the line, or keeps its place there.
@@ -75,6 +93,18 @@ pub(super) fn join(
         }
     };
     LinePlace::At(u16::try_from(place + 1).expect("few wait"))
+}
+
+/// Keeps the place of a session that is denied something else, if it still wants to wait. Otherwise takes it out of the line.
+pub(super) fn stay(record: &mut UserRecord, session: SessionId, waits: bool) -> LinePlace {
+    let place = record.waiting().iter().position(|waiter| waiter.session == session).filter(|_| waits);
+    match place {
+        Some(place) => LinePlace::At(u16::try_from(place + 1).expect("few wait")),
+        None => {
+            leave(record, session);
+            LinePlace::NotInLine
+        }
+    }
 }
 
 /// Takes a session out of the line. Returns whether it was there.

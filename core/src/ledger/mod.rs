@@ -33,7 +33,8 @@
 //! ([`Hint::Turn`]), and the session asks again. Its acquire is answered as any other: so there is one way to be admitted, and
 //! a hint that is lost costs time and no slot. Until it asks, nobody behind it is admitted to that slot, nor anybody who is not
 //! in line. What [`apply`](apply()) checks is this: **nobody is admitted to a slot that a session before it in line could take.**
-//! A session that ends another one for its slot takes that place, not one of the line's.
+//! A session that ends another one for its slot takes that place, not one of the line's. If it would end the one before it in
+//! line as soon as that is admitted, it is admitted in its stead, and the other waits on.
 //!
 //! # The ledger alone
 //!

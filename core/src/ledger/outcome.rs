@@ -25,7 +25,8 @@ pub enum Outcome {
         grant: Option<Box<GrantDetails>>,
     },
     /// The user has no slot left. Nothing has changed. With the sessions that hold the slots, if the acquire had
-    /// [`AcquireOptions`](super::AcquireOptions).
+    /// [`AcquireOptions`](super::AcquireOptions). They also say whether the session keeps a place in line that it had: it does if
+    /// it wants to wait, but not for what it is denied.
     Denied(Option<Box<SlotUsage>>),
     /// The user has no slot left, and the session waits in line, at the [place](SlotUsage::line) that the list says. It has to
     /// be released as one that has a slot.
@@ -211,6 +212,12 @@ pub struct SlotUsage {
 }
 
 impl SlotUsage {
+    /// Whether the asker is in line.
+    #[must_use]
+    pub const fn is_in_line(&self) -> bool {
+        matches!(self.line, LinePlace::At(_))
+    }
+
     /// The number of sessions listed to a client. Many clients can ask at once, so this bounds the memory.
     pub const MAX_SHOWN: usize = 100;
 }
@@ -256,7 +263,8 @@ pub struct SessionHint {
 /// What a session may want to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hint {
-    /// A session in line: a slot is free for it. Nobody else is admitted to that slot before it asks again or leaves.
+    /// A session in line: a slot is free for it. Nobody else is admitted to that slot before it asks again or leaves, but for a
+    /// session that would end it at once.
     Turn,
     /// A session that watches, or waits: the sessions of its user have changed.
     Changed,

@@ -1,6 +1,7 @@
 //! Finds room for one more session, and which sessions are evicted for it.
 
 use alloc::vec::Vec;
+use core::cell::LazyCell;
 
 use super::command::Evict;
 use super::limit::SlotLimit;
@@ -32,6 +33,20 @@ pub(super) fn find_room(
     policy: &AdmissionPolicy,
     at: Timestamp,
 ) -> Room {
+    let slots = LazyCell::new(|| Slots::from_record(record, policy.count_by));
+    find_room_in(record, &slots, limit, device, choice, policy, at)
+}
+
+/// As [`find_room`], for a record whose slots are listed at most once for several sessions.
+pub(super) fn find_room_in<'a>(
+    record: &'a UserRecord,
+    slots: &LazyCell<Slots<'a>, impl FnOnce() -> Slots<'a>>,
+    limit: SlotLimit,
+    device: Option<&DisplayName>,
+    choice: Option<&Evict>,
+    policy: &AdmissionPolicy,
+    at: Timestamp,
+) -> Room {
     if limit.slots() == 0 {
         return Room::None { reason: DenyReason::LimitReached, free_at: None };
     }
@@ -41,18 +56,21 @@ pub(super) fn find_room(
         return Room::AfterEvicting(Vec::new());
     }
     // As usual for those who wait: nothing lingers, and nobody is evicted.
-    let is_evicting = policy.effective_when_full() == WhenFull::EvictOldest && choice != Some(&Evict::Nobody);
-    let is_choosing = !matches!(choice, None | Some(Evict::Nobody));
+    let evicts_nobody = match choice {
+        None => policy.effective_when_full() == WhenFull::Deny,
+        Some(Evict::Sessions(chosen)) => chosen.is_empty(),
+        Some(Evict::Nobody) => true,
+        Some(Evict::Oldest) => false,
+    };
     let is_live = |entry: &SessionRecord| entry.status == SessionStatus::Live;
-    if policy.count_by == CountBy::Sessions && !is_evicting && !is_choosing && record.sessions().iter().all(is_live) {
+    if policy.count_by == CountBy::Sessions && evicts_nobody && record.sessions().iter().all(is_live) {
         return Room::None { reason: DenyReason::LimitReached, free_at: None };
     }
-    let slots = Slots::from_record(record, policy.count_by);
     // A session of a known device shares that device's slot. It competes only with the other sessions of the device.
     let shared = device.and_then(|device| slots.of_device(device)).map(Slot::split_by_session);
     let is_shared = shared.is_some();
     let max = if is_shared { u32::from(policy.sessions_per_device.get()) } else { limit.slots() };
-    let slots = shared.unwrap_or(slots);
+    let slots = shared.as_ref().unwrap_or(slots);
     let mut held = slots.count();
     let mut sessions = record.sessions().len();
     let mut victims = Vec::new();

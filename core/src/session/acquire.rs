@@ -57,13 +57,18 @@ impl Session {
                 AuthenticateFailure::StoreTimedOut
             }
             (Outcome::Denied(usage), _) => {
-                self.leave_line(now);
+                if !usage.as_ref().is_some_and(|usage| usage.is_in_line()) {
+                    self.leave_line(now);
+                }
                 return reply(self.denied(usage.as_deref(), is_detailed, now));
             }
-            (Outcome::Rejected(_), request) if self.stays_in_line(request.as_deref(), now) => {
-                return Actions::default();
+            (Outcome::Rejected(store_error), request) => {
+                let failure = AuthenticateFailure::Store(store_error);
+                match self.stays_in_line(request.as_deref(), failure.clone(), now) {
+                    Some(actions) => return actions,
+                    None => failure,
+                }
             }
-            (Outcome::Rejected(store_error), _) => AuthenticateFailure::Store(store_error),
             // An outcome that does not fit an acquire says as little as `Unknown`.
             (
                 Outcome::Unknown
@@ -73,7 +78,11 @@ impl Session {
                 | Outcome::Ended { .. }
                 | Outcome::NotRenewed(_),
                 _,
-            ) => AuthenticateFailure::StoreTimedOut,
+            ) => {
+                // The release tracker takes it out of the line, too.
+                self.interest = None;
+                AuthenticateFailure::StoreTimedOut
+            }
         };
         self.refuse(failure, is_detailed, now)
     }
@@ -124,7 +133,7 @@ impl Session {
     fn denied(&mut self, usage: Option<&SlotUsage>, is_detailed: bool, now: Timestamp) -> ServerMessage {
         match usage {
             Some(usage) if is_detailed => {
-                let choose_by = self.open_retry_window(now);
+                let choose_by = if self.is_waiting() { None } else { self.open_retry_window(now) };
                 limit_failure(usage, self.id, &mut self.listed, choose_by, now)
             }
             Some(usage) => authenticate_failure(failure_of(usage), false),
@@ -141,22 +150,33 @@ impl Session {
         Some(*deadline)
     }
 
-    /// Keeps a slot that the store granted after the connection ended, for `settle` to give up. After any other outcome
-    /// the [`ReleaseTracker`](crate::release_tracker::ReleaseTracker) releases what may be in the store.
+    /// Keeps a slot that the store granted after the connection ended, or a place in line, for `settle` to give up. After an
+    /// outcome that says less, the [`ReleaseTracker`](crate::release_tracker::ReleaseTracker) releases what may be in the store.
     fn acquired_after_end(&mut self, slot: Slot, request: Option<&AcquireRequest>, outcome: Outcome, now: Timestamp) {
-        if let Outcome::Waiting(_) = outcome {
+        match outcome {
             // It gives up its place.
-            self.slot = Some(slot);
-            self.interest = None;
-        } else if let Outcome::Granted { grant, .. } = outcome {
-            self.interest = None;
-            // The client never learned of the grant. It can still resume a slot whose token it sent, but not a new one.
-            let knows_token = grant.is_some_and(|grant| grant.resume == Resumption::Resumed)
-                && request.is_some_and(|request| request.shown.is_some());
-            self.slot = Some(Slot { knows_token, ..slot });
-            if let Connection::Ended { linger_from: Some(from) } = &mut self.connection {
-                *from = now;
+            Outcome::Waiting(_) => {
+                self.slot = Some(slot);
+                self.interest = None;
             }
+            Outcome::Granted { grant, .. } => {
+                self.interest = None;
+                // The client never learned of the grant. It can still resume a slot whose token it sent, but not a new one.
+                let knows_token = grant.is_some_and(|grant| grant.resume == Resumption::Resumed)
+                    && request.is_some_and(|request| request.shown.is_some());
+                self.slot = Some(Slot { knows_token, ..slot });
+                if let Connection::Ended { linger_from: Some(from) } = &mut self.connection {
+                    *from = now;
+                }
+            }
+            // If it is in line, it still is.
+            Outcome::Rejected(_) | Outcome::Denied(_) => {}
+            Outcome::Unknown
+            | Outcome::Released
+            | Outcome::Counted { .. }
+            | Outcome::Listed(_)
+            | Outcome::Ended { .. }
+            | Outcome::NotRenewed(_) => self.interest = None,
         }
     }
 }

@@ -5,10 +5,10 @@ use core::time::Duration;
 
 use super::io::{Actions, Effect, Frame};
 use super::machine::Session;
-use super::replies::{sessions_changed, waiting_details};
+use super::replies::{authenticate_failure, reply, sessions_changed, waiting_details};
 use super::state::{AcquireRequest, Connection, Interest, PendingCall, Slot, StoreQuery, Wait, Watch};
 use crate::ledger::{AcquireOptions, Hint, LinePlace, Outcome, SlotUsage, StoreCommand};
-use crate::protocol::ServerMessage;
+use crate::protocol::{AuthenticateFailure, ServerMessage};
 use crate::time::Timestamp;
 
 impl Session {
@@ -36,7 +36,19 @@ impl Session {
     pub(super) fn asks_at(&self) -> Option<Timestamp> {
         match self.interest.as_ref()? {
             Interest::Waiting(wait) => Some(wait.asks_at()),
-            Interest::Watching(watch) => watch.ask_at,
+            Interest::Watching(watch) => watch.ask_at.filter(|_| !watch.is_congested),
+        }
+    }
+
+    /// Says whether the client takes no data: what the session sent before has not left the process. Then the session sends
+    /// nothing of its own accord, which would pile up: no place in line that has changed, and no list. Call it before
+    /// [`Event::Hinted`](super::Event), [`Event::Stored`](super::Event) and [`Event::Tick`](super::Event), and when it changes. It
+    /// may change [`Session::deadline`].
+    pub fn set_congested(&mut self, is_congested: bool) {
+        match self.interest.as_mut() {
+            Some(Interest::Waiting(wait)) => wait.is_congested = is_congested,
+            Some(Interest::Watching(watch)) => watch.is_congested = is_congested,
+            None => {}
         }
     }
 
@@ -100,14 +112,28 @@ impl Session {
                     Some(Interest::Watching(_)) | None => deadline.since(now),
                 };
                 let (options, until, hint_at) = (asked.options, asked.until, asked.hint_at);
-                Box::new(Wait { slot, request, options, until, ask_at: now, asked_at: now, hint_at, place, time_left })
+                Box::new(Wait {
+                    slot,
+                    request,
+                    options,
+                    until,
+                    ask_at: now,
+                    asked_at: now,
+                    hint_at,
+                    place,
+                    time_left,
+                    is_congested: false,
+                })
             }
             (Some(Interest::Waiting(wait)), None) => wait,
             // No store puts a session into the line that did not ask for it.
             (Some(Interest::Watching(_)) | None, None) => return Actions::default(),
         };
+        let is_held_back = wait.is_congested && !is_asked_by_client;
         let has_moved = wait.place != place;
-        wait.place = place;
+        if !is_held_back {
+            wait.place = place;
+        }
         let regular = now + Self::LINE_INTERVAL;
         // A time that has passed by this clock may come by that of the store.
         let free_at = usage.free_at.map(|at| if at > now { at } else { now + Self::WATCH_INTERVAL });
@@ -117,6 +143,9 @@ impl Session {
         if is_asked_by_client {
             self.put_off_ping(now);
         }
+        if is_held_back {
+            return Actions::default();
+        }
         let (details, is_new) = waiting_details(usage, place, until, self.id, &mut self.listed, now);
         let is_told = is_asked_by_client || has_moved || is_new;
         Actions {
@@ -125,13 +154,21 @@ impl Session {
         }
     }
 
-    /// The store did not look at the session's place: it was overloaded, say. The session keeps it, and asks again. False if the
-    /// session cannot wait any longer, or does not.
-    pub(super) fn stays_in_line(&mut self, request: Option<&AcquireRequest>, now: Timestamp) -> bool {
-        let Some(Interest::Waiting(wait)) = self.interest.as_mut() else { return false };
-        let stays = request.is_some_and(|request| request.wait.is_none()) && now < wait.until;
+    /// The store did not look at the session's place: it was overloaded, say. The session keeps it, and asks again. `None` if
+    /// it cannot wait any longer, or does not. A client that has asked anew is told, and its earlier request goes on.
+    pub(super) fn stays_in_line(
+        &mut self,
+        request: Option<&AcquireRequest>,
+        failure: AuthenticateFailure,
+        now: Timestamp,
+    ) -> Option<Actions> {
+        let Some(Interest::Waiting(wait)) = self.interest.as_mut() else { return None };
+        if now >= wait.until {
+            return None;
+        }
         wait.ask_at = now + Self::WATCH_INTERVAL;
-        stays
+        let is_own = request.is_some_and(|request| request.is_own);
+        Some(if is_own { Actions::default() } else { reply(authenticate_failure(failure, request.is_some())) })
     }
 
     /// The session does not wait any more. The time to authenticate goes on where it stopped.
@@ -147,7 +184,8 @@ impl Session {
     pub(super) fn watches(&mut self, watch: bool, usage: &SlotUsage, now: Timestamp) {
         self.interest = watch.then(|| {
             let (_, fingerprint) = sessions_changed(usage, self.id, self.is_detailed());
-            Interest::Watching(Box::new(Watch { asked_at: now, ask_at: next_lapse(usage, now), fingerprint }))
+            let ask_at = next_lapse(usage, now);
+            Interest::Watching(Box::new(Watch { asked_at: now, ask_at, fingerprint, is_congested: false }))
         });
     }
 
@@ -189,7 +227,7 @@ impl Wait {
         let is_last = now >= self.until;
         let options = AcquireOptions { waits: !is_last, ..self.options.clone() };
         (self.asked_at, self.hint_at) = (now, None);
-        let request = Box::new(self.request.clone());
+        let request = Box::new(AcquireRequest { is_own: true, ..self.request.clone() });
         let (user, limit) = (self.slot.user.clone(), self.slot.limit);
         let command = StoreCommand::Acquire { user, session, limit, at: now, options: Some(Box::new(options)) };
         (PendingCall::Acquire(Some(request)), command)

@@ -138,7 +138,7 @@ pub(super) fn success_details(
     settings: &RunningSettings,
 ) -> AuthenticateSuccessDetails {
     let GrantDetails { limit, linger, slot, since, resume: resumption, evicted } = grant;
-    let AcquireRequest { shown, new, cut_label, ignored, wait: _ } = request;
+    let AcquireRequest { shown, new, cut_label, ignored, wait: _, is_own: _ } = request;
     let ended = |EvictedSession { slot, names }| {
         let (device, label) = names.map_or((None, None), |names| (names.device, names.label));
         EvictedSummary { slot, device, label }

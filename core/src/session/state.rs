@@ -56,8 +56,10 @@ pub(super) struct AcquireRequest {
     pub(super) cut_label: Option<DisplayName>,
     /// The keys that were ignored.
     pub(super) ignored: Box<[Box<str>]>,
-    /// The client's wish to wait in line. `None` also if the session, which is in line, asks again by itself.
+    /// The client's wish to wait in line.
     pub(super) wait: Option<Box<WaitRequest>>,
+    /// Whether the session, which is in line, asks again by itself.
+    pub(super) is_own: bool,
 }
 
 /// The wish of a client to wait in line.
@@ -100,6 +102,8 @@ pub(super) struct Wait {
     pub(super) place: u16,
     /// What was left of the time to authenticate when the wait began.
     pub(super) time_left: Duration,
+    /// Whether the client takes no data.
+    pub(super) is_congested: bool,
 }
 
 /// A session that watches.
@@ -111,6 +115,8 @@ pub(super) struct Watch {
     pub(super) ask_at: Option<Timestamp>,
     /// The fingerprint of the list that the client knows.
     pub(super) fingerprint: NonZeroU32,
+    /// Whether the client takes no data.
+    pub(super) is_congested: bool,
 }
 
 impl AcquireRequest {
@@ -133,15 +139,18 @@ impl AcquireRequest {
         let waits = wait.is_some();
         let options = AcquireOptions { device, label, resume, new_resume_key, evict, must_resume, waits };
         let wait = wait.map(|wait| {
-            // The sessions that the client chooses are ended when it asks, if they can be.
-            let evict = options.evict.clone().filter(|choice| !matches!(choice, Evict::Sessions(_)));
+            // The sessions that the client chooses are ended when it asks, if they can be. Later none is, also not the oldest.
+            let evict = options.evict.clone().map(|choice| match choice {
+                Evict::Sessions(_) => Evict::Sessions(Box::default()),
+                Evict::Oldest | Evict::Nobody => choice,
+            });
             Box::new(WaitRequest {
                 options: AcquireOptions { evict, ..options.clone() },
                 until: now + wait,
                 hint_at: None,
             })
         });
-        (options, Self { shown, new, cut_label, ignored, wait })
+        (options, Self { shown, new, cut_label, ignored, wait, is_own: false })
     }
 }
 

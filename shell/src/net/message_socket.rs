@@ -37,6 +37,9 @@ pub trait MessageSocket {
     /// Whether the socket is closed.
     fn is_closed(&self) -> bool;
 
+    /// Whether a frame has not left this process yet, because the peer takes no data.
+    fn has_unsent(&self) -> bool;
+
     /// The traffic since the last call. A socket without a network has none.
     fn take_work(&mut self) -> Work {
         Work::default()

@@ -186,6 +186,10 @@ impl MessageSocket for WebSocket {
         work
     }
 
+    fn has_unsent(&self) -> bool {
+        self.unflushed
+    }
+
     fn set_authenticated(&mut self) {
         self.max_message_bytes.now = self.max_message_bytes.authenticated;
     }

@@ -245,6 +245,7 @@ impl<S: MessageSocket> Connection<S> {
         if !self.socket.is_served() && !self.slot.is_gone() {
             self.slot.gone();
         }
+        self.session.set_congested(self.socket.has_unsent());
         let mut work = self.socket.take_work();
         if event.is_ready() {
             work += Work::message();
@@ -370,6 +371,7 @@ impl<S: MessageSocket> Connection<S> {
         while let Some(event) = next.take() {
             let now = self.clock.now();
             let is_lost = matches!(event, Event::Disconnected);
+            self.session.set_congested(self.socket.has_unsent());
             let Actions { effect, send, close } = self.session.handle(event, now);
             // First, because a session that is certainly without a slot does not leave one.
             if self.session.is_acquire_abandoned() && self.slot.withdraw_acquire() {

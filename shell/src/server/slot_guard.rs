@@ -121,14 +121,17 @@ impl SlotGuard {
         if is_acquire {
             match outcome {
                 Outcome::Waiting(_) => self.waits_for.clone_from(&self.user),
-                Outcome::Granted { .. } | Outcome::Denied(_) => self.waits_for = None,
-                Outcome::Released
+                Outcome::Denied(Some(usage)) if usage.is_in_line() => {}
+                // Certainly not applied: it waits on, if it waits.
+                Outcome::Rejected(_) => {}
+                Outcome::Granted { .. }
+                | Outcome::Denied(_)
+                | Outcome::Released
                 | Outcome::Counted { .. }
                 | Outcome::Listed(_)
                 | Outcome::Ended { .. }
                 | Outcome::NotRenewed(_)
-                | Outcome::Rejected(_)
-                | Outcome::Unknown => {}
+                | Outcome::Unknown => self.waits_for = None,
             }
         }
         // After such an outcome the session has no slot, or `ReleaseTracker` releases it.

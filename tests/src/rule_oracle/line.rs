@@ -109,8 +109,19 @@ fn check_who_waits(
                     let is_full = usage.as_ref().is_some_and(|usage| may_wait(usage));
                     assert_eq!(line == LinePlace::Full, is_full, "{session}: {usage:?}");
                     assert!(!is_full || old.is_none() && held >= most, "the line of {held} is not full");
-                    assert!(!matches!(line, LinePlace::At(_)), "{session} was denied, and waits");
-                    expected.retain(|waiter| waiter.session != session);
+                    // It may be denied something else than a place, and wait on.
+                    let waits = options.is_some_and(|options| options.waits) && !is_banned;
+                    let is_other = usage.as_ref().is_some_and(|usage| {
+                        matches!(usage.denied, Some(DenyReason::Gone | DenyReason::NotResumed(_)))
+                    });
+                    let stays = old.filter(|_| waits && is_other);
+                    match stays {
+                        Some(old) => assert_eq!(line, LinePlace::At(u16::try_from(old + 1).expect("few"))),
+                        None => {
+                            assert!(!matches!(line, LinePlace::At(_)), "{session} was denied, and waits");
+                            expected.retain(|waiter| waiter.session != session);
+                        }
+                    }
                 }
                 _ => expected.retain(|waiter| waiter.session != session),
             }
@@ -222,8 +233,9 @@ fn check_hints(
     result: &ApplyResult,
     after: &UserRecord,
 ) {
-    // Its answer tells a session that acquires all.
-    let asker = Some(command.session()).filter(|_| matches!(command, StoreCommand::Acquire { .. }));
+    // Its answer tells a session that acquires or lists all.
+    let is_told_all = matches!(command, StoreCommand::Acquire { .. } | StoreCommand::ListSessions { .. });
+    let asker = Some(command.session()).filter(|_| is_told_all);
     let hinted = |hint: Hint| {
         let all: Vec<_> =
             result.hints.iter().filter(|hinted| hinted.hint == hint).map(|hinted| hinted.session).collect();
@@ -246,6 +258,10 @@ fn check_hints(
     let own = BTreeSet::from_iter(asker);
     let called = |policy: &AdmissionPolicy, at| &seat(after, after.waiting(), policy, liveness, at).1 - &own;
     match command.at() {
+        // Where nothing has changed, they were called before.
+        _ if !has_changed && !matches!(command, StoreCommand::Acquire { .. }) => {
+            assert!(turns.is_empty(), "{turns:?} were called again, although nothing has changed");
+        }
         Some(at) => assert_eq!(turns, called(policy, at), "not exactly those were called whose turn it is"),
         // Without a time nobody knows which lingering slots are kept.
         None => {
@@ -269,7 +285,8 @@ pub(super) fn seat(
     for waiter in waiting {
         let options = AcquireOptions {
             device: waiter.device.clone(),
-            evict: waiter.spares_lingering.then_some(Evict::Nobody),
+            // Nobody who waits ends a live session.
+            evict: Some(if waiter.spares_lingering { Evict::Nobody } else { Evict::Sessions(Box::default()) }),
             ..AcquireOptions::default()
         };
         let acquire = Acquire { session: waiter.session, token_limit: waiter.claim, options: Some(&options), at };

@@ -342,6 +342,10 @@ impl MessageSocket for SimulatedSocket {
         self.0.borrow().phase == Phase::Closed
     }
 
+    fn has_unsent(&self) -> bool {
+        !self.0.borrow().unsent.is_empty()
+    }
+
     fn take_work(&mut self) -> Work {
         Work::traffic(0, mem::take(&mut self.0.borrow_mut().uncounted) * Self::READS)
     }

@@ -99,6 +99,10 @@ impl MessageSocket for FloodedSocket {
         self.0.closed.borrow().is_empty()
     }
 
+    fn has_unsent(&self) -> bool {
+        false
+    }
+
     fn is_closed(&self) -> bool {
         false
     }
@@ -272,6 +276,10 @@ impl MessageSocket for ScriptedSocket {
 
     fn is_served(&self) -> bool {
         self.0.closed.borrow().is_empty()
+    }
+
+    fn has_unsent(&self) -> bool {
+        false
     }
 
     fn is_closed(&self) -> bool {

@@ -221,11 +221,13 @@ fn mark_unknown(
 mod tests {
     use std::collections::HashMap;
 
+    use std::time::Duration;
+
     use session_core::Timestamp;
-    use session_core::ledger::{AdmissionPolicy, SlotLimit};
+    use session_core::ledger::{AcquireOptions, AdmissionPolicy, KnownToken, SlotLimit};
 
     use super::super::environment::Durability;
-    use super::super::testing::{NODE, acquire, granted, lookup, release};
+    use super::super::testing::{NODE, acquire, acquire_with, granted, lookup, release, resumable, user};
     use super::*;
     use crate::store::shared::SharedPolicy;
 
@@ -259,5 +261,32 @@ mod tests {
         let outcomes = commands.map(|command| serve(command, true));
         assert_eq!(outcomes, [full, Outcome::Counted { slots: 0 }, Outcome::Released]);
         assert_eq!(serve(acquire("new", 1), false), granted(1));
+    }
+
+    /// The slots of a user lapse, and the first in line has not asked yet.
+    #[test]
+    fn sweep_keeps_the_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
+        let one = AdmissionPolicy::new(SlotLimit::new(1).unwrap());
+        let policy = SharedPolicy::new(AdmissionPolicy { linger: Duration::from_secs(10), ..one }, HashMap::new());
+        let at = |second| Timestamp::from_epoch(Duration::from_secs(second));
+        let serve = |second, command: &StoreCommand, is_swept: bool| {
+            let context = ApplyContext { node: NODE, started_at: at(0), now: at(second), policy: &policy };
+            let sweep = is_swept.then_some(SweepStep { from: &SweepPosition::Start, records: 10 });
+            apply(&environment, context, &[command], None, false, sweep, &mut FirstPass::new()).unwrap()
+        };
+        let waits = || AcquireOptions { waits: true, ..AcquireOptions::default() };
+        let (user, session, token) = (user("ada"), NODE.session(1), KnownToken::Granted);
+        drop(serve(1, &acquire_with("ada", session, at(1), resumable()), false));
+        for number in [2, 3] {
+            drop(serve(2, &acquire_with("ada", NODE.session(number), at(2), waits()), false));
+        }
+        drop(serve(3, &StoreCommand::Linger { user, session, at: at(3), token }, false));
+        drop(serve(13, &acquire("bob", 1), true));
+        let newcomer = serve(13, &acquire("ada", 9), false);
+        assert_eq!(newcomer.outcomes, [Outcome::Denied(None)], "the slot is that of the first in line");
+        let first = serve(14, &acquire_with("ada", NODE.session(2), at(14), waits()), false);
+        assert!(matches!(first.outcomes[..], [Outcome::Granted { .. }]), "{first:?}");
     }
 }

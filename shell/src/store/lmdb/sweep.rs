@@ -177,7 +177,8 @@ fn look(record: ReadRecord, context: ApplyContext<'_>) -> Found {
     let mut now = before.record.clone();
     let lapsed = ledger::remove_lapsed(&mut now, context.now, |node| context.liveness(node));
     match now.sessions() {
-        [] => Found::LeftOver(lapsed),
+        // A line without a slot beside it is about to move.
+        [] if now.is_empty() => Found::LeftOver(lapsed),
         sessions if sessions.iter().any(|session| session.status != SessionStatus::Live) => {
             let is_changed = now != before.record;
             Found::Lingering(lapsed, is_changed.then_some((before, now)))

@@ -10,7 +10,7 @@ use session_core::ledger::{AcquireOptions, EndTarget, KnownToken, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, CountBy, EndReason, Evict, Outcome, SessionRecord, SessionStatus, StoreError, WhenFull,
 };
-use session_core::ledger::{DenyReason, Resumption};
+use session_core::ledger::{DenyReason, Resumption, SlotUsage};
 use session_core::{NodeId, SessionId, Timestamp};
 
 use super::one_user::*;
@@ -339,7 +339,10 @@ proptest! {
             prop_assert_eq!(&then, &expected, "{:?}", &step);
             // The line keeps its order.
             line.retain(|waiter| !harness.dead.contains_key(&waiter.node()));
-            let leaves = command.is_release() || matches!(outcome, Outcome::Granted { .. } | Outcome::Denied(_));
+            let stays = |usage: &Option<Box<SlotUsage>>| usage.as_ref().is_some_and(|usage| usage.is_in_line());
+            let leaves = command.is_release()
+                || matches!(&outcome, Outcome::Granted { .. })
+                || matches!(&outcome, Outcome::Denied(usage) if !stays(usage));
             if matches!(outcome, Outcome::Waiting(_)) && !line.contains(&session) {
                 prop_assert!(line.len() < 3, "the line is too long");
                 line.push(session);

@@ -216,3 +216,29 @@ fn resume_overtakes_nobody() {
         ],
     );
 }
+
+#[test]
+fn waiting_session_never_ends_the_oldest_for_another() {
+    let policy = AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(1) };
+    run(
+        &policy,
+        &[
+            ("1", "granted"),
+            // It wants to end 9 and no other.
+            ("2 waits evicts 9", "at 1"),
+            ("1 watches", "1 slots, 1 wait"),
+            ("2 waits evicts 9", "at 1"),
+            ("2 waits evicts oldest", "granted"),
+        ],
+    );
+}
+
+#[test]
+fn choice_that_is_gone_keeps_the_place() {
+    let policy = AdmissionPolicy { client_choice: true, ..policy(1) };
+    let rows = [("1", "granted"), ("2 waits", "at 1"), ("3 waits", "at 2, tells 2"), ("3 waits evicts 9", "denied")];
+    let line = |then: &UserHarness| then.record.waiting().iter().map(|waiter| waiter.session).collect::<Vec<_>>();
+    assert_eq!(line(&run(&policy, &rows)), [id(2), id(3)]);
+    let left = [&rows[..], &[("3 evicts 9", "denied, tells 2")]].concat();
+    assert_eq!(line(&run(&policy, &left)), [id(2)], "it does not want to wait any more");
+}

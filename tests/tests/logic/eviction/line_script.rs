@@ -92,7 +92,9 @@ fn step(harness: &mut UserHarness, policy: &AdmissionPolicy, text: &str) -> Stri
         Outcome::Released => "gone".into(),
         Outcome::Listed(usage) => format!("{} slots, {} wait", usage.slots, usage.waiting),
         Outcome::Ended { sessions, .. } => format!("ended {}", sessions.len()),
-        other => format!("{other:?}"),
+        Outcome::Counted { .. } | Outcome::NotRenewed(_) | Outcome::Rejected(_) | Outcome::Unknown => {
+            format!("{outcome:?}")
+        }
     };
     for (word, hint) in [("calls", Hint::Turn), ("tells", Hint::Changed)] {
         let to: Vec<_> = harness.hints.iter().filter(|hinted| hinted.hint == hint).collect();

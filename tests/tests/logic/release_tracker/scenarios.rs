@@ -91,8 +91,10 @@ fn session_in_line_is_tracked_until_it_is_out() {
     let (kept, settled, pending) = ((1, 0, None), (0, 0, None), (1, 1, Some(at(1050))));
     let rejections = StoreError::ALL.map(|error| (Some(Outcome::Rejected(error)), kept));
     let others = [
-        (None, kept),
+        // Its wait has ended, so nobody else gives the place up.
+        (None, pending),
         (Some(in_line()), kept),
+        (Some(denied_in_line()), kept),
         (Some(GRANTED), kept),
         (Some(Outcome::Denied(None)), settled),
         (Some(Outcome::Unknown), pending),
@@ -119,6 +121,27 @@ fn session_in_line_is_tracked_until_it_is_out() {
             assert!(tracker.is_settled(session(1)));
         }
     }
+}
+
+/// A client in line asks anew, with the resume token of a slot that it lost.
+#[test]
+fn token_shown_in_line_is_known_in_doubt() {
+    let mut tracker = ReleaseTracker::new(1);
+    let ticket = tracker.begin(&wait(1)).unwrap();
+    tracker.answered(&ticket, &in_line(), at(0));
+    let options = AcquireOptions { resume: Some(ResumeKey::from_bytes([7; 32])), ..AcquireOptions::default() };
+    let StoreCommand::Acquire { user, session, limit, at: asked_at, .. } = wait(1) else { unreachable!() };
+    let resume = StoreCommand::Acquire { user, session, limit, at: asked_at, options: Some(Box::new(options)) };
+    let ticket = tracker.begin(&resume).unwrap();
+    tracker.in_doubt(&ticket, at(1000));
+    let retry = tracker.next_retry(at(1050));
+    assert!(matches!(retry, Some(StoreCommand::Linger { token: KnownToken::Shown(_), .. })), "{retry:?}");
+}
+
+/// A session in line is denied something else, and stays.
+fn denied_in_line() -> Outcome {
+    let Outcome::Waiting(usage) = in_line() else { unreachable!() };
+    Outcome::Denied(Some(usage))
 }
 
 /// Before the first answer the session is certainly not in line.

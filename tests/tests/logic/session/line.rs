@@ -1,10 +1,12 @@
 //! A session that waits in line, and one that watches.
 
+#![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+
 use std::time::Duration;
 
 use session_core::ledger::{
-    AcquireOptions, Evict, GrantDetails, Hint, LinePlace, Outcome, Resumption, SessionRecord, SlotLimit, SlotUsage,
-    StoreCommand, StoreError,
+    AcquireOptions, DenyReason, Evict, GrantDetails, Hint, LinePlace, Outcome, Resumption, SessionRecord, SlotLimit,
+    SlotUsage, StoreCommand, StoreError,
 };
 use session_core::protocol::{
     AuthenticateFailure, ClientMessage, CloseReason, RequestError, ServerMessage, SessionList, WaitingDetails,
@@ -256,7 +258,9 @@ fn session_leaves_the_line_when_its_connection_ends() {
             subject.on(4, event.clone());
             assert!(!subject.session.is_finished() && subject.session.is_acquire_abandoned());
             subject.on(5, answer.clone());
-            assert!(subject.leaves() && subject.session.is_finished(), "{event:?} {answer:?}");
+            // What the store may have done without saying so, the release tracker undoes.
+            let leaves = !matches!(answer, Event::Stored(Outcome::Unknown));
+            assert_eq!((subject.leaves(), subject.session.is_finished()), (leaves, true), "{event:?} {answer:?}");
         }
     }
 }
@@ -292,7 +296,7 @@ fn pong_counts_while_the_session_asks_by_itself() {
         subject.on(due, Event::Tick);
         subject.on(due, waits_at(1));
     }
-    assert_eq!(subject.on(33, Event::Tick).effect.is_some(), true);
+    assert!(subject.on(33, Event::Tick).effect.is_some());
     subject.on(33, Event::Alive);
     subject.on(33, waits_at(1));
     subject.on(43, Event::Tick);
@@ -307,15 +311,38 @@ fn store_that_fails_keeps_the_place_or_ends_the_session() {
     assert_eq!(subject.deadline(), Some(5), "and asks again");
     subject.on(5, Event::Tick);
     subject.on(6, Event::Stored(Outcome::Unknown));
-    assert_eq!((subject.did.close, subject.leaves()), (Some(CloseReason::TryAgainLater), true));
+    // The release tracker takes it out of the line.
+    assert_eq!((subject.did.close, &subject.did.effect), (Some(CloseReason::TryAgainLater), &None));
 
-    // Its client asks anew, or it asks for the last time: then a rejection is an answer.
+    // If it asks for the last time, a rejection ends it.
     let mut last = Subject::waiting(1);
     last.on(62, Event::Tick);
-    let mut asked = Subject::waiting(1).after(vec![(4, Event::Text(WAIT)), (5, verified())]);
-    for subject in [&mut last, &mut asked] {
-        subject.on(63, rejected());
-        assert_eq!((subject.did.close, subject.leaves()), (Some(CloseReason::TryAgainLater), true));
+    last.on(63, rejected());
+    assert_eq!((last.did.close, last.leaves()), (Some(CloseReason::TryAgainLater), true));
+}
+
+#[test]
+fn client_that_asks_anew_is_always_answered() {
+    let evicting = r#"{"type":"AUTHENTICATE","payload":{"token":"t","evict":"oldest"}}"#;
+    let gone = |line| SlotUsage { denied: Some(DenyReason::Gone), line, ..in_line(2) };
+    let gone = |line| Event::Stored(Outcome::Denied(Some(Box::new(gone(line)))));
+    for text in [WAIT, evicting] {
+        for answer in [rejected(), gone(LinePlace::At(2))] {
+            let mut subject = Subject::waiting(2).after(vec![(4, Event::Text(text)), (5, verified())]);
+            subject.on(6, answer.clone());
+            let Some(Frame::Message(ServerMessage::AuthenticateFailureDetailed(details))) = &subject.did.send else {
+                panic!("{text} {answer:?}: {:?}", subject.did)
+            };
+            assert_eq!((details.choose_within, subject.did.close), (None, None), "{text} {answer:?}");
+            subject.on(8, Event::Hinted(Hint::Turn));
+            assert_eq!(subject.asks(), (at(8), true), "its earlier request goes on");
+            subject.on(9, Event::Disconnected);
+            subject.on(9, rejected());
+            assert!(subject.leaves());
+        }
+        let mut subject = Subject::waiting(2).after(vec![(4, Event::Text(text)), (5, verified())]);
+        subject.on(6, gone(LinePlace::NotInLine));
+        assert_eq!(subject.on(8, Event::Hinted(Hint::Turn)), &no_actions(), "it left the line");
     }
 }
 
@@ -358,7 +385,8 @@ fn chosen_sessions_are_ended_once() {
     assert_eq!(evict(&subject), Some(Evict::Sessions([other].into())));
     subject.on(3, waits_at(1));
     subject.on(4, Event::Hinted(Hint::Turn));
-    assert_eq!(evict(&subject), None, "a choice that is not there any more would deny it");
+    let nobody = Some(Evict::Sessions([].into()));
+    assert_eq!(evict(&subject), nobody, "a choice that is not there any more would deny it, and none could end others");
 }
 
 #[test]
@@ -461,4 +489,33 @@ fn nobody_watches_without_a_slot() {
     subject.on(4, Event::Text(&watch));
     let Some(Frame::Message(ServerMessage::ErrorDetailed(details))) = &subject.did.send else { panic!() };
     assert_eq!((&details.error, &subject.did.effect), (&RequestError::NotAuthenticated, &None));
+}
+
+#[test]
+fn client_that_takes_no_data_gets_nothing_unasked() {
+    let mut subject = watching();
+    subject.session.set_congested(true);
+    assert_eq!(subject.on(6, Event::Hinted(Hint::Changed)), &no_actions());
+    assert_eq!(subject.deadline(), Some(34), "it does not ask");
+    subject.session.set_congested(false);
+    assert_eq!(subject.deadline(), Some(6));
+    subject.on(7, Event::Tick);
+    assert_eq!(watch_of(&subject), None);
+
+    let mut subject = Subject::waiting(3);
+    subject.session.set_congested(true);
+    subject.on(5, Event::Hinted(Hint::Changed));
+    subject.on(5, waits_at(2));
+    assert_eq!(subject.told_place(), None);
+    // It is admitted all the same.
+    let mut called = Subject::waiting(1);
+    called.session.set_congested(true);
+    called.on(5, Event::Hinted(Hint::Turn));
+    called.on(5, granted());
+    assert!(called.is_granted());
+    // It learns its place when it takes data again.
+    subject.session.set_congested(false);
+    subject.on(15, Event::Tick);
+    subject.on(15, waits_at(2));
+    assert_eq!(subject.told_place(), Some((2, 47)));
 }
