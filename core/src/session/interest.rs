@@ -40,8 +40,9 @@ impl Session {
         }
     }
 
-    /// Says whether the client takes no data: what the session sent before has not left the process. Then the session sends
-    /// nothing of its own accord, which would pile up: no place in line that has changed, and no list. Call it before
+    /// Says whether the client takes no data (what the session sent before has not left the process), or has caused more work than
+    /// it may. Then the session does nothing of its own accord that can wait: it tells no place in line that has changed, and
+    /// asks for no list. When its turn comes, it asks for its slot. Call it before
     /// [`Event::Hinted`](super::Event), [`Event::Stored`](super::Event) and [`Event::Tick`](super::Event), and when it changes. It
     /// may change [`Session::deadline`].
     pub fn set_congested(&mut self, is_congested: bool) {
@@ -61,6 +62,7 @@ impl Session {
         }
         match (self.interest.as_mut(), hint) {
             (Some(Interest::Waiting(wait)), Hint::Turn) => wait.hint_at = Some(now),
+            (Some(Interest::Waiting(wait)), Hint::Changed) if wait.is_congested => {}
             (Some(Interest::Waiting(wait)), Hint::Changed) => {
                 let at = now.max(wait.asked_at + Self::WATCH_INTERVAL);
                 wait.hint_at = Some(wait.hint_at.map_or(at, |before| before.min(at)));

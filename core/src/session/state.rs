@@ -102,7 +102,7 @@ pub(super) struct Wait {
     pub(super) place: u16,
     /// What was left of the time to authenticate when the wait began.
     pub(super) time_left: Duration,
-    /// Whether the client takes no data.
+    /// What [`Session::set_congested`](super::Session::set_congested) says.
     pub(super) is_congested: bool,
 }
 
@@ -115,7 +115,7 @@ pub(super) struct Watch {
     pub(super) ask_at: Option<Timestamp>,
     /// The fingerprint of the list that the client knows.
     pub(super) fingerprint: NonZeroU32,
-    /// Whether the client takes no data.
+    /// What [`Session::set_congested`](super::Session::set_congested) says.
     pub(super) is_congested: bool,
 }
 

@@ -245,7 +245,7 @@ impl<S: MessageSocket> Connection<S> {
         if !self.socket.is_served() && !self.slot.is_gone() {
             self.slot.gone();
         }
-        self.session.set_congested(self.socket.has_unsent());
+        self.session.set_congested(self.is_congested());
         let mut work = self.socket.take_work();
         if event.is_ready() {
             work += Work::message();
@@ -280,6 +280,11 @@ impl<S: MessageSocket> Connection<S> {
         self.paused_until = Some(until);
         // Since the charge an earlier pause may have ended.
         self.socket.set_paused(true);
+    }
+
+    /// Whether the session should do nothing that its client does not wait for.
+    fn is_congested(&self) -> bool {
+        self.socket.has_unsent() || self.paused_until.is_some()
     }
 
     fn deadline(&self) -> Option<Timestamp> {
@@ -371,7 +376,7 @@ impl<S: MessageSocket> Connection<S> {
         while let Some(event) = next.take() {
             let now = self.clock.now();
             let is_lost = matches!(event, Event::Disconnected);
-            self.session.set_congested(self.socket.has_unsent());
+            self.session.set_congested(self.is_congested());
             let Actions { effect, send, close } = self.session.handle(event, now);
             // First, because a session that is certainly without a slot does not leave one.
             if self.session.is_acquire_abandoned() && self.slot.withdraw_acquire() {
