@@ -7,7 +7,7 @@ use std::time::Duration;
 use session_core::ledger::{self, Acquire, AcquireOptions, ApplyResult, EndTarget, StoreCommand, UserOverrides};
 use session_core::ledger::{
     AdmissionPolicy, CountBy, DenyReason, EndReason, Evict, KnownToken, Liveness, Outcome, RenewalDenied, Resumption,
-    SessionRecord, SessionStatus, SlotUsage, StoreError, UserRecord, WhenFull,
+    SessionRecord, SessionStatus, SlotUsage, StoreError, UserRecord, WaitingSession, WhenFull,
 };
 use session_core::{NodeId, SessionId, SlotId, Timestamp};
 
@@ -223,7 +223,7 @@ pub fn check(
                         };
                         let is_permitted = is_permitted || policy.lingering_first && only_lingered;
                         assert!(removed.is_empty() || is_permitted, "a session was ended without permission");
-                        check_just_lost(&before, &current, command, policy, &removed);
+                        check_just_lost(&before, &current, command, policy, &removed, line.waiting());
                         let device = options.and_then(|options| options.device.as_ref());
                         let device = device.filter(|_| policy.count_by == CountBy::Devices);
                         // It leaves them the free slots, and evicts a session for itself.
@@ -333,6 +333,7 @@ fn check_just_lost(
     command: &StoreCommand,
     policy: &AdmissionPolicy,
     removed: &BTreeSet<SessionId>,
+    waiting: &[WaitingSession],
 ) {
     let StoreCommand::Acquire { session, at, options, .. } = command else { return };
     let options = options.as_deref();
@@ -341,9 +342,14 @@ fn check_just_lost(
     let shares = device.is_some() && before.values().any(|entry| counted(entry) == device);
     // If the new session shares the slot of its device, each session of the device is a slot of its own.
     let slot_of = |entry: &SessionRecord| counted(entry).filter(|_| !shares).ok_or(entry.session);
+    // Whoever waits for the slot of its device is about to use it.
+    let is_awaited = |entry: &SessionRecord| {
+        let device = counted(entry).filter(|_| !shares);
+        device.is_some() && waiting.iter().any(|waiter| waiter.device == device)
+    };
     let is_lost = |entry: &SessionRecord| {
         let mut sessions = before.values().filter(|other| slot_of(other) == slot_of(entry));
-        sessions.all(|other| other.status != SessionStatus::Live)
+        sessions.all(|other| other.status != SessionStatus::Live) && !is_awaited(entry)
     };
     let is_just_lost = |entry: &SessionRecord| {
         let mut sessions = before.values().filter(|other| slot_of(other) == slot_of(entry));

@@ -18,8 +18,9 @@ use crate::time::Timestamp;
 /// The sessions in line that would be admitted now, in order. Each has to be told that it is its turn
 /// ([`Event::Hinted`](crate::session::Event::Hinted)); then it asks again. Call [`remove_lapsed`](super::remove_lapsed) first.
 ///
-/// [`apply`](super::apply()) does this after each command. An application that keeps the records itself calls it after
-/// [`release`](super::release), [`linger`](super::linger) and [`end_sessions`](super::end_sessions).
+/// [`apply`](super::apply()) does this after each command. An application that keeps the records itself calls it after each
+/// call that may free a slot or move the line: [`acquire`](super::acquire), [`release`](super::release),
+/// [`linger`](super::linger), [`end_sessions`](super::end_sessions) and [`remove_lapsed`](super::remove_lapsed).
 #[must_use]
 pub fn called(record: &UserRecord, policy: &AdmissionPolicy, now: Timestamp) -> Vec<SessionId> {
     seat(record, record.waiting(), policy, now).1
