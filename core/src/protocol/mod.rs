@@ -1,25 +1,10 @@
 //! Speak the protocol: JSON text frames `{"type": …, "payload": …}`, keys in that order.
 //!
-//! | direction | type | payload |
-//! |---|---|---|
-//! | server | `HELLO` | `"message from server"` |
-//! | client | `AUTHENTICATE` | the credential, a string; or an object with `user` or `token`, and the [options](AuthenticateOptions) `device`, `label`, `resume`, `if_not_resumed`, `wait_ms`, `evict` |
-//! | server | `AUTHENTICATE_SUCCESS` | the user, `{"id":"…","connections":n}`; with [details](AuthenticateSuccessDetails) if the client sent an object |
-//! | server | `AUTHENTICATE_WAITING` | the [place in line](WaitingDetails) of a client that asked to wait; a success or a failure follows |
-//! | server | `AUTHENTICATE_FAILURE` | the [reason](AuthenticateFailure) in words; with [details](AuthenticateFailureDetails) if the client sent an object |
-//! | client | `BYE` | `null`, or no payload |
-//! | server | `BYE_SUCCESS` | `null`, then the server closes |
-//! | client | `CHECK_CONNECTIONS` | `null`, or no payload |
-//! | server | `CHECK_CONNECTIONS_SUCCESS` | the user |
-//! | client | `LIST_SESSIONS` | `null`, or no payload; or `{"watch":true}` or `{"watch":false}`, to be told of changes or not |
-//! | server | `LIST_SESSIONS_SUCCESS` | the [sessions](SessionList) that hold the user's slots |
-//! | server | `SESSIONS_CHANGED` | the sessions, for a client that watches |
-//! | client | `END_SESSION` | the slot, or the id, of another session of the user |
-//! | server | `END_SESSION_SUCCESS` | the user |
-//! | client | `PING` | `null`, or no payload |
-//! | server | `PONG` | `null` |
-//! | server | `EVICTED` | who ended the session, in words; with [details](EvictedDetails) to a client that speaks at length; then the server closes |
-//! | server | `ERROR` | the [error](RequestError) in words; with [details](ErrorDetails) to a client that speaks at length |
+#![doc = include_str!("messages.md")]
+//!
+//! The types of the payloads: [`UserSummary`], [`SessionList`], [`AuthenticateOptions`]; and for a client that speaks at length
+//! [`AuthenticateSuccessDetails`], [`AuthenticateFailureDetails`], [`WaitingDetails`], [`EvictedDetails`] and [`ErrorDetails`]. The
+//! table is in code: [`MESSAGES`].
 //!
 //! A client *speaks at length* once it has sent an `AUTHENTICATE` with an object, or if it selected the subprotocol
 //! [`SUBPROTOCOL`]; then the `HELLO` is a [`Greeting`] too. Every other client gets the same bytes as from the first version.
@@ -34,12 +19,15 @@
 mod request;
 mod reply;
 mod error;
+mod failure_codes;
 mod close;
+mod messages;
 
 pub use close::{CloseReason, Reconnect, SlotAfter};
 pub use error::{
     AuthenticateFailure, AuthenticateOptionsError, CredentialError, EvictedCode, RequestError, TokenError,
 };
+pub use messages::{MESSAGES, MessageType, Sender};
 pub use reply::{
     AuthenticateFailureDetails, AuthenticateSuccessDetails, ErrorDetails, EvictedDetails, EvictedSummary, Greeting,
     SUBPROTOCOL, ServerMessage, ServerMessageError, SessionList, SessionSummary, StatusWord, UserSummary,

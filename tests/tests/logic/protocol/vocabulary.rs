@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::iter::successors;
 use std::time::Duration;
 
 use session_core::ledger::{Evict, StoreError};
-use session_core::protocol::{AuthenticateOptions, ClientMessage, CloseReason, Credential, Reconnect, ServerMessage};
+use session_core::protocol::{
+    AuthenticateFailure, AuthenticateOptions, ClientMessage, CloseReason, Credential, MESSAGES, MessageType, Reconnect,
+    RequestError, Sender, ServerMessage,
+};
 use session_core::{DisplayName, NodeId, ResumeToken};
 
 use super::all_values::*;
@@ -25,6 +28,15 @@ fn every_server_message() {
 
 #[test]
 fn every_client_message() {
+    let mut table = String::new();
+    for request in client_messages() {
+        writeln!(table, "{request:?}\n    {}", visible(&request.encode())).unwrap();
+        assert_eq!(ClientMessage::parse(&request.encode()), Ok(request));
+    }
+    insta::assert_snapshot!(table);
+}
+
+fn client_messages() -> impl Iterator<Item = ClientMessage> {
     let credentials = ["ada", "", "ada \"the\" \\ countess", "é🦀\u{2028}", "\0\n\u{7f}"];
     let credentials = credentials.map(Credential::new).into_iter().chain([Credential::None]);
     let requests = credentials.map(ClientMessage::Authenticate);
@@ -54,14 +66,10 @@ fn every_client_message() {
         ClientMessage::ListSessions(Some(true)),
         ClientMessage::ListSessions(Some(false)),
         ClientMessage::EndSession(session),
+        ClientMessage::Ping,
         ClientMessage::Bye,
     ];
-    let mut table = String::new();
-    for request in requests.chain(with_options).chain(others) {
-        writeln!(table, "{request:?}\n    {}", visible(&request.encode())).unwrap();
-        assert_eq!(ClientMessage::parse(&request.encode()), Ok(request));
-    }
-    insta::assert_snapshot!(table);
+    requests.chain(with_options).chain(others)
 }
 
 #[test]
@@ -117,6 +125,59 @@ fn close_code_table() -> String {
         writeln!(table, "| {code} | {} | {reconnect} | {} |", meanings.join(". Or "), slots.join(", ")).unwrap();
     }
     table
+}
+
+/// The table of messages as the documentation has it.
+fn message_table() -> String {
+    let mut table = String::from("| direction | type | payload |\n|---|---|---|\n");
+    for MessageType { sender, name, payload } in MESSAGES {
+        writeln!(table, "| {sender} | `{name}` | {payload} |").unwrap();
+    }
+    table
+}
+
+#[test]
+fn documented_messages_are_those_of_the_table() {
+    let table = message_table();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../core/src/protocol/messages.md");
+    if std::env::var_os("UPDATE_PAGES").is_some() {
+        std::fs::write(page, &table).unwrap();
+    }
+    let written = std::fs::read_to_string(page).unwrap();
+    assert_eq!(written, table, "UPDATE_PAGES=1 cargo test --test logic documented_messages writes it");
+    let readme = include_str!("../../../../README.md");
+    assert!(readme.contains(&format!("\n{table}\n")), "README must have this table:\n{table}");
+    // Each message that there is has a row, and each row a message.
+    let kind =
+        |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["type"].as_str().unwrap().to_owned();
+    let of = |sender| -> BTreeSet<_> {
+        MESSAGES.iter().filter(|row| row.sender == sender).map(|row| row.name.to_owned()).collect()
+    };
+    let sent: BTreeSet<_> = server_messages().iter().map(|message| kind(&message.encode())).collect();
+    assert_eq!(of(Sender::Server), sent);
+    for name in of(Sender::Client) {
+        let answer = ClientMessage::parse(&format!(r#"{{"type":"{name}","payload":7}}"#));
+        assert!(!matches!(answer, Err(RequestError::UnknownType(_))), "{name}");
+    }
+    let sent: BTreeSet<_> = client_messages().map(|message| kind(&message.encode())).collect();
+    assert_eq!(of(Sender::Client), sent);
+}
+
+#[test]
+fn documented_failures_are_those_of_the_table() {
+    let mut table = String::from("| code | because |\n|---|---|\n");
+    let mut meanings = BTreeMap::new();
+    for failure in successors(failure_after(None), |failure| failure_after(Some(failure))) {
+        let (code, meaning) = (failure.code(), failure.meaning());
+        match meanings.insert(code, meaning) {
+            Some(other) => assert_eq!(meaning, other, "{code}"),
+            // A server never sends it.
+            None if matches!(failure, AuthenticateFailure::Other(_)) => {}
+            None => writeln!(table, "| `{code}` | {meaning} |").unwrap(),
+        }
+    }
+    let readme = include_str!("../../../../README.md");
+    assert!(readme.contains(&format!("\n{table}\n")), "README must have this table:\n{table}");
 }
 
 #[test]
