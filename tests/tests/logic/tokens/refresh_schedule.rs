@@ -86,6 +86,23 @@ fn unknown_keys_bring_a_fetch_forward() {
 }
 
 #[test]
+fn unknown_key_after_an_operators_fetch_waits_no_longer() {
+    let mut schedule = fetching();
+    schedule.succeeded(at(10), None, 0.0);
+    for begins in [1000, 2000, 3000] {
+        assert_eq!(schedule.unknown_key(at(begins - 500)), at(begins));
+        assert!(schedule.begin(at(begins)));
+        schedule.succeeded(at(begins), None, 0.0);
+    }
+    assert_eq!(schedule.unknown_key(at(3000)), at(11_000));
+    // The operator's fetch takes the place of that one.
+    schedule.refresh(at(3500));
+    assert!(schedule.begin(at(4000)));
+    schedule.succeeded(at(4000), None, 0.0);
+    assert_eq!(schedule.unknown_key(at(4000)), at(14_000));
+}
+
+#[test]
 fn unknown_key_never_puts_a_fetch_off() {
     let mut schedule = RefreshSchedule::due(at(0));
     for _ in 0..10 {
