@@ -14,7 +14,7 @@ use super::outcome::{
     SlotUsage,
 };
 use super::policy::{AdmissionPolicy, CountBy, LimitSource};
-use super::record::{ClientInfo, Resumable, SessionRecord, SessionStatus, UserRecord, WaitingSession};
+use super::record::{ClientInfo, Resumable, SessionRecord, SessionStatus, UserRecord};
 use super::room::{Room, find_room, names_gone};
 use super::slots::{Slots, evicts_oldest};
 use crate::id::{NodeId, SessionId, SlotId};
@@ -151,7 +151,7 @@ pub(super) fn admit(
     if liveness(session.node()) != Liveness::Alive {
         return Err(deny(record, DenyReason::NodeDead, None));
     }
-    let place = record.waiting().iter().position(|waiter| waiter.session == session);
+    let place = record.place_in_line(session);
     let granted = |record: &UserRecord| grant(record, session, limit, options, policy);
     if let Some(own) = record.sessions_mut().iter_mut().find(|entry| entry.session == session) {
         // Otherwise the slot could be taken from the session without notice, as from one that was lost.
@@ -180,9 +180,10 @@ pub(super) fn admit(
         Room::AfterEvicting(victims) if victims.is_empty() => Vec::new(),
         Room::AfterEvicting(victims) => remove(record, &victims),
         Room::None { reason, free_at } => {
-            let may_wait = matches!(reason, DenyReason::LimitReached | DenyReason::DeviceFull);
             let line = match options.filter(|options| options.waits && limit.slots() > 0) {
-                Some(options) if may_wait => line::join(record, session, token_limit, options, policy, at),
+                Some(options) if reason.allows_waiting() => {
+                    line::join(record, session, token_limit, options, policy, at)
+                }
                 waits => line::stay(record, session, waits.is_some()),
             };
             return Err(Denied { line, ..deny(record, reason, free_at) });
@@ -271,7 +272,7 @@ fn find_room_behind(
     let device = options.and_then(|options| options.device.as_ref());
     let choice = options.and_then(|options| options.evict.as_ref());
     let ahead = &record.waiting()[..ahead];
-    let (_, called) = line::seat(record, ahead, policy, at);
+    let called = line::called_among(record, ahead, policy, at);
     if called.is_empty() {
         return find_room(record, limit, device, choice, policy, at);
     }
@@ -296,7 +297,7 @@ fn find_room_behind(
     };
     let is_named = |id: SessionId| matches!(choice, Some(Evict::Sessions(chosen)) if chosen.contains(&id));
     if called.iter().any(|&waiter| is_named(waiter) && victims.contains(&waiter)) {
-        // Nobody is evicted who has no slot yet, whomever the client names.
+        // A session in line has no slot yet. So it cannot be evicted, even if the client names it.
         return no_room(DenyReason::LimitReached, None);
     }
     victims.retain(|&victim| record.session(victim).is_some());
@@ -311,12 +312,10 @@ fn find_room_behind(
         then.sessions_mut().retain(|entry| !others.contains(&entry.session));
         victims.extend(others);
     }
-    let own =
-        WaitingSession { session, since: at, claim: token_limit, device: device.cloned(), spares_lingering: false };
-    then.sessions_mut().push(own.seated(at));
+    then.sessions_mut().push(line::seated(session, token_limit, device, at));
     // All before it must still find room, also those whose tokens claim a lower limit. Only who would be evicted as soon as it
     // is admitted goes on waiting instead.
-    let (_, still) = line::seat(&then, ahead, policy, at);
+    let still = line::called_among(&then, ahead, policy, at);
     if evicts_oldest(policy, choice) || called.iter().all(|waiter| still.contains(waiter)) {
         Room::AfterEvicting(victims)
     } else {

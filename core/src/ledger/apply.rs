@@ -58,9 +58,8 @@ pub fn apply(
                         let usage = list(record, *limit, policy, SlotUsage::MAX_SHOWN);
                         Box::new(SlotUsage { denied: Some(reason), free_at, line, ..usage })
                     };
-                    let waits = matches!(reason, DenyReason::LimitReached | DenyReason::DeviceFull);
                     match line {
-                        LinePlace::At(_) if waits => Outcome::Waiting(usage()),
+                        LinePlace::At(_) if reason.allows_waiting() => Outcome::Waiting(usage()),
                         LinePlace::At(_) | LinePlace::NotInLine | LinePlace::Full => {
                             Outcome::Denied(options.is_some().then(usage))
                         }
@@ -128,7 +127,7 @@ fn hints(before: &Seen, record: &UserRecord, command: &StoreCommand, policy: &Ad
     if !has_changed && !matches!(command, StoreCommand::Acquire { .. }) {
         return hints;
     }
-    // A release says no time. Nothing that a time could free is freed by it; whoever waits for that asks by itself.
+    // A release says no time. It frees no slot that only time frees. A session that waits for such a slot asks by itself.
     let now = command.at().unwrap_or_default();
     called(record, policy, now).into_iter().for_each(|to| add(to, Hint::Turn));
     hints

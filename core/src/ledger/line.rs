@@ -23,30 +23,29 @@ use crate::time::Timestamp;
 /// [`linger`](super::linger), [`end_sessions`](super::end_sessions) and [`remove_lapsed`](super::remove_lapsed).
 #[must_use]
 pub fn called(record: &UserRecord, policy: &AdmissionPolicy, now: Timestamp) -> Vec<SessionId> {
-    seat(record, record.waiting(), policy, now).1
+    called_among(record, record.waiting(), policy, now)
 }
 
-/// Lets each of these sessions take the slot that it finds, in order. Returns the record as it would be then, and those that
-/// found one. The record is copied only if one does.
+/// Those of these sessions that would be admitted now, if they asked one after the other. A session finds the slots that those
+/// before it leave. A session whose token claims a lower limit may have to wait while one behind it finds room.
 ///
-/// So whoever comes later finds what they leave: nobody takes a slot that somebody before could take. A session whose token
-/// claims a lower limit may have to wait while one behind it finds room.
-pub(super) fn seat<'a>(
-    record: &'a UserRecord,
+/// The record is copied only if one finds room.
+pub(super) fn called_among(
+    record: &UserRecord,
     waiting: &[WaitingSession],
     policy: &AdmissionPolicy,
     now: Timestamp,
-) -> (Cow<'a, UserRecord>, Vec<SessionId>) {
-    let (mut record, mut seated) = (Cow::Borrowed(record), Vec::new());
+) -> Vec<SessionId> {
+    let (mut record, mut called) = (Cow::Borrowed(record), Vec::new());
     let mut rest = waiting;
     while let Some((place, victims)) = first_with_room(&record, rest, policy, now) {
         let sessions = record.to_mut().sessions_mut();
         sessions.retain(|entry| !victims.contains(&entry.session));
         sessions.push(rest[place].seated(now));
-        seated.push(rest[place].session);
+        called.push(rest[place].session);
         rest = &rest[place + 1..];
     }
-    (record, seated)
+    called
 }
 
 /// The first of these sessions that finds room, and whom it evicts. None of them ends a live session: it would not wait if it
@@ -79,9 +78,10 @@ pub(super) fn join(
     now: Timestamp,
 ) -> LinePlace {
     let spares_lingering = options.evict == Some(Evict::Nobody);
-    let device: Option<DisplayName> = options.device.clone();
+    let device = options.device.clone();
+    let place = record.place_in_line(session);
     let line = record.waiting_mut();
-    let place = match line.iter_mut().position(|waiter| waiter.session == session) {
+    let place = match place {
         Some(place) => {
             let since = line[place].since;
             line[place] = WaitingSession { session, since, claim, device, spares_lingering };
@@ -93,36 +93,43 @@ pub(super) fn join(
             line.len() - 1
         }
     };
-    LinePlace::At(u16::try_from(place + 1).expect("few wait"))
+    at(place)
 }
 
 /// Keeps the place of a session that is denied something else, if it still wants to wait. Otherwise takes it out of the line.
 pub(super) fn stay(record: &mut UserRecord, session: SessionId, waits: bool) -> LinePlace {
-    let place = record.waiting().iter().position(|waiter| waiter.session == session).filter(|_| waits);
-    match place {
-        Some(place) => LinePlace::At(u16::try_from(place + 1).expect("few wait")),
-        None => {
-            leave(record, session);
-            LinePlace::NotInLine
-        }
+    if let Some(place) = record.place_in_line(session).filter(|_| waits) {
+        return at(place);
     }
+    leave(record, session);
+    LinePlace::NotInLine
 }
 
-/// Takes a session out of the line. Returns whether it was there.
-pub(super) fn leave(record: &mut UserRecord, session: SessionId) -> bool {
-    if record.waiting().is_empty() {
-        return false;
-    }
-    let before = record.waiting().len();
+/// The place of the session that has so many before it.
+fn at(before: usize) -> LinePlace {
+    LinePlace::At(u16::try_from(before + 1).expect("few wait"))
+}
+
+/// Takes a session out of the line, if it is there.
+pub(super) fn leave(record: &mut UserRecord, session: SessionId) {
     record.waiting_mut().retain(|waiter| waiter.session != session);
-    record.waiting().len() < before
+}
+
+/// A session as it would be with a slot, for those behind it.
+pub(super) fn seated(
+    session: SessionId,
+    claim: Option<SlotLimit>,
+    device: Option<&DisplayName>,
+    now: Timestamp,
+) -> SessionRecord {
+    let mut seated = SessionRecord { claim, ..SessionRecord::new(session, now) };
+    seated.set_device(device.cloned());
+    seated
 }
 
 impl WaitingSession {
-    /// The session as it would be with a slot, for those behind it.
+    /// As [`seated`].
     pub(super) fn seated(&self, now: Timestamp) -> SessionRecord {
-        let mut seated = SessionRecord { claim: self.claim, ..SessionRecord::new(self.session, now) };
-        seated.set_device(self.device.clone());
-        seated
+        seated(self.session, self.claim, self.device.as_ref(), now)
     }
 }

@@ -108,6 +108,17 @@ pub enum DenyReason {
     NodeDead,
 }
 
+impl DenyReason {
+    /// Whether a session that was denied for this reason may wait in line: time alone can help.
+    #[must_use]
+    pub const fn allows_waiting(self) -> bool {
+        match self {
+            Self::LimitReached | Self::DeviceFull => true,
+            Self::Gone | Self::NotResumed(_) | Self::NodeDead => false,
+        }
+    }
+}
+
 /// What became of the resume token that a client showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Resumption {

@@ -261,6 +261,11 @@ impl UserRecord {
         &self.waiting
     }
 
+    /// How many wait before this session, if it is in line.
+    pub(crate) fn place_in_line(&self, session: SessionId) -> Option<usize> {
+        self.waiting.iter().position(|waiter| waiter.session == session)
+    }
+
     /// The line, for the rule to change.
     pub(crate) const fn waiting_mut(&mut self) -> &mut Vec<WaitingSession> {
         &mut self.waiting

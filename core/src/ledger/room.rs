@@ -6,9 +6,9 @@ use core::cell::LazyCell;
 use super::command::Evict;
 use super::limit::SlotLimit;
 use super::outcome::DenyReason;
-use super::policy::{AdmissionPolicy, CountBy, WhenFull};
+use super::policy::{AdmissionPolicy, CountBy};
 use super::record::{SessionRecord, SessionStatus, UserRecord};
-use super::slots::{Slot, Slots};
+use super::slots::{Slot, Slots, evicts_oldest};
 use crate::id::{DisplayName, SessionId};
 use crate::time::Timestamp;
 
@@ -56,12 +56,8 @@ pub(super) fn find_room_in<'a>(
         return Room::AfterEvicting(Vec::new());
     }
     // As usual for those who wait: nothing lingers, and nobody is evicted.
-    let evicts_nobody = match choice {
-        None => policy.effective_when_full() == WhenFull::Deny,
-        Some(Evict::Sessions(chosen)) => chosen.is_empty(),
-        Some(Evict::Nobody) => true,
-        Some(Evict::Oldest) => false,
-    };
+    let names_any = matches!(choice, Some(Evict::Sessions(chosen)) if !chosen.is_empty());
+    let evicts_nobody = !names_any && !evicts_oldest(policy, choice);
     let is_live = |entry: &SessionRecord| entry.status == SessionStatus::Live;
     if policy.count_by == CountBy::Sessions && evicts_nobody && record.sessions().iter().all(is_live) {
         return Room::None { reason: DenyReason::LimitReached, free_at: None };
