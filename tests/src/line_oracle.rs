@@ -90,7 +90,7 @@ impl LineOracle {
     }
 }
 
-/// Whoever is granted a slot that was free leaves one for each session before it that may have as many slots. Only a session
+/// A session that takes a free slot leaves one for each session before it that has at least its limit. Only a session
 /// that may evict another one need not: it would evict the one in line as soon as that had the slot.
 fn check_passes_nobody(
     ahead: &[Waiter],

@@ -342,7 +342,7 @@ fn check_just_lost(
     let shares = device.is_some() && before.values().any(|entry| counted(entry) == device);
     // If the new session shares the slot of its device, each session of the device is a slot of its own.
     let slot_of = |entry: &SessionRecord| counted(entry).filter(|_| !shares).ok_or(entry.session);
-    // Whoever waits for the slot of its device is about to use it.
+    // A session in line for the slot of its device will use it soon.
     let is_awaited = |entry: &SessionRecord| {
         let device = counted(entry).filter(|_| !shares);
         device.is_some() && waiting.iter().any(|waiter| waiter.device == device)

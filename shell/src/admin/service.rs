@@ -271,8 +271,8 @@ impl AdminService {
         }
     }
 
-    /// What one more session would get while these hold slots, and so many wait in line. It supposes that each of those takes a
-    /// slot of its own.
+    /// What one more session would get while these hold slots, and `waiting` sessions are in line. Each of those counts as one
+    /// slot.
     fn next_outcome(
         &self,
         user: &UserId,
