@@ -108,7 +108,7 @@ settings! {
             value: "BOOL", default: "false", applies: AtOnce
         }
 
-        /// Threads that serve connections, 1 to 256 [default: one per core]
+        /// Threads that serve connections, 1 to 256; at least two run, as one may wait for the disk [default: one per core]
         threads: u16 {
             reader: number(1..=256),
             value: "THREADS", default: one_per_core().to_string(), applies: AfterRestart

@@ -27,7 +27,7 @@ pub enum Part {
     Signals,
     /// The thread that writes log lines to standard error.
     LogWriter,
-    /// The thread that owns `live/` and applies the commands of sessions.
+    /// The thread of the store that sweeps `live/`, answers queries, and applies commands when no thread of a session does.
     StoreLive,
     /// The thread that owns `users/`.
     StoreUsers,

@@ -42,9 +42,10 @@ pub trait Store: Send + Sync {
     /// What this store knows of the process that opened it.
     fn context(&self) -> &NodeContext;
 
-    /// Submits a session's command and returns at once. It never waits for another command, a disk or a network.
+    /// Submits a session's command. It never waits for a network, nor until another thread has applied its commands.
     ///
-    /// The completion may be answered before this returns. Commands of one session are applied in the order of these
+    /// A store in this process may apply the command on this thread, and what others queue meanwhile. Then a disk that stalls
+    /// holds this thread up, but at most one thread at a time. The completion may be answered before this returns. Commands of one session are applied in the order of these
     /// calls, or not at all.
     ///
     /// Just before the store begins to apply a command it calls [`Completion::claim`]. If that is false, the caller has

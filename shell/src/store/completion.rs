@@ -19,7 +19,8 @@ pub trait Caller<T>: Send {
     /// store calls it for each command.
     fn claim(&self) -> bool;
 
-    /// Takes the answer, on the store's thread. Quick, and must not block.
+    /// Takes the answer, on the thread that applied the command: perhaps the caller's, and perhaps before the call that submitted
+    /// it returns. Quick, and must not block.
     fn answer(self: Box<Self>, answer: T);
 }
 
@@ -69,7 +70,8 @@ impl<T: Send> Caller<T> for Receiver<T> {
 }
 
 impl<T: Unanswered> Completion<T> {
-    /// Calls `answer` on the store's thread. It must be quick and must not block. The command cannot be withdrawn.
+    /// Calls `answer` on the thread that applied the command. It must be quick and must not block. The command cannot be
+    /// withdrawn.
     pub fn new(answer: impl FnOnce(T) + Send + 'static) -> Self {
         Self::withdrawable(Patient(answer))
     }

@@ -62,7 +62,9 @@ fn summarise(
     let live = match live {
         Ok(LiveHealth { is_closed: true, .. }) => return unavailable("the slots' environment does not open"),
         Ok(live) => live,
-        Err(StoreFailure::TimedOut) => return unavailable("the thread that applies commands does not answer"),
+        Err(StoreFailure::TimedOut) => {
+            return unavailable("the slots' environment does not answer: its disk may stall");
+        }
         Err(StoreFailure::Rejected(_) | StoreFailure::InDoubt) => return unavailable("the store is closed"),
     };
     let refusal = match live {

@@ -1,4 +1,4 @@
-//! Questions to the thread that owns `live/`: a page of sessions, and how it is doing.
+//! Questions to the thread beside `live/`: a page of sessions, and how it is doing.
 
 use std::ops::Bound;
 
@@ -40,7 +40,7 @@ pub(super) struct Holder {
     pub(super) since: [Timestamp; 2],
 }
 
-/// How the thread that owns `live/` is doing.
+/// How `live/` is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LiveHealth {
     /// The environment does not open, and every command is rejected.

@@ -6,6 +6,7 @@ mod lock;
 mod directory_watch;
 mod queue;
 mod writer;
+mod shared_writer;
 mod batch;
 mod records;
 mod apply_context;

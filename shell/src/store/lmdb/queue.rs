@@ -1,8 +1,14 @@
-//! The bounded queue of commands for the thread that applies them.
+//! The bounded queue of commands for `live/`, and whose turn it is to apply them.
+//!
+//! A thread that submits a command while nobody applies any gets the turn: it applies the command itself, and then what others
+//! have queued meanwhile. So a command that comes alone waits for no other thread and wakes none. The store's own thread takes
+//! its turn for queries and the sweep, and when a caller hands over to it: after a few batches, because callers have other work,
+//! and for a while after a slow one, because a disk that stalls must not stop the callers.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::mem;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use session_core::ledger::StoreCommand;
 use session_core::ledger::{Outcome, StoreError};
@@ -16,6 +22,13 @@ const MAX_QUERIES: usize = 64;
 /// A command, and its completion.
 pub(super) type QueuedCommand = (StoreCommand, Completion<Outcome>);
 
+/// How many batches a caller applies in one turn.
+const CALLER_BATCHES: usize = 4;
+
+/// A caller's turn that takes this long is slow. For some time after it only the store's thread applies commands.
+const SLOW_TURN: Duration = Duration::from_millis(10);
+const CALLERS_PAUSE: Duration = Duration::from_secs(1);
+
 /// First in, first out, at most `capacity` commands.
 ///
 /// The capacity does not apply to two kinds of command. Releases: an acquire submitted after a release must find the slot
@@ -24,9 +37,11 @@ pub(super) type QueuedCommand = (StoreCommand, Completion<Outcome>);
 #[derive(Debug)]
 pub(super) struct Queue {
     inner: Mutex<Inner>,
-    /// Notified when the queue stops being empty, and when it is closed.
+    /// Notified when there may be work for the store's thread.
     ready: Condvar,
     capacity: usize,
+    /// [`SLOW_TURN`].
+    slow_turn: Duration,
 }
 
 #[derive(Debug)]
@@ -34,6 +49,24 @@ struct Inner {
     commands: VecDeque<QueuedCommand>,
     queries: Vec<LiveQuery>,
     open: bool,
+    turn: Turn,
+    /// Whether the store's thread waits for a caller to hand over.
+    is_wanted: bool,
+    /// Until when callers get no turn.
+    callers_pause_until: Option<Instant>,
+}
+
+/// Whose turn it is to apply commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Nobody's. Then no command is queued.
+    Nobody,
+    /// That of a thread which has submitted a command.
+    Caller,
+    /// That of the store's thread, which has not begun.
+    Offered,
+    /// That of the store's thread.
+    StoreThread,
 }
 
 /// What [`Queue::take`] found.
@@ -49,31 +82,110 @@ pub(super) enum TakeResult {
 
 impl Queue {
     pub(super) fn new(capacity: usize) -> Self {
-        let inner = Inner { commands: VecDeque::new(), queries: Vec::new(), open: true };
-        Self { inner: Mutex::new(inner), ready: Condvar::new(), capacity }
+        let inner = Inner {
+            commands: VecDeque::new(),
+            queries: Vec::new(),
+            open: true,
+            turn: Turn::Nobody,
+            is_wanted: false,
+            callers_pause_until: None,
+        };
+        Self { inner: Mutex::new(inner), ready: Condvar::new(), capacity, slow_turn: SLOW_TURN }
     }
 
-    /// Queues the command, or rejects it at once.
+    /// A queue for which no turn is slow.
+    #[cfg(test)]
+    pub(super) fn without_clock(capacity: usize) -> Self {
+        Self { slow_turn: Duration::MAX, ..Self::new(capacity) }
+    }
+
+    /// Queues a command for the store's thread, or rejects it at once.
     pub(super) fn push(&self, command: StoreCommand, completion: Completion<Outcome>) {
+        if let Some((inner, queued)) = self.admit((command, completion)) {
+            self.enqueue(inner, queued);
+        }
+    }
+
+    /// As [`Queue::push`]. But if it is nobody's turn, the caller gets it, with the command: it applies it, and then calls
+    /// [`Queue::end_turn`].
+    #[must_use]
+    pub(super) fn push_or_begin_turn(
+        &self,
+        command: StoreCommand,
+        completion: Completion<Outcome>,
+    ) -> Option<QueuedCommand> {
+        let (mut inner, queued) = self.admit((command, completion))?;
+        if inner.turn == Turn::Nobody && !inner.do_callers_pause() {
+            inner.turn = Turn::Caller;
+            return Some(queued);
+        }
+        self.enqueue(inner, queued);
+        None
+    }
+
+    /// Ends a caller's turn, in which it has applied so many batches and which has taken so long. True if it goes on: then
+    /// `batch`, which was empty, has the next commands.
+    ///
+    /// The caller has released the environment: if this is false, another thread may take the turn before it returns.
+    #[must_use]
+    pub(super) fn end_turn(
+        &self,
+        batch: &mut VecDeque<QueuedCommand>,
+        max: usize,
+        batches: usize,
+        took: Duration,
+    ) -> bool {
+        let mut inner = self.lock();
+        debug_assert_eq!(inner.turn, Turn::Caller, "only who has the turn ends it");
+        let is_slow = took >= self.slow_turn;
+        if is_slow {
+            inner.callers_pause_until = Some(Instant::now() + CALLERS_PAUSE);
+        }
+        let has_more = !inner.commands.is_empty();
+        if inner.is_wanted || has_more && (is_slow || batches >= CALLER_BATCHES) {
+            inner.is_wanted = false;
+            inner.turn = Turn::Offered;
+            drop(inner);
+            self.ready.notify_one();
+            return false;
+        }
+        if has_more {
+            inner.move_commands(batch, max);
+        } else {
+            inner.turn = Turn::Nobody;
+        }
+        has_more
+    }
+
+    /// The lock, if the command may be queued. Otherwise the command is rejected.
+    fn admit(&self, queued: QueuedCommand) -> Option<(MutexGuard<'_, Inner>, QueuedCommand)> {
+        let (command, completion) = queued;
         let is_own = command.session().number() == 0;
         let capacity = if command.is_release() || is_own { usize::MAX } else { self.capacity };
-        let mut inner = self.lock();
+        let inner = self.lock();
         let error = if !inner.open {
             StoreError::Failed
         } else if inner.commands.len() >= capacity {
             StoreError::Overloaded
         } else {
-            inner.commands.push_back((command, completion));
-            let was_empty = inner.commands.len() == 1;
-            drop(inner);
-            if was_empty {
-                self.ready.notify_one();
-            }
-            return;
+            return Some((inner, (command, completion)));
         };
         // Not under the lock: the completion may submit the next command.
         drop(inner);
         completion.answer(Outcome::Rejected(error));
+        None
+    }
+
+    fn enqueue(&self, mut inner: MutexGuard<'_, Inner>, queued: QueuedCommand) {
+        inner.commands.push_back(queued);
+        let is_offered = inner.turn == Turn::Nobody;
+        if is_offered {
+            inner.turn = Turn::Offered;
+        }
+        drop(inner);
+        if is_offered {
+            self.ready.notify_one();
+        }
     }
 
     /// Queues a query, or rejects it at once. Queries do not count against the capacity.
@@ -98,8 +210,9 @@ impl Queue {
         self.lock().commands.len() >= self.capacity
     }
 
-    /// Moves up to `max` commands into `batch`, and the queries into `queries`; both are empty. Waits for one, at most for
-    /// `timeout` if there is one.
+    /// The next turn of the store's thread, which ends with the next call. Moves up to `max` commands into `batch`, and the
+    /// queries into `queries`; both are empty. Waits until there is one, at most for `timeout` if there is one, and until the
+    /// caller whose turn it is has handed over.
     pub(super) fn take(
         &self,
         batch: &mut VecDeque<QueuedCommand>,
@@ -107,22 +220,33 @@ impl Queue {
         max: usize,
         timeout: Option<Duration>,
     ) -> TakeResult {
+        let until = timeout.map(|timeout| Instant::now() + timeout);
         let mut inner = self.lock();
-        let idle = |inner: &mut Inner| inner.commands.is_empty() && inner.queries.is_empty() && inner.open;
-        inner = match timeout {
-            None => self.ready.wait_while(inner, idle).unwrap_or_else(PoisonError::into_inner),
-            Some(time) => self.ready.wait_timeout_while(inner, time, idle).unwrap_or_else(PoisonError::into_inner).0,
-        };
-        std::mem::swap(&mut inner.queries, queries);
+        if inner.turn == Turn::StoreThread {
+            inner.turn = if inner.commands.is_empty() { Turn::Nobody } else { Turn::Offered };
+        }
+        loop {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let is_due = left.is_some_and(|left| left.is_zero()) || !inner.queries.is_empty() || !inner.open;
+            match inner.turn {
+                Turn::Offered => break,
+                Turn::Nobody if is_due => break,
+                Turn::Nobody | Turn::Caller | Turn::StoreThread => {}
+            }
+            inner.is_wanted |= is_due;
+            inner = match left {
+                Some(left) if !is_due => self.ready.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0,
+                Some(_) | None => self.ready.wait(inner).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        inner.turn = Turn::StoreThread;
+        inner.is_wanted = false;
+        mem::swap(&mut inner.queries, queries);
         if inner.commands.is_empty() {
             let is_over = !inner.open && queries.is_empty();
             return if is_over { TakeResult::Closed } else { TakeResult::Nothing };
         }
-        if inner.commands.len() <= max {
-            std::mem::swap(&mut inner.commands, batch);
-        } else {
-            batch.extend(inner.commands.drain(..max));
-        }
+        inner.move_commands(batch, max);
         TakeResult::Batch
     }
 
@@ -132,13 +256,14 @@ impl Queue {
         self.ready.notify_all();
     }
 
-    /// Takes no more commands, and rejects those in the queue.
+    /// Takes no more commands, and rejects those in the queue. Whoever had the turn has left work half done.
     pub(super) fn fail_all(&self) {
-        self.close();
         let (commands, queries) = {
             let mut inner = self.lock();
-            (std::mem::take(&mut inner.commands), std::mem::take(&mut inner.queries))
+            (inner.open, inner.turn) = (false, Turn::Nobody);
+            (mem::take(&mut inner.commands), mem::take(&mut inner.queries))
         };
+        self.ready.notify_all();
         reject(commands, StoreError::Failed);
         queries.into_iter().for_each(|query| query.reject(StoreError::Failed));
     }
@@ -149,6 +274,23 @@ impl Queue {
     }
 }
 
+impl Inner {
+    fn do_callers_pause(&mut self) -> bool {
+        // The clock is read only after a slow turn.
+        self.callers_pause_until.take_if(|until| Instant::now() >= *until);
+        self.callers_pause_until.is_some()
+    }
+
+    /// Moves up to `max` commands into `batch`, which is empty.
+    fn move_commands(&mut self, batch: &mut VecDeque<QueuedCommand>, max: usize) {
+        if self.commands.len() <= max {
+            mem::swap(&mut self.commands, batch);
+        } else {
+            batch.extend(self.commands.drain(..max));
+        }
+    }
+}
+
 /// Rejects each command.
 pub(super) fn reject(commands: impl IntoIterator<Item = QueuedCommand>, error: StoreError) {
     for (_, completion) in commands {
@@ -156,24 +298,11 @@ pub(super) fn reject(commands: impl IntoIterator<Item = QueuedCommand>, error: S
     }
 }
 
-/// Fails all pending commands if the writer thread panics.
-pub(super) struct FailPendingOnDrop(Arc<Queue>);
-
-impl FailPendingOnDrop {
-    pub(super) fn new(queue: Arc<Queue>) -> Self {
-        Self(queue)
-    }
-}
-
-impl Drop for FailPendingOnDrop {
-    fn drop(&mut self) {
-        self.0.fail_all();
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{OutcomeChannel, acquire, lookup, release};
+    use std::thread;
+
+    use super::super::testing::{OutcomeChannel, TIMEOUT, acquire, lookup, release};
     use super::*;
 
     #[test]
@@ -237,5 +366,94 @@ mod tests {
         queue.push(acquire("ada", 1), answers.completion());
         queue.fail_all();
         assert_eq!(answers.now(), [Outcome::Rejected(StoreError::Failed)]);
+    }
+
+    fn no_queries() -> Vec<LiveQuery> {
+        Vec::new()
+    }
+
+    #[test]
+    fn turn_is_given_to_one_at_a_time() {
+        let queue = Queue::new(8);
+        let answers = OutcomeChannel::default();
+        let mut batch = VecDeque::new();
+        let begin = |number| queue.push_or_begin_turn(acquire("ada", number), answers.completion());
+        assert!(begin(1).is_some());
+        assert!(begin(2).is_none() && begin(3).is_none());
+        assert!(queue.end_turn(&mut batch, 1, 1, Duration::ZERO), "others have queued");
+        assert_eq!(batch.drain(..).count(), 1);
+        assert!(queue.end_turn(&mut batch, 1, 2, Duration::ZERO));
+        batch.clear();
+        assert!(!queue.end_turn(&mut batch, 1, 3, Duration::ZERO));
+        assert!(begin(4).is_some());
+        assert!(!queue.end_turn(&mut batch, 1, CALLER_BATCHES, Duration::ZERO), "nothing is left to hand over");
+        queue.push(acquire("ada", 5), answers.completion());
+        assert!(begin(6).is_none(), "it is offered to the store's thread");
+        assert_eq!(queue.take(&mut batch, &mut no_queries(), 1, None), TakeResult::Batch);
+        assert!(begin(7).is_none());
+        batch.clear();
+        for left in [1, 1] {
+            assert_eq!(queue.take(&mut batch, &mut no_queries(), 1, None), TakeResult::Batch);
+            assert_eq!(batch.drain(..).count(), left);
+        }
+        assert_eq!(queue.take(&mut batch, &mut no_queries(), 1, Some(Duration::ZERO)), TakeResult::Nothing);
+        assert!(begin(8).is_none(), "its turn lasts until it takes again");
+    }
+
+    #[test]
+    fn caller_hands_over_what_is_left_after_its_batches() {
+        let queue = Queue::new(8);
+        let answers = OutcomeChannel::default();
+        let mut batch = VecDeque::new();
+        let begin = |number| queue.push_or_begin_turn(acquire("ada", number), answers.completion());
+        assert!(begin(1).is_some() && begin(2).is_none());
+        assert!(!queue.end_turn(&mut batch, 1, CALLER_BATCHES, Duration::ZERO));
+        assert!(batch.is_empty() && begin(3).is_none());
+        assert_eq!(queue.take(&mut batch, &mut no_queries(), 8, None), TakeResult::Batch);
+        assert_eq!(batch.len(), 2);
+    }
+
+    #[test]
+    fn slow_turn_keeps_callers_away_for_a_while() {
+        let queue = Queue::new(8);
+        let answers = OutcomeChannel::default();
+        let mut batch = VecDeque::new();
+        let begin = |number| queue.push_or_begin_turn(acquire("ada", number), answers.completion());
+        assert!(begin(1).is_some());
+        assert!(!queue.end_turn(&mut batch, 1, 1, SLOW_TURN - Duration::from_nanos(1)));
+        assert!(begin(2).is_some() && begin(3).is_none());
+        assert!(!queue.end_turn(&mut batch, 1, 1, SLOW_TURN), "what is left is for the store's thread");
+        assert_eq!(queue.take(&mut batch, &mut no_queries(), 8, None), TakeResult::Batch);
+        batch.clear();
+        let taken = |timeout| queue.take(&mut VecDeque::new(), &mut no_queries(), 8, Some(timeout));
+        assert_eq!(taken(Duration::ZERO), TakeResult::Nothing);
+        queue.lock().turn = Turn::Nobody;
+        assert!(begin(4).is_none(), "a stall would hold up this caller, too");
+        assert_eq!(taken(TIMEOUT), TakeResult::Batch);
+        queue.lock().turn = Turn::Nobody;
+        queue.lock().callers_pause_until = Some(Instant::now());
+        assert!(begin(5).is_some(), "the pause is over");
+    }
+
+    #[test]
+    fn waiting_thread_gets_the_turn_of_a_caller() {
+        let queue = Queue::new(8);
+        let answers = OutcomeChannel::default();
+        assert!(queue.push_or_begin_turn(acquire("ada", 1), answers.completion()).is_some());
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let (mut batch, mut queries) = (VecDeque::new(), Vec::new());
+                let taken = queue.take(&mut batch, &mut queries, 8, None);
+                (taken, batch.len(), queries.len())
+            });
+            let (completion, _answer) = Completion::channel();
+            queue.ask(LiveQuery::Usage(completion));
+            queue.push(acquire("ada", 2), answers.completion());
+            while !queue.lock().is_wanted {
+                thread::yield_now();
+            }
+            assert!(!queue.end_turn(&mut VecDeque::new(), 8, 1, Duration::ZERO), "although more is queued");
+            assert_eq!(thread.join().unwrap(), (TakeResult::Batch, 1, 1));
+        });
     }
 }

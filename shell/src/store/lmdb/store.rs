@@ -7,10 +7,11 @@
 //! DIR/users/   the users who were granted a slot and are not forgotten, and overrides; synced
 //! ```
 //!
-//! LMDB has one writer at a time, so a thread owns each environment. Commands go through a bounded queue to the writer
-//! ([`Writer`]), which applies many in one transaction and then answers. It sends the users it admits to the user writer
-//! ([`users`]). No command waits for that one. Before it forgets users, it asks the writer which of them hold slots. A third
-//! thread watches that the directory is still where it was ([`directory_watch`](super::directory_watch)).
+//! LMDB has one writer at a time. The thread that submits a command applies it to `live/` itself, unless another thread is at
+//! work there: then that one applies it, too, with all that have queued up, in one transaction ([`SharedWriter`]). The users whom
+//! it admits go to the user writer ([`users`]), a thread that owns `users/`. No command waits for that one. Before it forgets
+//! users, it asks which of them hold slots. A thread beside `live/` answers queries and sweeps, and a third one watches that the
+//! directory is still where it was ([`directory_watch`](super::directory_watch)).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,6 +30,7 @@ use super::live;
 use super::live_query::LiveQuery;
 use super::lock::DirectoryLock;
 use super::queue::Queue;
+use super::shared_writer::SharedWriter;
 use super::user_list;
 use super::users::{self, Retention, SlotQuery, UpdateSender};
 use super::writer::Writer;
@@ -44,6 +46,7 @@ use crate::store::user_state::UserState;
 /// Keeps slots and users in LMDB, in two environments of one data directory: `live/` and `users/`.
 pub struct LmdbStore {
     queue: Arc<Queue>,
+    writer: Arc<SharedWriter>,
     running: Arc<RunningThreads>,
     /// Released when the store is closed and its threads, which hold it too, have ended.
     lock: Mutex<Option<Arc<DirectoryLock>>>,
@@ -173,18 +176,20 @@ impl LmdbStore {
         let updates = user_writer.update_sender();
         let slot_query = SlotQuery::new(Arc::clone(&queue), node, context.clock().clone());
         let user_writer = user_writer.with_retention(forget_after, slot_query).with_max_users(max_known_users);
-        let writer = Writer::new(Arc::clone(&queue), live, context.clone(), seen_sender, directory_state);
+        let writer = Writer::new(live, context.clone(), seen_sender, directory_state);
+        let writer = Arc::new(SharedWriter::new(Arc::clone(&queue), writer));
         let running = Arc::new(RunningThreads::default());
         let spawn = |part, work: Box<dyn FnOnce(&PartGuard) + Send>| spawn(part, &context, &lock, &running, work);
         // If a thread does not start, those before it end by themselves: what they wait for is dropped with the others' work.
         spawn(Part::StoreWatch, Box::new(move |guard| watch.run(guard)))?;
         spawn(Part::StoreUsers, Box::new(move |guard| user_writer.run(guard)))?;
+        let running_writer = Arc::clone(&writer);
         let work = move |guard: &PartGuard| {
             let _stop_watch = stop_watch;
-            writer.run(guard);
+            running_writer.run(guard);
         };
         spawn(Part::StoreLive, Box::new(work))?;
-        Ok(Self { queue, running, lock: Mutex::new(Some(lock)), context, updates, known_users })
+        Ok(Self { queue, writer, running, lock: Mutex::new(Some(lock)), context, updates, known_users })
     }
 
     /// How many users the store knew when it was opened.
@@ -200,7 +205,7 @@ impl Store for LmdbStore {
     }
 
     fn submit(&self, command: StoreCommand, completion: Completion<Outcome>) {
-        self.queue.push(command, completion);
+        self.writer.submit(command, completion);
     }
 
     fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<UserState, StoreFailure>>) {

@@ -1,8 +1,7 @@
-//! The thread that owns `live/`. It takes batches from the queue, applies each in one transaction, then answers.
+//! What owns `live/`: it applies batches of commands, each in one transaction, and then answers. It also answers queries, and
+//! sweeps. It is used by one thread at a time ([`SharedWriter`](super::shared_writer::SharedWriter)).
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use session_core::Timestamp;
@@ -16,24 +15,17 @@ use super::directory_watch::DirectoryState;
 use super::environment::{Environment, ReopeningEnv};
 use super::error::store_error;
 use super::live_query::{self, LiveHealth, LiveQuery};
-use super::queue::{self, FailPendingOnDrop, Queue, QueuedCommand, TakeResult};
+use super::queue::{self, QueuedCommand};
 use super::sweep::{FirstPass, SweepPosition, SweepStep};
 use super::users::SeenSender;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::runtime::events::{log_event, log_limited};
-use crate::runtime::supervisor::PartGuard;
 use crate::store::failure::StoreFailure;
 use crate::store::notifier::log_displaced;
 use crate::store::shared::{NodeContext, SharedPolicy};
 
 /// How many commands one transaction applies, at most.
 const BATCH_MAX: usize = 1024;
-
-/// Group commit: after a batch of at least this many commands that was not full, the next batch waits for more commands.
-/// Cost grows with transactions and thread wake-ups, not with commands. A command that comes alone does not wait.
-const GROUP_COMMIT_MIN: usize = 3;
-/// How long that batch waits.
-const GROUP_COMMIT_WINDOW: Duration = Duration::from_micros(500);
 
 /// How many records a step of the sweep looks at: beside a batch of commands, and without one.
 const SWEEP_BUSY: usize = 32;
@@ -48,7 +40,6 @@ const SWEEP_RETRY: Duration = Duration::from_secs(1);
 
 /// Owns the environment of `live/`.
 pub(super) struct Writer {
-    queue: Arc<Queue>,
     live: ReopeningEnv,
     context: NodeContext,
     directory: DirectoryState,
@@ -70,7 +61,6 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(
-        queue: Arc<Queue>,
         mut live: ReopeningEnv,
         context: NodeContext,
         seen_sender: SeenSender,
@@ -82,7 +72,6 @@ impl Writer {
         let started_at = context.clock().now();
         let (lingers, log) = (false, LogRateLimiter::default());
         Self {
-            queue,
             live,
             context,
             directory,
@@ -99,41 +88,35 @@ impl Writer {
         }
     }
 
-    /// Serves the queue until it is closed and empty.
-    pub(super) fn run(mut self, guard: &PartGuard) {
-        let _abandon = FailPendingOnDrop::new(Arc::clone(&self.queue));
-        let (mut commands, mut queries) = (VecDeque::new(), Vec::new());
-        let mut has_company = false;
-        loop {
-            if has_company {
-                thread::sleep(GROUP_COMMIT_WINDOW);
-            }
-            guard.round();
-            match self.queue.take(&mut commands, &mut queries, self.batch, self.wait_timeout()) {
-                TakeResult::Batch | TakeResult::Nothing => {
-                    has_company = (GROUP_COMMIT_MIN..self.batch).contains(&commands.len());
-                    self.serve(&mut commands);
-                }
-                TakeResult::Closed => return,
-            }
-            self.answer(queries.drain(..));
+    /// How many commands one transaction applies, at most.
+    pub(super) const fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// How long the store's thread may wait for its next turn. When the sweep is over, it looks from time to time whether
+    /// sessions linger.
+    pub(super) fn wait_timeout(&self) -> Duration {
+        match self.sweep {
+            SweepPosition::Over => SWEEP_AGAIN,
+            SweepPosition::Start | SweepPosition::After(_) => self.sweep_at.saturating_duration_since(Instant::now()),
         }
     }
 
-    /// How long to wait for a command: until the next step of the sweep is due, or for ever.
-    fn wait_timeout(&self) -> Option<Duration> {
-        (self.sweep != SweepPosition::Over).then(|| self.sweep_at.saturating_duration_since(Instant::now()))
+    /// Applies the commands, answers and removes them.
+    pub(super) fn serve(&mut self, commands: &mut VecDeque<QueuedCommand>) {
+        self.apply(commands, false);
     }
 
-    /// Applies the commands, answers and removes them. Takes a step of the sweep with them, if it is due.
-    fn serve(&mut self, commands: &mut VecDeque<QueuedCommand>) {
+    /// As [`Writer::serve`], and takes a step of the sweep with them, if it is due.
+    pub(super) fn serve_and_sweep(&mut self, commands: &mut VecDeque<QueuedCommand>) {
+        self.apply(commands, true);
+        self.sweep_again();
+    }
+
+    fn apply(&mut self, commands: &mut VecDeque<QueuedCommand>, may_sweep: bool) {
         // From here on their callers cannot withdraw them.
         commands.retain_mut(|(_, completion)| completion.claim());
-        let now = Instant::now();
-        let is_due = self.sweep != SweepPosition::Over && now >= self.sweep_at;
-        if is_due {
-            self.sweep_at = now + SWEEP_RETRY;
-        }
+        let is_due = may_sweep && self.is_sweep_due();
         let policy = self.context.policy().clone();
         let context = self.apply_context(&policy);
         let Some(live) = self.live.environment() else {
@@ -168,11 +151,20 @@ impl Writer {
             }
         }
         self.seen_sender.send(granted);
-        self.sweep_again();
+    }
+
+    /// Whether the sweep's next step is due. If it fails, the next one is due some time later.
+    fn is_sweep_due(&mut self) -> bool {
+        let now = Instant::now();
+        let is_due = self.sweep != SweepPosition::Over && now >= self.sweep_at;
+        if is_due {
+            self.sweep_at = now + SWEEP_RETRY;
+        }
+        is_due
     }
 
     /// Answers queries. A query sees every command that was answered before it was asked.
-    fn answer(&mut self, queries: impl IntoIterator<Item = LiveQuery>) {
+    pub(super) fn answer(&mut self, queries: impl IntoIterator<Item = LiveQuery>) {
         for query in queries {
             match query {
                 LiveQuery::ListHolders(range, completion) => {

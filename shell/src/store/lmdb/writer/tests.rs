@@ -4,6 +4,7 @@ mod failures;
 
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use session_core::NodeId;
@@ -13,7 +14,7 @@ use session_core::ledger::{AdmissionPolicy, EndReason, SessionRecord, SessionSta
 use super::super::environment::{DATA_FILE, Durability, Uncommitted, faults};
 use super::super::testing::{
     EndedChannel, FAILED, FULL, NODE, OTHER_NODE, OutcomeChannel, RELEASED, UNKNOWN, acquire, acquire_for,
-    acquire_with, config, found, granted, logged, lookup, release, resumable, unwatched, user,
+    acquire_with, config, found, granted, logged, lookup, release, resumable, user,
 };
 use super::super::users;
 use super::*;
@@ -33,7 +34,7 @@ fn writer(directory: &Path, node: NodeId) -> Writer {
     let context = NodeContext::new(node, config.policy, Process::start());
     let (seen_sender, _) =
         users::user_writer(env("users"), context.policy().clone(), Clock::start(), DirectoryState::default());
-    Writer::new(Arc::new(Queue::new(8)), env("live"), context, seen_sender, DirectoryState::default())
+    Writer::new(env("live"), context, seen_sender, DirectoryState::default())
 }
 
 /// The same with a map of 1 MiB.
@@ -50,11 +51,11 @@ fn fail_next_commit() {
     faults::fail([Uncommitted::InDoubt(heed::Error::Io(ErrorKind::Other.into()))]);
 }
 
-/// Serves the commands as one batch.
+/// Serves the commands as one batch, as the store's thread does.
 fn serve(writer: &mut Writer, commands: impl IntoIterator<Item = StoreCommand>) -> Vec<Outcome> {
     let answers = OutcomeChannel::default();
     let mut batch = commands.into_iter().map(|command| (command, answers.completion())).collect();
-    writer.serve(&mut batch);
+    writer.serve_and_sweep(&mut batch);
     assert!(batch.is_empty());
     answers.now()
 }
@@ -199,6 +200,16 @@ fn sweep_removes_lingering_sessions_in_a_later_pass() {
 }
 
 #[test]
+fn callers_do_not_sweep() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut writer, _) = successor(directory.path(), 1, &[("ada", AcquireOptions::default())]);
+    let answers = OutcomeChannel::default();
+    writer.serve(&mut [(acquire("bob", 1), answers.completion())].into());
+    assert_eq!((answers.now(), &writer.sweep), (vec![granted(1)], &SweepPosition::Start));
+    assert!(bytes(&mut writer, "ada").is_some() && writer.wait_timeout() == Duration::ZERO, "it is due");
+}
+
+#[test]
 fn sessions_lost_after_a_pass_are_swept_later() {
     let directory = tempfile::tempdir().unwrap();
     let (mut writer, manual_clock) = successor(directory.path(), 1, &[]);
@@ -295,11 +306,11 @@ fn sweep_removes_only_sessions_of_dead_nodes() {
     writer.sweep_at += Duration::from_secs(1000);
     assert_eq!(serve(&mut writer, [acquire("user 7", 1), acquire("new", 2)]), [granted(1), granted(1)]);
     assert_eq!(writer.sweep, SweepPosition::Start, "its first step is not due");
-    assert!(writer.wait_timeout() > Some(Duration::from_secs(900)));
+    assert!(writer.wait_timeout() > Duration::from_secs(900));
     let start = Instant::now();
     assert_eq!(sweep(&mut writer), 4, "1001 records in steps of 256");
     assert!(writer.sweep_at >= start + SWEEP_PAUSE);
-    assert_eq!(writer.wait_timeout(), None);
+    assert_eq!(writer.wait_timeout(), SWEEP_AGAIN);
     assert_eq!(writer.live.environment().unwrap().entries(), 2);
     assert_eq!(serve(&mut writer, [lookup("user 7", 1), lookup("new", 2)]), [found(1), found(1)]);
 }

@@ -18,6 +18,7 @@ use crate::runtime::process::Process;
 use crate::store::lmdb::directory_watch::DirectoryState;
 use crate::store::lmdb::environment::{Durability, ReopeningEnv, Uncommitted, faults};
 use crate::store::lmdb::queue::{Queue, TakeResult};
+use crate::store::lmdb::shared_writer::SharedWriter;
 use crate::store::lmdb::testing::{NODE, OutcomeChannel, TIMEOUT, acquire, granted, policy, release, unwatched, user};
 use crate::store::lmdb::writer::Writer;
 use crate::store::shared::NodeContext;
@@ -438,12 +439,12 @@ fn scan_asks_the_writer() {
     let (seen_sender, _) =
         user_writer(open(other.path(), 4 << 20).unwrap(), policy(), Clock::start(), DirectoryState::default());
     let writer = Writer::new(
-        Arc::clone(&subject.queue.0),
         live,
         NodeContext::with_policy(NODE, policy(), Process::start()),
         seen_sender,
         DirectoryState::default(),
     );
+    let writer = SharedWriter::new(Arc::clone(&subject.queue.0), writer);
     let thread = thread::spawn(move || writer.run(&unwatched()));
     let answers = OutcomeChannel::default();
     let ask = |subject: &Subject, command| {

@@ -1,4 +1,4 @@
-//! Failures of commits, of the disk and of the thread itself.
+//! Failures of commits and of the disk.
 
 use super::*;
 
@@ -125,20 +125,6 @@ fn closed_environment_rejects_everything() {
     std::fs::rename(&aside, &data).unwrap();
     writer.live.break_down();
     assert_eq!(serve(&mut writer, [lookup("ada", 1)]), [found(1)]);
-}
-
-#[test]
-fn panicking_writer_answers_pending_commands() {
-    let directory = tempfile::tempdir().unwrap();
-    let writer = writer(directory.path(), NODE);
-    let queue = Arc::clone(&writer.queue);
-    let answers = OutcomeChannel::default();
-    queue.push(acquire("ada", 1), Completion::new(|_| panic!("an answer that panics, on purpose")));
-    queue.push(acquire("ada", 2), answers.completion());
-    assert!(thread::spawn(move || writer.run(&unwatched())).join().is_err());
-    assert_eq!(answers.next(), Outcome::Unknown);
-    queue.push(acquire("ada", 3), answers.completion());
-    assert_eq!(answers.next(), Outcome::Rejected(StoreError::Failed));
 }
 
 #[test]
