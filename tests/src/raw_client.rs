@@ -208,6 +208,18 @@ impl RawClient {
         })
     }
 
+    /// The next frame, if it comes within this duration.
+    pub fn read_within(&mut self, duration: Duration) -> Option<Received> {
+        self.stream.set_read_timeout(Some(duration)).expect("a socket option");
+        let mut byte = [0];
+        let has_come = match self.stream.peek(&mut byte) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => false,
+            Ok(_) | Err(_) => true,
+        };
+        self.stream.set_read_timeout(Some(TIMEOUT)).expect("a socket option");
+        has_come.then(|| self.read())
+    }
+
     /// Reads one frame, which must be this text.
     pub fn expect_text(&mut self, text: &str) {
         assert_eq!(self.read(), Received::Text(text.into()));

@@ -2,6 +2,7 @@
 
 mod server;
 mod slot_limit;
+mod stalled_disk;
 mod linger_grace;
 mod hostile_input;
 mod connection_limits;
