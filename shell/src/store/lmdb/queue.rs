@@ -25,8 +25,9 @@ pub(super) type QueuedCommand = (StoreCommand, Completion<Outcome>);
 /// How many batches a caller applies in one turn.
 const CALLER_BATCHES: usize = 4;
 
-/// A caller's turn that takes this long is slow. For some time after it only the store's thread applies commands.
-const SLOW_TURN: Duration = Duration::from_millis(10);
+/// A caller's turn that takes this long is slow: longer than a busy machine keeps a thread from a processor. For some time
+/// after it only the store's thread applies commands.
+const SLOW_TURN: Duration = Duration::from_millis(100);
 const CALLERS_PAUSE: Duration = Duration::from_secs(1);
 
 /// First in, first out, at most `capacity` commands.

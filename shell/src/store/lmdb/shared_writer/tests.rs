@@ -161,6 +161,10 @@ fn panicking_caller_fails_the_store() {
         panic!("an answer that panics, on purpose");
     });
     let thread = start(&shared);
+    // Once this is answered, the thread waits for its next turn.
+    let (query, answer) = Completion::channel();
+    shared.queue.ask(LiveQuery::Usage(query));
+    assert!(smol::block_on(answer).is_ok());
     let caller = thread::spawn({
         let shared = Arc::clone(&shared);
         move || shared.submit(acquire("ada", 1), completion)
