@@ -80,10 +80,16 @@ fn feed_request(stream: ChunkedStream<'_>, peer: IpAddr) -> FeedResult {
         assert_eq!(client, Some(ClientPrefix::from(DIRECT)), "a direct client counts by its own address");
     }
     let result = match handshake {
-        UpgradeOutcome::Upgraded { .. } => FeedResult::Upgraded,
-        UpgradeOutcome::Answered => FeedResult::Answered(stream.status()),
+        UpgradeOutcome::Upgraded { response, .. } => {
+            assert!(stream.written.is_empty(), "the response is sent before the first frame: {:?}", stream.text());
+            assert!(response.starts_with(b"HTTP/1.1 101 ") && response.ends_with(b"\r\n\r\n"), "{response:?}");
+            FeedResult::Upgraded
+        }
+        UpgradeOutcome::Answered => {
+            assert_ne!(stream.status(), Some(101), "{:?}", stream.text());
+            FeedResult::Answered(stream.status())
+        }
     };
-    assert_eq!(result == FeedResult::Upgraded, stream.status() == Some(101), "{:?}", stream.text());
     assert!(stream.written.len() < 1024, "a long response: {:?}", stream.text());
     assert!(stream.is_closed || result == FeedResult::Upgraded, "the connection stays open after the response");
     if stream.status().is_some_and(|status| status != 400 && status != 431) {

@@ -12,6 +12,7 @@ mod tls_handshake;
 pub(crate) mod stream;
 pub(crate) mod yielding;
 mod delegate_write;
+pub(crate) mod held;
 pub(crate) mod frame_counter;
 pub mod upgrade;
 pub mod trusted_proxies;

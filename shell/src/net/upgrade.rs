@@ -5,10 +5,12 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::future::{Ready, poll_fn, ready};
-use std::sync::{Mutex, PoisonError};
+use std::future::{Pending, Ready, pending, poll_fn, ready};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use futures_util::future::Either;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
@@ -49,6 +51,8 @@ pub enum UpgradeOutcome<S> {
         stream: S,
         /// Bytes of the stream that were read together with the request.
         read: Vec<u8>,
+        /// The response, which is not sent yet.
+        response: Vec<u8>,
         /// Whether [`SUBPROTOCOL`] was selected.
         is_v1: bool,
     },
@@ -65,11 +69,8 @@ pub async fn serve_request<S: AsyncRead + AsyncWrite + Unpin>(
     permit: &mut ConnectionPermit,
     timeout: impl Future<Output = ()>,
 ) -> UpgradeOutcome<S> {
-    let service = UpgradeService {
-        peer,
-        settings,
-        request: Mutex::new(RequestState { permit, is_upgraded: false, is_v1: false }),
-    };
+    let request = Mutex::new(RequestState { permit, upgrade: None });
+    let service = UpgradeService { peer, settings, request: &request };
     let mut connection = http1::Builder::new()
         .max_buf_size(settings.max_header_bytes)
         .max_headers(MAX_HEADERS)
@@ -78,23 +79,24 @@ pub async fn serve_request<S: AsyncRead + AsyncWrite + Unpin>(
         // and the next read or write finds it out anyway.
         .half_close(true)
         .serve_connection(FuturesIo::new(stream), service);
-    let serve = async { Some(poll_fn(|cx| connection.poll_without_shutdown(cx)).await) };
+    let serve = poll_fn(|cx| {
+        let served = connection.poll_without_shutdown(cx);
+        let upgrade = lock(&request).upgrade.take();
+        upgrade.map_or_else(|| served.map(Served::Answered), |upgrade| Poll::Ready(Served::Upgraded(upgrade)))
+    });
     let timeout = async {
         timeout.await;
-        None
+        Served::TimedOut
     };
     let result = serve.or(timeout).await;
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner();
-    let request = parts.service.request.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let RequestState { is_upgraded, is_v1, .. } = request;
     match result {
-        Some(Ok(())) if is_upgraded => {
-            // The whole response has left hyper's buffer: it is shorter than the empty send buffer of a new socket.
+        Served::Upgraded(Upgrade { response, is_v1 }) => {
             // The read buffer is copied because hyper's is eight times larger than what the WebSocket keeps.
-            return UpgradeOutcome::Upgraded { stream, read: parts.read_buf.to_vec(), is_v1 };
+            return UpgradeOutcome::Upgraded { stream, read: parts.read_buf.to_vec(), response, is_v1 };
         }
-        Some(served) => {
+        Served::Answered(served) => {
             let is_no_http = served.is_err_and(|error| error.is_parse() && !error.is_parse_too_large());
             if is_no_http
                 && !settings.proxy_protocol
@@ -105,7 +107,7 @@ pub async fn serve_request<S: AsyncRead + AsyncWrite + Unpin>(
             }
             close_after_response(&mut stream, b"").await;
         }
-        None => {
+        Served::TimedOut => {
             let response = PlainResponse::new(StatusCode::REQUEST_TIMEOUT, "The request did not come in time");
             close_after_response(&mut stream, &response.to_bytes()).await;
         }
@@ -113,26 +115,44 @@ pub async fn serve_request<S: AsyncRead + AsyncWrite + Unpin>(
     UpgradeOutcome::Answered
 }
 
-/// Serves the one request of a connection.
-struct UpgradeService<'a> {
-    peer: Peer,
-    settings: &'a ConnectionSettings,
-    request: Mutex<RequestState<'a>>,
+/// How the service of a request ended.
+enum Served {
+    Upgraded(Upgrade),
+    /// Hyper has sent another response, or the client has gone.
+    Answered(hyper::Result<()>),
+    TimedOut,
 }
 
-struct RequestState<'a> {
-    permit: &'a mut ConnectionPermit,
-    is_upgraded: bool,
+/// A handshake that was accepted.
+struct Upgrade {
+    response: Vec<u8>,
     is_v1: bool,
 }
 
-impl Service<Request<Incoming>> for UpgradeService<'_> {
+/// Serves the one request of a connection.
+struct UpgradeService<'a, 'p> {
+    peer: Peer,
+    settings: &'a ConnectionSettings,
+    request: &'a Mutex<RequestState<'p>>,
+}
+
+struct RequestState<'p> {
+    permit: &'p mut ConnectionPermit,
+    upgrade: Option<Upgrade>,
+}
+
+fn lock<'a, 'p>(request: &'a Mutex<RequestState<'p>>) -> MutexGuard<'a, RequestState<'p>> {
+    request.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Service<Request<Incoming>> for UpgradeService<'_, '_> {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+    /// Without end for a handshake that is accepted: hyper would send its response alone.
+    type Future = Either<Ready<Result<Self::Response, Infallible>>, Pending<Result<Self::Response, Infallible>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let mut state = self.request.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(self.request);
         let headers = request.headers();
         let client = self.settings.forwarded_header.client(&self.settings.trusted_proxies, &self.peer, headers);
         let mut response = match state.permit.identify(client.address) {
@@ -154,9 +174,12 @@ impl Service<Request<Incoming>> for UpgradeService<'_> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS && !request.body().is_end_stream() {
             response = message_response(StatusCode::BAD_REQUEST, "A handshake has no body");
         }
-        state.is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        state.is_v1 = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL).is_some_and(|name| name == SUBPROTOCOL);
-        ready(Ok(response))
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Either::Left(ready(Ok(response)));
+        }
+        let is_v1 = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL).is_some_and(|name| name == SUBPROTOCOL);
+        state.upgrade = Some(Upgrade { response: head_to_bytes(&response), is_v1 });
+        Either::Right(pending())
     }
 }
 
@@ -307,6 +330,18 @@ fn switching_protocols(key: &[u8], selection: Selection<'_>) -> Response<Full<By
     response
 }
 
+/// The head of a response as bytes.
+fn head_to_bytes(response: &Response<Full<Bytes>>) -> Vec<u8> {
+    let mut bytes = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
+    for (name, value) in response.headers() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            bytes.extend_from_slice(part);
+        }
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes
+}
+
 fn not_found(settings: &ConnectionSettings) -> Response<Full<Bytes>> {
     let message = match settings.paths.first() {
         Some(path) => format!("There is nothing here, the web socket is at {path}"),
@@ -400,7 +435,9 @@ mod tests {
     fn valid_handshake_gets_the_rfc_accept_key() {
         let response = request(&Method::GET, "/", &VALID_HEADERS);
         assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
-        assert_eq!(response.headers()[header::SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+            sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        assert_eq!(String::from_utf8(head_to_bytes(&response)).unwrap(), head);
     }
 
     #[test]

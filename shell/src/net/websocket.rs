@@ -18,6 +18,7 @@ use session_core::session::{Frame, Violation};
 use smol::io::{AsyncRead as _, AsyncWrite as _};
 
 use crate::net::frame_counter::FrameCountingStream;
+use crate::net::held::HoldingStream;
 use crate::net::message_socket::{MessageSize, MessageSocket, SocketEvent};
 use crate::net::settings::ConnectionSettings;
 use crate::net::stream::Stream;
@@ -26,7 +27,7 @@ use crate::runtime::clock::Clock;
 
 /// The server's end of a WebSocket. Sending only buffers; [`MessageSocket::poll`] reads and writes.
 pub(crate) struct WebSocket {
-    stream: WebSocketStream<FrameCountingStream<YieldingStream<Stream>>>,
+    stream: WebSocketStream<FrameCountingStream<HoldingStream<YieldingStream<Stream>>>>,
     clock: Clock,
     phase: Phase,
     /// Whether buffered data may be left to write. Until it is written the socket reads nothing. So if a peer does not
@@ -85,10 +86,12 @@ impl WebSocket {
     /// [`session_core::ledger::SlotUsage::MAX_SHOWN`] sessions of at most 750 bytes each: 200 for ids and times, and 256 for each of the two names.
     const MAX_WRITE_BUFFER_BYTES: usize = 128 * 1024;
 
-    /// A WebSocket on a stream whose handshake is done. `read` holds the bytes that were read after the request.
+    /// A WebSocket on a stream whose handshake is done, except for the `response`: it leaves with the first frame, and in any
+    /// case with the first poll. `read` holds the bytes that were read after the request.
     pub(crate) async fn new(
         stream: YieldingStream<Stream>,
         read: Vec<u8>,
+        response: Vec<u8>,
         settings: &ConnectionSettings,
         clock: Clock,
     ) -> Self {
@@ -104,9 +107,9 @@ impl WebSocket {
             .max_write_buffer_size(Self::MAX_WRITE_BUFFER_BYTES)
             .max_message_size(Some(max))
             .max_frame_size(Some(max));
-        let stream = FrameCountingStream::new(stream, &read);
+        let stream = FrameCountingStream::new(HoldingStream::new(stream, response), &read);
         let stream = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
-        Self { stream, clock, phase: Phase::Open, unflushed: false, is_paused: false, max_message_bytes }
+        Self { stream, clock, phase: Phase::Open, unflushed: true, is_paused: false, max_message_bytes }
     }
 
     fn feed(&mut self, message: Message) {
@@ -145,6 +148,10 @@ impl WebSocket {
         })
     }
 
+    fn byte_stream(&mut self) -> &mut Stream {
+        self.stream.get_mut().get_mut().get_mut().get_mut()
+    }
+
     fn set_closed(&mut self) -> Poll<SocketEvent<Utf8Bytes>> {
         self.phase = Phase::Closed;
         Poll::Ready(SocketEvent::Gone)
@@ -168,7 +175,7 @@ impl MessageSocket for WebSocket {
     fn abort(&mut self) {
         self.phase = Phase::Closed;
         // The session may have to wait for the store before it drops the socket. A socket that fails here is gone.
-        let _already_gone = self.stream.get_mut().get_mut().get_mut().shutdown();
+        let _already_gone = self.byte_stream().shutdown();
     }
 
     fn is_served(&self) -> bool {
@@ -180,9 +187,8 @@ impl MessageSocket for WebSocket {
     }
 
     fn take_work(&mut self) -> Work {
-        let stream = self.stream.get_mut();
-        let mut work = Work::frames(stream.take_frames());
-        work += stream.get_mut().get_mut().take_work();
+        let mut work = Work::frames(self.stream.get_mut().take_frames());
+        work += self.byte_stream().take_work();
         work
     }
 
@@ -252,7 +258,7 @@ impl MessageSocket for WebSocket {
             }
         }
         if self.is_paused {
-            let is_ended = self.stream.get_mut().get_mut().get_mut().is_ended_by_peer();
+            let is_ended = self.byte_stream().is_ended_by_peer();
             return if is_ended { self.set_closed() } else { Poll::Pending };
         }
         match &mut self.phase {

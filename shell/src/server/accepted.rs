@@ -106,8 +106,8 @@ pub(super) async fn upgrade(
         })
     });
     match handshake.or(drained).await? {
-        UpgradeOutcome::Upgraded { stream, read, is_v1 } => {
-            let socket = WebSocket::new(stream, read, &settings, clock.clone()).await;
+        UpgradeOutcome::Upgraded { stream, read, response, is_v1 } => {
+            let socket = WebSocket::new(stream, read, response, &settings, clock.clone()).await;
             Some(UpgradedConnection { socket, session_settings: settings.session, permit, accepted, is_v1 })
         }
         UpgradeOutcome::Answered => None,

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
@@ -185,6 +187,21 @@ fn frames_pipelined_with_the_handshake_are_answered() {
     }
 }
 
+/// Two segments would be two system calls of the server, and two wake-ups of the client.
+#[test]
+fn handshake_response_and_hello_arrive_together() {
+    let server = TestServer::start();
+    for _ in 0..50 {
+        let mut peer = TcpStream::connect(server.address).unwrap();
+        peer.write_all(upgrade_request("").as_bytes()).unwrap();
+        let mut bytes = [0; 1024];
+        let read = peer.read(&mut bytes).unwrap();
+        let text = String::from_utf8_lossy(&bytes[..read]);
+        assert!(text.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{text}");
+        assert!(text.ends_with(r#"{"type":"HELLO","payload":"message from server"}"#), "{text}");
+    }
+}
+
 /// 200 connections of one user authenticate at once.
 fn race(store: Arc<dyn Store>, threads: usize) {
     if !enough_descriptors(420) {
@@ -249,7 +266,7 @@ fn stopping_server_closes_everything_and_releases_slots() {
     let address = server.address;
     assert!(server.stop() < Duration::from_secs(5));
     closed.join().unwrap();
-    assert!(std::net::TcpStream::connect(address).is_err(), "the server still listens");
+    assert!(TcpStream::connect(address).is_err(), "the server still listens");
     assert_eq!(slots_in_store(&*store, "ada"), Some(0));
 }
 

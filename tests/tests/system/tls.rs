@@ -2,16 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_rustls::TlsConnector;
 use futures_rustls::pki_types::pem::PemObject as _;
 use futures_rustls::pki_types::{CertificateDer, ServerName};
 use futures_rustls::rustls::crypto::aws_lc_rs;
-use futures_rustls::rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion, version};
+use futures_rustls::rustls::{
+    ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, StreamOwned, SupportedProtocolVersion, version,
+};
 use session_core::connection_limiter::ConnectionLimits;
 use session_core::session::SessionSettings;
 use shell::client::{Error, Event, Options, RootCertificates, Url, UserConnections};
@@ -125,6 +128,54 @@ fn client_config(ca: &Path, version: &'static SupportedProtocolVersion) -> Clien
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth()
+}
+
+/// A stream that copies what is read from it.
+struct Recorder {
+    stream: std::net::TcpStream,
+    read: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Read for Recorder {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let bytes = self.stream.read(buffer)?;
+        self.read.lock().unwrap().extend_from_slice(&buffer[..bytes]);
+        Ok(bytes)
+    }
+}
+
+impl Write for Recorder {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+#[test]
+fn handshake_response_and_hello_are_one_record() {
+    /// The type of a record with data (RFC 5246 §6.2.1). TLS 1.3 hides the types.
+    const DATA: u8 = 23;
+
+    let server = start_with_defaults();
+    let config = Arc::new(client_config(&server.authority.ca, &version::TLS12));
+    let session = ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap();
+    let read = Arc::<Mutex<Vec<u8>>>::default();
+    let mut client = RawClient::connect_tls([127, 0, 0, 1].into(), server.server.address, |stream| {
+        Box::new(StreamOwned::new(session, Recorder { stream, read: Arc::clone(&read) }))
+    });
+    client.write(upgrade_request("").as_bytes());
+    client.skip_head();
+    client.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
+    let read = read.lock().unwrap();
+    let (mut records, mut rest) = (Vec::new(), &read[..]);
+    while let Some((&[kind, _, _, high, low], after)) = rest.split_first_chunk() {
+        records.push(kind);
+        rest = &after[usize::from(u16::from_be_bytes([high, low]))..];
+    }
+    assert_eq!(records.iter().filter(|&&kind| kind == DATA).count(), 1, "{records:?}");
 }
 
 #[test]
