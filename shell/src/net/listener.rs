@@ -77,7 +77,8 @@ fn bind(address: SocketAddr, send_buffer: Option<usize>) -> io::Result<TcpListen
     // Otherwise a restarted server could not listen while connections of the previous process are in TIME_WAIT.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
-    // Accepted sockets inherit the buffer sizes.
+    // Accepted sockets inherit what follows; for other systems than Linux see `acceptor.rs`.
+    socket.set_tcp_nodelay(true)?;
     if let Some(bytes) = send_buffer {
         socket.set_send_buffer_size(bytes)?;
     }

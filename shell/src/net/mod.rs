@@ -2,6 +2,8 @@
 
 pub mod listen_address;
 pub mod listener;
+pub(crate) mod acceptor;
+pub(crate) mod tcp;
 pub mod connection_limiter;
 pub mod settings;
 pub mod peer;

@@ -2,21 +2,21 @@
 
 use std::io::{IoSlice, Result};
 use std::mem;
-use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_rustls::server::TlsStream;
 use session_core::connection_limiter::Work;
 use smol::io::{AsyncRead, AsyncWrite};
-use smol::net::TcpStream;
+
+use crate::net::tcp::TcpSocket;
 
 /// The decrypted bytes of a connection.
 #[derive(Debug)]
 pub(crate) enum Stream {
-    Plain(MeteredStream<TcpStream>),
+    Plain(MeteredStream<TcpSocket>),
     /// Boxed, so that a plain connection needs no more memory.
-    Tls(Box<TlsStream<MeteredStream<TcpStream>>>),
+    Tls(Box<TlsStream<MeteredStream<TcpSocket>>>),
 }
 
 impl Stream {
@@ -100,15 +100,15 @@ macro_rules! either {
 impl Stream {
     /// Ends the TCP connection in both directions, without the words that TLS has for it.
     pub(crate) fn shutdown(&self) -> Result<()> {
-        self.tcp().shutdown(Shutdown::Both)
+        self.tcp().shutdown()
     }
 
-    /// Whether the peer has ended the TCP connection. See [`is_ended_by_peer`].
+    /// Whether the peer has ended the TCP connection. See [`TcpSocket::is_ended_by_peer`].
     pub(crate) fn is_ended_by_peer(&self) -> bool {
-        is_ended_by_peer(self.tcp())
+        self.tcp().is_ended_by_peer()
     }
 
-    fn tcp(&self) -> &TcpStream {
+    fn tcp(&self) -> &TcpSocket {
         match self {
             Self::Plain(tcp) => &tcp.stream,
             Self::Tls(tls) => &tls.get_ref().0.stream,
@@ -138,25 +138,6 @@ impl AsyncWrite for Stream {
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         either!(self, stream => Pin::new(stream).poll_close(cx))
     }
-}
-
-/// Whether the peer has closed its side, or the connection is lost. What it sent before may still be unread, so
-/// reading does not find it out.
-#[cfg(target_os = "linux")]
-pub(crate) fn is_ended_by_peer(stream: &TcpStream) -> bool {
-    use std::os::fd::AsFd as _;
-
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-    let mut fds = [PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::RDHUP)];
-    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-    poll(&mut fds, Some(&Timespec::default())).is_ok() && fds[0].revents().intersects(gone)
-}
-
-/// Other systems have no such question. There reading finds it out.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn is_ended_by_peer(_: &TcpStream) -> bool {
-    false
 }
 
 #[cfg(test)]

@@ -14,21 +14,21 @@ use futures_rustls::rustls::ServerConfig;
 use futures_rustls::server::TlsStream;
 use futures_util::task::AtomicWaker;
 use http::StatusCode;
-use smol::net::TcpStream;
 
 use crate::net::close::close_after_response;
 use crate::net::plain_response::PlainResponse;
-use crate::net::stream::{MeteredStream, is_ended_by_peer};
+use crate::net::stream::MeteredStream;
+use crate::net::tcp::TcpSocket;
 use crate::runtime::events::log_event;
 use crate::runtime::fair_turns::FairTurns;
 
 /// Accepts TLS. `None` if the handshake failed or the peer is gone. A peer that does not speak TLS is told so.
 pub(super) async fn accept_tls(
-    mut stream: TcpStream,
+    mut stream: TcpSocket,
     config: &Arc<ServerConfig>,
     peer: IpAddr,
     turns: &Arc<FairTurns>,
-) -> Option<TlsStream<MeteredStream<TcpStream>>> {
+) -> Option<TlsStream<MeteredStream<TcpSocket>>> {
     /// The type of the first record of every TLS handshake (RFC 8446 §5.1).
     const HANDSHAKE: u8 = 22;
 
@@ -38,11 +38,12 @@ pub(super) async fn accept_tls(
         close_after_response(&mut stream, &response.to_bytes()).await;
         return None;
     }
-    let mut handshake = TlsAcceptor::from(Arc::clone(config)).accept(MeteredStream::new(stream.clone()));
+    let socket = stream.handle();
+    let mut handshake = TlsAcceptor::from(Arc::clone(config)).accept(MeteredStream::new(stream));
     let readiness = Arc::<Readiness>::default();
     loop {
         let turn = turns.turn(peer.into()).await;
-        if is_ended_by_peer(&stream) {
+        if socket.is_ended_by_peer() {
             log_event!(tls_abandoned { client_address: display(peer) });
             return None;
         }
@@ -87,26 +88,5 @@ impl Wake for Readiness {
     fn wake(self: Arc<Self>) {
         self.is_ready.store(true, Ordering::Release);
         self.task.wake();
-    }
-}
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::*;
-    use std::net::{Shutdown, TcpListener};
-
-    #[test]
-    fn peer_that_left_is_gone_even_with_unread_data() {
-        use std::io::Write as _;
-
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let server = smol::Async::new(listener.accept().unwrap().0).unwrap();
-        let server = TcpStream::from(server);
-        client.write_all(b"hello").unwrap();
-        smol::block_on(server.peek(&mut [0])).unwrap();
-        assert!(!is_ended_by_peer(&server));
-        client.shutdown(Shutdown::Write).unwrap();
-        while !is_ended_by_peer(&server) {}
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use smol::net::TcpStream;
 
 use crate::net::close::close_after_response;
 use crate::net::connection_limiter::ConnectionPermit;
@@ -12,6 +11,7 @@ use crate::net::plain_response::PlainResponse;
 use crate::net::proxy_protocol::{self, PREFIX_BYTES};
 use crate::net::settings::ConnectionSettings;
 use crate::net::stream::{MeteredStream, Stream};
+use crate::net::tcp::TcpSocket;
 use crate::net::tls_handshake::accept_tls;
 use crate::net::yielding::YieldingStream;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
@@ -30,7 +30,7 @@ pub(crate) struct Transport {
 /// Reads the PROXY header and does the TLS handshake, if the settings ask for them. `None` if the connection is
 /// over; the client then has its response, if it could read one.
 pub(crate) async fn establish(
-    mut stream: TcpStream,
+    mut stream: TcpSocket,
     peer: Peer,
     settings: &ConnectionSettings,
     permit: &mut ConnectionPermit,
@@ -50,7 +50,7 @@ pub(crate) async fn establish(
 
 /// The peer, with the address of the client that its PROXY header names. A trusted proxy must send one.
 async fn read_proxy_header(
-    stream: &mut TcpStream,
+    stream: &mut TcpSocket,
     peer: Peer,
     settings: &ConnectionSettings,
     permit: &mut ConnectionPermit,
@@ -102,7 +102,7 @@ async fn read_proxy_header(
 
 /// Where TLS is expected, a trusted proxy may send a PROXY header that was not asked for. `None` if it does.
 async fn refuse_unexpected_proxy_header(
-    stream: &mut TcpStream,
+    stream: &mut TcpSocket,
     peer: &Peer,
     settings: &ConnectionSettings,
 ) -> Option<()> {
@@ -119,7 +119,7 @@ async fn refuse_unexpected_proxy_header(
     None
 }
 
-async fn respond_bad_request(stream: &mut TcpStream, message: &'static str) {
+async fn respond_bad_request(stream: &mut TcpSocket, message: &'static str) {
     close_after_response(stream, &PlainResponse::new(StatusCode::BAD_REQUEST, message).to_bytes()).await;
 }
 

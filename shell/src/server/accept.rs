@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 use session_core::ResumeToken;
 use session_core::connection_limiter::{ConnectionLimitExceeded, ConnectionLimits};
 use smol::future::{FutureExt as _, poll_once};
-use smol::net::TcpStream;
-use smol::{Async, Executor, Task, Timer};
+use smol::{Executor, Task, Timer};
 
 use crate::auth::Authenticator;
+use crate::net::acceptor::Acceptor;
 use crate::net::close::close_after_response;
 use crate::net::connection_limiter::SharedConnectionLimiter;
 use crate::net::peer::Peer;
 use crate::net::plain_response::PlainResponse;
 use crate::net::settings::ConnectionSettings;
+use crate::net::tcp::TcpSocket;
 use crate::runtime::events::log_event;
 use crate::runtime::fair_turns::FairTurns;
 use crate::runtime::malloc;
@@ -47,7 +48,7 @@ pub struct Settings {
 
 /// A server on bound listeners. [`Server::run`] runs it.
 pub struct Server {
-    listeners: Vec<Async<TcpListener>>,
+    listeners: Vec<Acceptor>,
     addresses: Vec<SocketAddr>,
     state: Arc<ServerState>,
 }
@@ -135,7 +136,7 @@ impl Server {
     /// the supervisor of the process that opened the store.
     ///
     /// # Errors
-    /// When a listener cannot be made non-blocking, or its address cannot be read.
+    /// When a listener's options cannot be set, or its address cannot be read.
     pub fn new(
         listeners: Vec<TcpListener>,
         store: Arc<dyn Store>,
@@ -143,7 +144,7 @@ impl Server {
         settings: Settings,
     ) -> io::Result<Self> {
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
-        let listeners = listeners.into_iter().map(Async::new).collect::<io::Result<_>>()?;
+        let listeners = listeners.into_iter().map(Acceptor::new).collect::<io::Result<_>>()?;
         let (process, readiness) = (store.context().process().clone(), Readiness::default());
         let clock = &process.clock;
         let Settings { store_timeout, connection_limits, connection } = settings;
@@ -250,7 +251,7 @@ impl Server {
 
 /// Accepts connections without end. No error ends the loop: a client's error and a full file table are temporary.
 async fn accept(
-    listener: Arc<Async<TcpListener>>,
+    listener: Arc<Acceptor>,
     address: SocketAddr,
     state: Arc<ServerState>,
     executor: Arc<Executor<'static>>,
@@ -260,7 +261,7 @@ async fn accept(
         match listener.accept().await {
             Ok((stream, peer)) => {
                 end_pause(&mut pause);
-                accept_connection(TcpStream::from(stream), Peer::of_socket(peer.ip(), address), &state, &executor);
+                accept_connection(stream, Peer::of_socket(peer.ip(), address), &state, &executor);
             }
             // The client left before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -281,7 +282,7 @@ fn end_pause(pause: &mut Option<Instant>) {
     }
 }
 
-fn accept_connection(stream: TcpStream, peer: Peer, state: &Arc<ServerState>, executor: &Executor<'static>) {
+fn accept_connection(stream: TcpSocket, peer: Peer, state: &Arc<ServerState>, executor: &Executor<'static>) {
     let settings = state.connection_settings();
     // The client of a trusted proxy is counted when the proxy has named it.
     let address = Some(peer.address).filter(|&address| !settings.trusted_proxies.is_trusted(address));
@@ -301,7 +302,7 @@ fn accept_connection(stream: TcpStream, peer: Peer, state: &Arc<ServerState>, ex
 }
 
 /// Sends a client the reason and closes the connection.
-async fn refuse_connection(mut stream: TcpStream, exceeded: ConnectionLimitExceeded, state: Arc<ServerState>) {
+async fn refuse_connection(mut stream: TcpSocket, exceeded: ConnectionLimitExceeded, state: Arc<ServerState>) {
     let response = PlainResponse::limit_exceeded(exceeded).to_bytes();
     let close = close_after_response(&mut stream, &response);
     if state.refused_open.fetch_add(1, Ordering::Relaxed) < Server::MAX_REFUSED_OPEN {

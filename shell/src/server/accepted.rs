@@ -8,11 +8,11 @@ use std::sync::Arc;
 use session_core::Timestamp;
 use session_core::session::{Event, SessionSettings};
 use smol::future::FutureExt as _;
-use smol::net::TcpStream;
 
 use crate::net::connection_limiter::ConnectionPermit;
 use crate::net::peer::Peer;
 use crate::net::settings::ConnectionSettings;
+use crate::net::tcp::TcpSocket;
 use crate::net::transport::{self, Transport};
 use crate::net::upgrade::{UpgradeOutcome, serve_request};
 use crate::net::websocket::WebSocket;
@@ -25,7 +25,7 @@ use crate::server::registry::Registration;
 
 /// A connection that was accepted and has a permit.
 pub(super) struct AcceptedConnection {
-    pub(super) stream: TcpStream,
+    pub(super) stream: TcpSocket,
     pub(super) peer: Peer,
     pub(super) settings: Arc<ConnectionSettings>,
     pub(super) permit: ConnectionPermit,
@@ -80,9 +80,6 @@ pub(super) async fn upgrade(
     turns: Arc<FairTurns>,
 ) -> Option<UpgradedConnection> {
     let AcceptedConnection { stream, mut peer, settings, mut permit, accepted } = connection;
-    if stream.set_nodelay(true).is_err() {
-        return None; // The peer is gone.
-    }
     if peer.local.ip().is_unspecified() {
         // The listener has every address of this machine. The socket has one.
         peer.local = stream.local_addr().ok()?;
