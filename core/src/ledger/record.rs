@@ -233,6 +233,10 @@ impl UserRecord {
         if self.sessions.len() > Self::MAX_SESSIONS || self.waiting.len() > Self::MAX_WAITING {
             return Err(RecordError::TooManySessions);
         }
+        // Most records have one session. They are read for each command.
+        if self.sessions.len() + self.waiting.len() <= 1 {
+            return Ok(self);
+        }
         let held = self.sessions.iter().map(|entry| entry.session);
         let mut sessions: Vec<_> = held.chain(self.waiting.iter().map(|waiter| waiter.session)).collect();
         sessions.sort_unstable();

@@ -55,6 +55,8 @@ fn accept_nonblocking(listener: &TcpListener) -> io::Result<(TcpStream, SocketAd
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
     use crate::net::listener::listen;
 
@@ -75,7 +77,7 @@ mod tests {
         assert_eq!(peer, client.local_addr().unwrap());
         assert_eq!(socket.local_addr().unwrap(), client.peer_addr().unwrap());
         assert!(socket.as_ref().nodelay().unwrap());
-        let read = std::io::Read::read(&mut socket.as_ref(), &mut [0]);
+        let read = socket.as_ref().read(&mut [0]);
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::WouldBlock, "it would block the thread");
     }
 }

@@ -82,7 +82,7 @@ impl UserRecord {
                 _ => decode(&mut rest, version)?,
             });
         }
-        Ok(Self { former, ..Self::from_sessions(entries)?.with_waiting(waiting)? })
+        Self { former, waiting, sessions: entries }.checked()
     }
 }
 

@@ -13,6 +13,9 @@ use super::environment::{Environment, Uncommitted};
 use super::records::{self, StoredRecord};
 use super::sweep::{FirstPass, SweepPosition, SweepStep};
 
+/// Room for a record of some sessions. A longer one takes more.
+const RECORD_BYTES: usize = 256;
+
 /// Sessions of one user that lost their slots.
 pub(super) type EndedOfUser = (UserId, Vec<EndedSession>);
 
@@ -127,7 +130,7 @@ pub(super) fn apply(
 
     let mut changed = false;
     let mut lingers = false;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(RECORD_BYTES);
     for (id, user) in &users {
         if let Ok(user) = user
             && user.is_changed()
