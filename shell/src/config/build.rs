@@ -185,6 +185,7 @@ impl Config {
     #[must_use]
     pub fn lmdb(&self) -> LmdbConfig {
         LmdbConfig {
+            live_writes: self.live_writes,
             forget_after: self.forget_after,
             max_known_users: size(self.max_known_users).map_or(usize::MAX, NonZeroUsize::get),
             policy: self.admission_policy(),

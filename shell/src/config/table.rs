@@ -32,7 +32,7 @@ use crate::runtime::events::LogUsers;
 use crate::runtime::log::{Log, LogFormat};
 use crate::runtime::threads::one_per_core;
 use crate::runtime::user_id_form::UserIdForm;
-use crate::store::Retention;
+use crate::store::{LiveWrites, Retention};
 
 settings! {
     /// The server's configuration. Loading has checked every value.
@@ -352,6 +352,11 @@ settings! {
 
         /// The data directory. Created if it does not exist. Only one server at a time can use it
         data: PathBuf { reader: path(), value: "DIR", default: "./data", applies: AfterRestart }
+
+        /// How the slots in `live/` of the data directory are written: `map`, through a memory map, which is faster; `file`,
+        /// with system calls; or `auto`, as `map` on ext4 and tmpfs, else as `file`. On another file system `map` can end
+        /// the process when the disk is full
+        live_writes: LiveWrites { reader: choice(), value: "HOW", default: "auto", applies: AfterRestart }
 
         /// Delete a user without slots this long after the last grant, 1h to 100years; or `never`. Deletion can be
         /// about a day later

@@ -17,7 +17,7 @@ pub use api::{HealthFuture, NodeStatus, Store, StoreFuture, UsageFuture, UserUpd
 pub use completion::{Caller, Completion, Unanswered};
 pub use failure::StoreFailure;
 pub use health::StoreHealth;
-pub use lmdb::{LmdbConfig, LmdbStore, LockHolder, OpenError, Retention};
+pub use lmdb::{LiveWrites, LmdbConfig, LmdbStore, LockHolder, OpenError, Retention};
 pub use memory::MemoryStore;
 pub use notifier::SessionNotifier;
 pub use pages::{Cursor, Page, PageRequest, StoredSession, StoredUser, UserFilter};

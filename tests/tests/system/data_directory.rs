@@ -153,6 +153,73 @@ fn volume_mounted_over_it_stops_admission() {
     subject.admits_again();
 }
 
+/// Signs in with a client that can resume, and kills the server and then the client. The slot lingers.
+fn leave_a_lingering_slot(process: &mut TestProcess) {
+    let mut peer = RawClient::open(process.address);
+    peer.text(r#"{"type":"AUTHENTICATE","payload":{"user":"ada"}}"#);
+    assert!(matches!(peer.read(), Received::Text(text) if text.contains("AUTHENTICATE_SUCCESS")));
+    process.kill();
+}
+
+/// How many slots of ada are taken, besides that of the client that asks.
+fn slots_of_ada(process: &TestProcess) -> u32 {
+    let mut peer = RawClient::open(process.address);
+    peer.authenticate("ada");
+    let Received::Text(text) = peer.read() else { panic!("no answer") };
+    peer.send_bye();
+    let count = text.split_once(r#""connections":"#).unwrap_or_else(|| panic!("{text}")).1;
+    count.trim_end_matches('}').parse::<u32>().unwrap() - 1
+}
+
+/// A memory file system, unmounted when dropped.
+struct Memory<'a>(&'a Path);
+
+impl<'a> Memory<'a> {
+    /// `None` if mounting is not allowed.
+    fn mount(directory: &'a Path) -> Option<Self> {
+        fs::create_dir_all(directory).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(directory).output();
+        mounted.is_ok_and(|output| output.status.success()).then_some(Self(directory))
+    }
+}
+
+impl Drop for Memory<'_> {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(self.0).status());
+    }
+}
+
+/// On a memory file system, mounted or linked to, the slots survive the process and not the machine.
+#[test]
+fn slots_in_memory_survive_the_process() {
+    let arguments = ["--linger", "10m", "--limit", "9"];
+    for is_linked in [false, true] {
+        let parent = tempfile::tempdir().unwrap();
+        let (data, memory) = (parent.path().join("data"), parent.path().join("memory"));
+        let live = data.join("live");
+        let mounted = if is_linked { &memory } else { &live };
+        let Some(first) = Memory::mount(mounted) else {
+            println!("skipped: mounting a file system is not allowed here");
+            return;
+        };
+        if is_linked {
+            fs::create_dir(&data).unwrap();
+            std::os::unix::fs::symlink(memory.join("sessions"), &live).unwrap();
+        }
+        let mut process = TestProcess::start(SERVER, &data, &arguments);
+        leave_a_lingering_slot(&mut process);
+        let mut process = TestProcess::start(SERVER, &data, &arguments);
+        assert_eq!(slots_of_ada(&process), 1, "linked: {is_linked}");
+        process.kill();
+        // As after a reboot: other memory, and empty.
+        drop(first);
+        let _second = Memory::mount(mounted).unwrap();
+        let process = TestProcess::start(SERVER, &data, &arguments);
+        assert_eq!(slots_of_ada(&process), 0, "linked: {is_linked}");
+        assert!(fs::metadata(mounted.join(if is_linked { "sessions/data.mdb" } else { "data.mdb" })).is_ok());
+    }
+}
+
 #[test]
 fn deleted_operator_socket_comes_back() {
     let subject = Subject::start();

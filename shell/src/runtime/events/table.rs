@@ -207,6 +207,10 @@ events! {
     store_not_opened: ERROR, server, OnePerSecond, "the store does not open, all commands are rejected", [directory, error];
     /// `live/` could not be read at the start. Sessions that lingered are gone.
     slots_discarded: WARN, server, Each, "the slots of the last server cannot be read, and are discarded", [directory, error];
+    /// `live/` is then written with a system call for each page, which is slower. See the setting `live_writes`.
+    slots_not_mapped: INFO, server, Each, "the slots are not written through a memory map", [directory, reason];
+    /// The server admits no session that needs more room, and applies releases. It tries again every second.
+    slots_not_extended: WARN, server, OnePerSecond, "the slots have no room to grow", [directory, error];
     /// There is no room for the file that the server keeps in reserve for releases.
     disk_nearly_full: WARN, server, Each, "the disk is nearly full", [path];
     /// The record stays, because the user may have live sessions.

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::directory_watch::{Mismatch, OpenFile};
 use super::integrity;
+use super::mapped_file::MappedFile;
 use crate::runtime::events::log_limited;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::store::usage::EnvironmentUsage;
@@ -23,26 +24,45 @@ pub(super) const DATA_FILE: &str = "data.mdb";
 pub(super) struct Environment {
     env: Env<WithoutTls>,
     pub(super) records: Database<'static, Bytes, Bytes>,
-    map_pages: usize,
+    /// The largest size of the map.
+    map_bytes: usize,
+    page_bytes: usize,
+    /// The file, if it is written through the map. The map is as large as the file then, and grows with it.
+    mapped: Option<MappedFile>,
     /// A test has injected a fault after which LMDB takes no more transactions.
     #[cfg(test)]
     is_broken: std::cell::Cell<bool>,
 }
 
-/// Whether a commit waits for the disk.
+/// What a commit survives, and how it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Durability {
     /// A commit survives a power cut.
     Synced,
-    /// A commit survives the process, but not a power cut.
+    /// A commit survives the process, but not a power cut. A system call writes each page.
     Unsynced,
+    /// The same, but pages are written through the memory map, into blocks that were allocated before.
+    Mapped,
+}
+
+impl Durability {
+    /// For LMDB.
+    const fn flags(self) -> EnvFlags {
+        let unsynced = EnvFlags::NO_SYNC.union(EnvFlags::NO_META_SYNC);
+        match self {
+            Self::Synced => EnvFlags::empty(),
+            Self::Unsynced => unsynced,
+            Self::Mapped => unsynced.union(EnvFlags::WRITE_MAP),
+        }
+    }
 }
 
 /// How a commit failed.
 ///
 /// A commit writes its meta page last, and takes effect with it. If that write fails, LMDB allows no other transaction
 /// (`MDB_FATAL_ERROR` in mdb.c, which `mdb_env_write_meta` always sets when it fails). So if another transaction can begin,
-/// the commit failed before that.
+/// the commit failed before that. Through the map this write is a few stores, the number of the transaction last. It cannot
+/// fail, so no commit there is in doubt.
 #[derive(Debug)]
 pub(super) enum Uncommitted {
     /// Nothing was applied.
@@ -73,6 +93,9 @@ pub(super) enum EnvironmentError {
     Damaged(String),
     #[error("{DATA_FILE}: {0}")]
     NotThere(Mismatch),
+    /// There may be less room than the map needs, or the file system cannot promise it.
+    #[error("the blocks of {DATA_FILE} cannot be allocated: {0}")]
+    NotAllocated(io::Error),
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -87,30 +110,36 @@ impl Environment {
             return Err(EnvironmentError::Damaged(damage));
         }
         fill_lock_file(directory)?;
+        let is_mapped = durability == Durability::Mapped;
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
-        options.map_size(map_bytes);
-        match durability {
-            Durability::Synced => {}
-            // SAFETY: without syncs a crash of the machine may damage the file. An environment that is opened like this is
-            // recreated after a reboot, and never read.
-            Durability::Unsynced => unsafe {
-                options.flags(EnvFlags::NO_SYNC | EnvFlags::NO_META_SYNC);
-            },
-        }
+        options.map_size(if is_mapped { first_map(directory, map_bytes)? } else { map_bytes });
+        // SAFETY: without syncs a crash of the machine may damage the file. An environment that is opened like this is
+        // recreated after a reboot, and never read. A wild write could damage a file that is written through its map. So it
+        // could damage everything else in this process.
+        unsafe { options.flags(durability.flags()) };
         // SAFETY: no one else maps or changes the file. The lock of the data directory keeps other servers out, heed refuses
         // to open one twice in this process, and visible damage was refused above.
         let env = unsafe { options.open(directory)? };
+        // Before anything is written through the map. LMDB creates its first pages with a system call.
+        let allocate = || {
+            MappedFile::allocate(env.try_clone_inner_file()?, env.info().map_size, map_bytes)
+                .map_err(EnvironmentError::NotAllocated)
+        };
+        let mapped = if is_mapped { Some(allocate()?) } else { None };
         let records = env
             .create_databases_and_commit(env.write_txn()?, |opener, txn| {
                 opener.create_database::<Bytes, Bytes>(txn, None).map(CommitOrAbort::<_, ()>::Commit)
             })?
             .commit()
             .expect("the closure above never aborts");
-        let map_pages = env.info().map_size / env.unnamed_database_stat().page_size.max(1) as usize;
+        let map_bytes = env.info().map_size.max(map_bytes);
+        let page_bytes = env.unnamed_database_stat().page_size.max(1) as usize;
         Ok(Self {
             env,
             records,
-            map_pages,
+            map_bytes,
+            page_bytes,
+            mapped,
             #[cfg(test)]
             is_broken: false.into(),
         })
@@ -125,7 +154,13 @@ impl Environment {
     }
 
     /// Commits a transaction of [`Environment::write`].
+    ///
+    /// If it would leave less than a tenth of a map that can still grow, the map is full: it must grow before. So a map that
+    /// cannot grow has the room that releases need.
     pub(super) fn commit(&self, txn: RwTxn<'_>) -> Result<(), Uncommitted> {
+        if self.can_grow() && self.is_nearly_full(&txn)? {
+            return Err(heed::Error::from(heed::MdbError::MapFull).into());
+        }
         #[cfg(test)]
         if let Some(failure) = faults::next() {
             self.is_broken.set(matches!(failure, Uncommitted::InDoubt(_)));
@@ -147,22 +182,57 @@ impl Environment {
         self.env.unnamed_database_stat().entries
     }
 
-    /// How many pages the file has, including those at its end that are not written yet.
-    pub(super) fn file_pages(&self) -> usize {
-        self.env.info().last_page_number + 1
+    /// Makes the map larger, if it is written through and below its largest size. Whether it has.
+    ///
+    /// After an error of LMDB the environment must be closed.
+    pub(super) fn grow(&mut self) -> Result<bool, GrowError> {
+        let may_grow = |mapped: &&mut MappedFile| mapped.can_grow() || mapped.is_retry_due();
+        let Some(mapped) = self.mapped.as_mut().filter(may_grow) else { return Ok(false) };
+        let bytes = mapped.grow().map_err(GrowError::NoRoom)?;
+        #[cfg(test)]
+        if faults::take_failed_resize() {
+            return Err(GrowError::NotMapped(heed::Error::Io(io::ErrorKind::OutOfMemory.into())));
+        }
+        // SAFETY: no transaction is open, because each borrows this environment, which is borrowed mutably here. The
+        // environment is never cloned, and the lock of the data directory keeps other processes out.
+        unsafe { self.env.resize(bytes) }.map_err(GrowError::NotMapped)?;
+        Ok(true)
     }
 
-    /// How many pages the map has.
-    pub(super) const fn map_pages(&self) -> usize {
-        self.map_pages
+    /// Whether the map can become larger, as far as is known. It cannot for a while after the disk had no room.
+    fn can_grow(&self) -> bool {
+        self.mapped.as_ref().is_some_and(MappedFile::can_grow)
+    }
+
+    /// Whether less than a tenth of the map is free.
+    fn is_nearly_full(&self, txn: &RwTxn<'_>) -> heed::Result<bool> {
+        let bytes = self.mapped.as_ref().map_or(self.map_bytes, MappedFile::bytes);
+        Ok(self.used_pages(txn)? >= bytes / self.page_bytes / 10 * 9)
+    }
+
+    /// How many pages the file has, including those at its end that are not written yet.
+    pub(super) fn file_pages(&self) -> usize {
+        match &self.mapped {
+            Some(mapped) => mapped.bytes() / self.page_bytes,
+            None => self.env.info().last_page_number + 1,
+        }
+    }
+
+    /// How many pages the map can have. If the disk has no room for more, those that it has now.
+    pub(super) fn map_pages(&self) -> usize {
+        let bytes = match &self.mapped {
+            Some(mapped) if !mapped.can_grow() => mapped.bytes(),
+            Some(_) | None => self.map_bytes,
+        };
+        bytes / self.page_bytes
     }
 
     /// How much of the map is used.
     pub(super) fn usage(&self) -> heed::Result<EnvironmentUsage> {
-        let page_bytes = u64::from(self.env.unnamed_database_stat().page_size);
-        let bytes = |pages: usize| u64::try_from(pages).unwrap_or(u64::MAX).saturating_mul(page_bytes);
         let used = self.used_pages(&self.write()?)?;
-        let [map_bytes, used_bytes, file_bytes] = [self.map_pages(), used, self.file_pages()].map(bytes);
+        let [used_bytes, file_bytes] = [used, self.file_pages()].map(|pages| pages.saturating_mul(self.page_bytes));
+        let [map_bytes, used_bytes, file_bytes] =
+            [self.map_bytes, used_bytes, file_bytes].map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
         Ok(EnvironmentUsage { map_bytes, used_bytes, file_bytes })
     }
 
@@ -174,6 +244,27 @@ impl Environment {
         let stat = self.records.stat(txn)?;
         Ok(stat.branch_pages + stat.leaf_pages + stat.overflow_pages)
     }
+}
+
+/// Why a map has not grown.
+#[derive(Debug, Error)]
+pub(super) enum GrowError {
+    /// It is as it was.
+    #[error("no room on the disk: {0}")]
+    NoRoom(io::Error),
+    /// LMDB has let go of the old map and has no new one.
+    #[error(transparent)]
+    NotMapped(heed::Error),
+}
+
+/// The first size of a map that is written through.
+fn first_map(directory: &Path, map_bytes: usize) -> io::Result<usize> {
+    let file_bytes = match fs::metadata(directory.join(DATA_FILE)) {
+        Ok(file) => file.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error),
+    };
+    Ok(MappedFile::first_map(file_bytes, map_bytes))
 }
 
 /// Writes LMDB's lock file to its full length. LMDB itself would only extend it, map it and write to the map, which ends the
@@ -225,8 +316,33 @@ impl ReopeningEnv {
         &self.file
     }
 
+    /// Makes the map larger after a transaction did not fit. Whether it is worth trying again.
+    pub(super) fn grow(&mut self) -> bool {
+        let grown = self.environment.as_mut().map_or(Ok(false), Environment::grow);
+        grown.unwrap_or_else(|error| {
+            let directory = self.directory.display();
+            match error {
+                GrowError::NoRoom(error) => {
+                    log_limited!(self.log, slots_not_extended { directory: display(directory), error: display(error) });
+                    false
+                }
+                GrowError::NotMapped(error) => {
+                    log_limited!(self.log, store_closed { directory: display(directory), error: display(error) });
+                    self.environment = None;
+                    self.retry_at = Instant::now();
+                    true
+                }
+            }
+        })
+    }
+
     /// The environment, if it is open or can be opened again now.
     pub(super) fn environment(&mut self) -> Option<&Environment> {
+        let mapped = self.environment.as_ref().and_then(|environment| environment.mapped.as_ref());
+        // It was needed before. Until then the map counts as one of this size.
+        if mapped.is_some_and(MappedFile::is_retry_due) {
+            self.grow();
+        }
         if self.environment.is_none() && Instant::now() >= self.retry_at {
             match self.reopen() {
                 Ok(environment) => {
@@ -270,12 +386,22 @@ impl ReopeningEnv {
 
 #[cfg(test)]
 pub(super) mod faults {
-    use super::{Instant, ReopeningEnv, Uncommitted};
-    use std::cell::RefCell;
+    use super::{Instant, MappedFile, ReopeningEnv, Uncommitted};
+    use std::cell::{Cell, RefCell};
     use std::collections::VecDeque;
 
     thread_local! {
         static FAILURES: RefCell<VecDeque<Uncommitted>> = const { RefCell::new(VecDeque::new()) };
+        static RESIZE_FAILS: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Has the next resize of a map on this thread fail. Its file has grown.
+    pub(in super::super) fn fail_resize() {
+        RESIZE_FAILS.set(true);
+    }
+
+    pub(super) fn take_failed_resize() -> bool {
+        RESIZE_FAILS.take()
     }
 
     /// Has the next commits on this thread fail. They are not applied, and one in doubt is the environment's last.
@@ -294,127 +420,14 @@ pub(super) mod faults {
             self.environment = None;
             self.retry_at = Instant::now();
         }
+
+        /// Has the next use try to grow, as after a while.
+        pub(in super::super) fn hurry_growth(&mut self) {
+            let mapped = self.environment.as_mut().and_then(|environment| environment.mapped.as_mut());
+            mapped.map(MappedFile::hurry).unwrap();
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_used_pages_shrink_when_records_go() {
-        let directory = tempfile::tempdir().unwrap();
-        let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
-        let mut txn = environment.write().unwrap();
-        for number in 0..2000_u32 {
-            environment.records.put(&mut txn, &number.to_be_bytes(), &[0; 200]).unwrap();
-        }
-        assert!(environment.used_pages(&txn).unwrap() > 100);
-        for number in 0..2000_u32 {
-            environment.records.delete(&mut txn, &number.to_be_bytes()).unwrap();
-        }
-        assert_eq!(environment.used_pages(&txn).unwrap(), 0);
-    }
-
-    #[test]
-    fn pages_of_every_kind_are_counted() {
-        let directory = tempfile::tempdir().unwrap();
-        let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
-        let mut txn = environment.write().unwrap();
-        for number in 0..2000 {
-            environment.records.put(&mut txn, format!("{number:0>200}").as_bytes(), &[]).unwrap();
-        }
-        let small = environment.used_pages(&txn).unwrap();
-        for number in 0..10_u32 {
-            environment.records.put(&mut txn, &number.to_be_bytes(), &[0; 9000]).unwrap();
-        }
-        let large = environment.used_pages(&txn).unwrap() - small;
-        assert!((30..=32).contains(&large), "10 records of three pages take {large}");
-        environment.commit(txn).unwrap();
-        let bytes = fs::metadata(directory.path().join(DATA_FILE)).unwrap().len();
-        let pages = environment.file_pages();
-        let usage = environment.usage().unwrap();
-        assert_eq!((usage.map_bytes, usage.file_bytes), (4 << 20, bytes));
-        assert!(usage.used_bytes > large as u64 * 4096 && usage.used_bytes < bytes, "{usage:?}");
-        assert_eq!(bytes, pages as u64 * u64::from(environment.env.unnamed_database_stat().page_size));
-        assert!((100..pages - large).contains(&small), "{small} of {pages}");
-    }
-
-    #[test]
-    fn only_unsynced_environments_skip_the_sync() {
-        let directory = tempfile::tempdir().unwrap();
-        let unsynced = EnvFlags::NO_SYNC | EnvFlags::NO_META_SYNC;
-        for (durability, expected) in [(Durability::Unsynced, unsynced), (Durability::Synced, EnvFlags::empty())] {
-            let environment = Environment::open(directory.path(), 4 << 20, durability).unwrap();
-            assert_eq!(environment.env.flags().unwrap().unwrap() & unsynced, expected);
-        }
-    }
-
-    #[test]
-    fn lock_file_is_filled_up_to_its_length() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("lock.mdb");
-        for (before, after) in [(0, 8192), (100, 8192), (10_000, 10_000)] {
-            fs::write(&file, vec![1; before]).unwrap();
-            fill_lock_file(directory.path()).unwrap();
-            let bytes = fs::read(&file).unwrap();
-            assert_eq!((bytes.len(), &bytes[..before]), (after, &*vec![1; before]));
-        }
-    }
-
-    #[test]
-    fn reopening_backs_off_up_to_five_seconds() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut env = ReopeningEnv::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
-        let (data, aside) = (directory.path().join(DATA_FILE), directory.path().join("aside"));
-        fs::rename(&data, &aside).unwrap();
-        env.break_down();
-        for millis in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
-            let (pause, start) = (Duration::from_millis(millis), Instant::now());
-            assert_eq!(env.backoff, pause);
-            env.retry_at = start;
-            assert!(env.environment().is_none());
-            assert!(env.retry_at >= start + pause);
-        }
-        fs::rename(&aside, &data).unwrap();
-        env.retry_at = Instant::now() + Duration::from_secs(1000);
-        assert!(env.environment().is_none(), "it is not time yet");
-        env.retry_at = Instant::now();
-        assert!(env.environment().is_some());
-        assert_eq!(env.backoff, ReopeningEnv::FIRST_BACKOFF);
-    }
-
-    #[test]
-    fn reopening_never_replaces_gone_or_damaged_data() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut env = ReopeningEnv::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
-        env.check();
-        assert!(env.environment().is_some());
-        env.break_down();
-        assert!(env.environment().is_some());
-
-        let data = directory.path().join(DATA_FILE);
-        let whole = fs::read(&data).unwrap();
-        env.break_down();
-        fs::write(&data, &whole[..100]).unwrap();
-        assert!(env.environment().is_none());
-        env.break_down();
-        let aside = directory.path().join("aside");
-        fs::rename(&data, &aside).unwrap();
-        assert!(env.environment().is_none());
-        assert!(matches!(env.reopen(), Err(EnvironmentError::NotThere(Mismatch::Gone))));
-        assert!(!data.exists());
-        env.break_down();
-        fs::write(&data, &whole).unwrap();
-        assert!(env.environment().is_none());
-        let copy = env.reopen();
-        assert!(matches!(copy, Err(EnvironmentError::NotThere(Mismatch::Replaced))), "a copy may be older");
-        fs::rename(&aside, &data).unwrap();
-        env.break_down();
-        fs::write(&data, "").unwrap();
-        assert!(env.environment().is_none());
-        env.break_down();
-        fs::write(&data, &whole).unwrap();
-        assert!(env.environment().is_some(), "it is the same file");
-    }
-}
+mod tests;

@@ -100,7 +100,10 @@ pub(super) fn explained(directory: &Path, error: EnvironmentError) -> Box<dyn st
         EnvironmentError::Io(error) | EnvironmentError::Lmdb(heed::Error::Io(error)) => {
             access::explained(error, directory, Right::Tree).into()
         }
-        EnvironmentError::Damaged(_) | EnvironmentError::NotThere(_) | EnvironmentError::Lmdb(_) => error.into(),
+        EnvironmentError::Damaged(_)
+        | EnvironmentError::NotThere(_)
+        | EnvironmentError::NotAllocated(_)
+        | EnvironmentError::Lmdb(_) => error.into(),
     }
 }
 

@@ -4,8 +4,9 @@ use crate::runtime::events::log_event;
 use std::path::Path;
 use std::{fs, io};
 
-use super::environment::{DATA_FILE, Durability, ReopeningEnv};
+use super::environment::{DATA_FILE, Durability, EnvironmentError, ReopeningEnv};
 use super::error::{OpenError, explained};
+use super::live_writes::{LiveWrites, NotMapped, objection};
 
 /// Has the id of the boot in which the environment was created.
 const BOOT_FILE: &str = "boot";
@@ -15,20 +16,40 @@ const BOOT_FILE: &str = "boot";
 /// session in there is of a dead one.
 ///
 /// The boot file is removed first and written last. After a crash between the two, the directory is created anew.
-pub(super) fn open(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Result<ReopeningEnv, OpenError> {
+pub(super) fn open(
+    directory: &Path,
+    map_bytes: usize,
+    writes: LiveWrites,
+    boot: Option<&str>,
+) -> Result<ReopeningEnv, OpenError> {
     let marked = fs::read_to_string(directory.join(BOOT_FILE)).ok();
     if boot.is_some() && boot == marked.as_deref() {
-        match ReopeningEnv::open(directory, map_bytes, Durability::Unsynced) {
+        match open_environment(directory, map_bytes, writes) {
             Ok(env) => return Ok(env),
             Err(error) => {
                 log_event!(slots_discarded { directory: display(directory.display()), error: display(error) });
             }
         }
     }
-    recreate(directory, map_bytes, boot)
+    recreate(directory, map_bytes, writes, boot)
 }
 
-fn recreate(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Result<ReopeningEnv, OpenError> {
+/// Creates the directory if it does not exist. If it is a symbolic link, creates what it leads to: on a memory file system
+/// that is gone after a reboot.
+pub(super) fn create(directory: &Path) -> io::Result<()> {
+    let created = fs::create_dir_all(directory);
+    match (&created, fs::read_link(directory)) {
+        (Err(_), Ok(target)) => fs::create_dir_all(directory.parent().unwrap_or(directory).join(target)),
+        (Ok(()) | Err(_), _) => created,
+    }
+}
+
+fn recreate(
+    directory: &Path,
+    map_bytes: usize,
+    writes: LiveWrites,
+    boot: Option<&str>,
+) -> Result<ReopeningEnv, OpenError> {
     let unusable = |source: io::Error| OpenError::directory(directory.into(), source);
     for file in [BOOT_FILE, DATA_FILE, "lock.mdb"] {
         match fs::remove_file(directory.join(file)) {
@@ -36,12 +57,31 @@ fn recreate(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Result<Re
             Ok(()) | Err(_) => {}
         }
     }
-    let env = ReopeningEnv::open(directory, map_bytes, Durability::Unsynced)
+    let env = open_environment(directory, map_bytes, writes)
         .map_err(|error| OpenError::Live { directory: directory.into(), source: explained(directory, error) })?;
     if let Some(boot) = boot {
         fs::write(directory.join(BOOT_FILE), boot).map_err(unusable)?;
     }
     Ok(env)
+}
+
+/// Opens the environment. It is written through its map if that is safe and the blocks for it can be allocated. On a disk
+/// that has no room for them, the server runs as well as it can.
+fn open_environment(directory: &Path, map_bytes: usize, writes: LiveWrites) -> Result<ReopeningEnv, EnvironmentError> {
+    let objection = match writes {
+        LiveWrites::File => return ReopeningEnv::open(directory, map_bytes, Durability::Unsynced),
+        LiveWrites::Map => None,
+        LiveWrites::Auto => objection(directory),
+    };
+    let objection = match objection {
+        Some(objection) => objection,
+        None => match ReopeningEnv::open(directory, map_bytes, Durability::Mapped) {
+            Err(EnvironmentError::NotAllocated(error)) => NotMapped::NotAllocated(error),
+            opened => return opened,
+        },
+    };
+    log_event!(slots_not_mapped { directory: display(directory.display()), reason: display(objection) });
+    ReopeningEnv::open(directory, map_bytes, Durability::Unsynced)
 }
 
 /// The id of this boot of the machine. `None` if the system has none; Linux has.
@@ -52,12 +92,20 @@ pub(super) fn boot_id() -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::super::mapped_file::faults::fail_allocations;
+    use super::super::testing::logged;
     use super::*;
 
     const MAP: usize = 4 << 20;
 
     fn put(directory: &Path, boot: Option<&str>) {
-        let mut env = open(directory, MAP, boot).unwrap();
+        put_with(directory, LiveWrites::Auto, boot);
+    }
+
+    fn put_with(directory: &Path, writes: LiveWrites, boot: Option<&str>) {
+        let mut env = open(directory, MAP, writes, boot).unwrap();
         let environment = env.environment().unwrap();
         let mut txn = environment.write().unwrap();
         for number in 0..1000_u32 {
@@ -67,7 +115,7 @@ mod tests {
     }
 
     fn entries(directory: &Path, boot: Option<&str>) -> usize {
-        open(directory, MAP, boot).unwrap().environment().unwrap().entries()
+        open(directory, MAP, LiveWrites::Auto, boot).unwrap().environment().unwrap().entries()
     }
 
     #[test]
@@ -106,8 +154,64 @@ mod tests {
     fn file_that_cannot_be_removed_is_a_directory_error() {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join(DATA_FILE)).unwrap();
-        let error = open(directory.path(), MAP, Some("one")).err().unwrap();
+        let error = open(directory.path(), MAP, LiveWrites::Auto, Some("one")).err().unwrap();
         assert!(matches!(error, OpenError::Directory { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn link_to_a_directory_that_is_gone_creates_it() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, target) in [("absolute", directory.path().join("run/one")), ("relative", "run/two".into())] {
+            let live = directory.path().join(name);
+            std::os::unix::fs::symlink(&target, &live).unwrap();
+            for _ in 0..2 {
+                create(&live).unwrap();
+                assert!(fs::symlink_metadata(&live).unwrap().is_symlink());
+                put(&live, Some("one"));
+            }
+            // The memory is empty after a reboot.
+            fs::remove_dir_all(directory.path().join("run")).unwrap();
+            create(&live).unwrap();
+            assert_eq!(entries(&live, Some("two")), 0);
+        }
+        fs::write(directory.path().join("file"), "").unwrap();
+        create(&directory.path().join("file")).unwrap_err();
+    }
+
+    /// What is logged when it is opened like this, and whether its file has its blocks beforehand.
+    fn open_as(directory: &Path, writes: LiveWrites) -> (String, bool) {
+        let mut is_mapped = false;
+        let lines = logged(|| {
+            put_with(directory, writes, Some("one"));
+            let file = fs::metadata(directory.join(DATA_FILE)).unwrap();
+            is_mapped = file.blocks() * 512 >= 1 << 20;
+        });
+        (lines, is_mapped)
+    }
+
+    #[test]
+    fn way_of_writing_is_that_of_the_setting() {
+        let directory = tempfile::tempdir().unwrap();
+        for (writes, is_mapped) in [(LiveWrites::File, false), (LiveWrites::Map, true)] {
+            let (lines, was_mapped) = open_as(directory.path(), writes);
+            assert_eq!((lines.as_str(), was_mapped), ("", is_mapped));
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let objection = objection(directory.path());
+        let (lines, is_mapped) = open_as(directory.path(), LiveWrites::Auto);
+        assert_eq!((is_mapped, lines.contains("slots_not_mapped")), (objection.is_none(), objection.is_some()));
+    }
+
+    #[test]
+    fn disk_without_room_is_written_without_a_map() {
+        let directory = tempfile::tempdir().unwrap();
+        fail_allocations(1);
+        let (lines, is_mapped) = open_as(directory.path(), LiveWrites::Map);
+        assert!(!is_mapped);
+        let reason = "its blocks cannot be allocated";
+        assert!(lines.contains("slots_not_mapped") && lines.contains(reason), "{lines}");
+        // The records stay when there is room again.
+        assert_eq!(entries(directory.path(), Some("one")), 1000);
     }
 
     #[test]
@@ -123,7 +227,7 @@ mod tests {
         for missing in [BOOT_FILE, DATA_FILE, "lock.mdb"] {
             put(directory.path(), Some("one"));
             fs::remove_file(directory.path().join(missing)).unwrap();
-            drop(open(directory.path(), MAP, Some("one")).unwrap());
+            drop(open(directory.path(), MAP, LiveWrites::Auto, Some("one")).unwrap());
         }
         put(directory.path(), Some("one"));
         fs::write(directory.path().join(BOOT_FILE), "on").unwrap();

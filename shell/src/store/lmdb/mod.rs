@@ -15,8 +15,10 @@ mod live_query;
 mod user_list;
 mod health;
 mod live;
+mod live_writes;
 mod users;
 mod environment;
+mod mapped_file;
 mod integrity;
 mod ballast_file;
 #[cfg(test)]
@@ -25,6 +27,7 @@ mod testing;
 mod tests;
 
 pub use error::OpenError;
+pub use live_writes::LiveWrites;
 pub use lock::LockHolder;
 pub use store::{LmdbConfig, LmdbStore};
 pub use users::Retention;

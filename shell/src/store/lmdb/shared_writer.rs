@@ -46,17 +46,17 @@ impl SharedWriter {
     pub(super) fn run(&self, guard: &PartGuard) {
         let panics = FailPendingOnDrop::new(&self.queue);
         let (mut commands, mut queries) = (VecDeque::new(), Vec::new());
-        let (mut timeout, max) = self.with_writer(|writer| (writer.wait_timeout(), writer.batch()));
+        let (mut timeout, mut max) = self.with_writer(|writer| (writer.wait_timeout(), writer.batch()));
         loop {
             guard.round();
             match self.queue.take(&mut commands, &mut queries, max, Some(timeout)) {
                 TakeResult::Batch | TakeResult::Nothing => {}
                 TakeResult::Closed => break,
             }
-            timeout = self.with_writer(|writer| {
+            (timeout, max) = self.with_writer(|writer| {
                 writer.serve_and_sweep(&mut commands);
                 writer.answer(queries.drain(..));
-                writer.wait_timeout()
+                (writer.wait_timeout(), writer.batch())
             });
         }
         drop(self.lock().take());

@@ -7,6 +7,9 @@
 //! DIR/users/   the users who were granted a slot and are not forgotten, and overrides; synced
 //! ```
 //!
+//! `live/` is written through its memory map where that is safe ([`live_writes`](super::live_writes)). It may be mounted from
+//! a memory file system, or be a link to a directory there ([`live`](super::live)).
+//!
 //! LMDB has one writer at a time. The thread that submits a command applies it to `live/` itself, unless another thread is at
 //! work there: then that one applies it, too, with all that have queued up, in one transaction ([`SharedWriter`]). The users whom
 //! it admits go to the user writer ([`users`]), a thread that owns `users/`. No command waits for that one. Before it forgets
@@ -17,8 +20,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
-use std::{fs, thread};
 
 use session_core::ledger::{AdmissionPolicy, Outcome, SlotLimit, StoreCommand};
 use session_core::{NodeId, UserId};
@@ -28,6 +31,7 @@ use super::error::OpenError;
 use super::health;
 use super::live;
 use super::live_query::LiveQuery;
+use super::live_writes::LiveWrites;
 use super::lock::DirectoryLock;
 use super::queue::Queue;
 use super::shared_writer::SharedWriter;
@@ -62,10 +66,12 @@ pub struct LmdbConfig {
     pub directory: PathBuf,
     /// The policy for users without overrides.
     pub policy: AdmissionPolicy,
-    /// The maximum size of `live/` in bytes, at least 1 MiB, rounded up to whole MiB. It is address space: disk and memory are
-    /// used as needed. Above nine tenths of it, acquires are rejected.
+    /// The maximum size of `live/` in bytes, at least 1 MiB, rounded up to whole MiB. Disk and memory are used as needed. Above
+    /// nine tenths of it, acquires are rejected.
     pub live_map_bytes: usize,
-    /// The same for `users/`. Above nine tenths of it, new users are not noted; admission goes on.
+    /// How `live/` is written.
+    pub live_writes: LiveWrites,
+    /// The same for `users/`, where it is address space. Above nine tenths of it, new users are not noted; admission goes on.
     pub users_map_bytes: usize,
     /// A user without slots is forgotten this long after the last grant. That can be later, by at most the sum of: one hour;
     /// 1/24 of this time (at most a day); 3.5 hours for every ten million users. A restart begins the scan again. Time before
@@ -96,6 +102,7 @@ impl LmdbConfig {
             directory: directory.into(),
             policy: AdmissionPolicy::new(limit),
             live_map_bytes: Self::DEFAULT_MAP_BYTES,
+            live_writes: LiveWrites::default(),
             users_map_bytes: Self::DEFAULT_MAP_BYTES,
             forget_after: Retention::default(),
             max_known_users: Self::DEFAULT_MAX_KNOWN_USERS,
@@ -141,6 +148,7 @@ impl LmdbStore {
             ref directory,
             policy,
             live_map_bytes,
+            live_writes,
             users_map_bytes,
             forget_after,
             max_known_users,
@@ -150,7 +158,7 @@ impl LmdbStore {
         if queue_capacity == 0 {
             return Err(OpenError::QueueCapacity);
         }
-        let make = |directory: PathBuf| match fs::create_dir_all(&directory) {
+        let make = |directory: PathBuf| match live::create(&directory) {
             Ok(()) => Ok(directory),
             Err(source) => Err(OpenError::directory(directory, source)),
         };
@@ -158,7 +166,7 @@ impl LmdbStore {
         let lock = DirectoryLock::acquire(directory).map_err(|error| OpenError::from_lock(directory, error))?;
         let lock = Arc::new(lock);
         let mut users = users::open(&make(directory.join("users"))?, users_map)?;
-        let live = live::open(&make(directory.join("live"))?, live_map, boot)?;
+        let live = live::open(&make(directory.join("live"))?, live_map, live_writes, boot)?;
 
         let overrides = users
             .environment()

@@ -37,7 +37,7 @@ pub(super) enum SweepPosition {
 }
 
 /// The next records of a pass.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct SweepStep<'a> {
     pub(super) from: &'a SweepPosition,
     pub(super) records: usize,

@@ -119,16 +119,24 @@ impl Writer {
         let is_due = may_sweep && self.is_sweep_due();
         let policy = self.context.policy().clone();
         let context = self.apply_context(&policy);
-        let Some(live) = self.live.environment() else {
-            queue::reject(commands.drain(..), StoreError::Failed);
-            return;
-        };
         let submitted: Vec<&StoreCommand> = commands.iter().map(|(command, _)| command).collect();
         let records = if submitted.is_empty() { SWEEP_IDLE } else { SWEEP_BUSY }.min(self.batch);
         let step = is_due.then_some(SweepStep { from: &self.sweep, records });
         let disk_is_full = !self.ballast_file.exists();
         let refuse = self.directory.is_lost().then_some(StoreError::Failed);
-        let outcomes = match batch::apply(live, context, &submitted, refuse, disk_is_full, step, &mut self.first_pass) {
+        let applied = loop {
+            let Some(live) = self.live.environment() else {
+                queue::reject(commands.drain(..), StoreError::Failed);
+                return;
+            };
+            match batch::apply(live, context, &submitted, refuse, disk_is_full, step, &mut self.first_pass) {
+                Err(BatchError::NotApplied(heed::Error::Mdb(heed::MdbError::MapFull))) if self.live.grow() => {}
+                applied => break applied,
+            }
+        };
+        // Small batches from now on, if the map could not grow.
+        self.batch = self.live.environment().map_or(self.batch, batch_for);
+        let outcomes = match applied {
             Ok(result) => self.accept(result),
             Err(BatchError::NotApplied(error)) => {
                 let cause = store_error(&error, self.live.directory());
@@ -292,7 +300,7 @@ impl Writer {
 ///
 /// LMDB copies the pages it changes. For one record these are the path from the root, a neighbour to merge with, and the list
 /// of free pages: eight at most, and four more for a record that is split ([`records`](super::records)). It cannot reuse the
-/// pages that the last transaction freed, so two batches must fit.
+/// pages that the last transaction freed, so two batches must fit. A map that can still grow counts with its largest size.
 fn batch_for(environment: &Environment) -> usize {
     const PAGES: usize = 12;
     (environment.map_pages() / 10 / 2 / PAGES).clamp(1, BATCH_MAX)

@@ -18,20 +18,30 @@ use super::server;
 
 #[test]
 fn killed_server_restarts_on_a_full_disk() {
-    let Some(disk) = SmallDisk::mount(1024) else {
+    kill_on_a_full_disk(1024, "file", 9);
+}
+
+#[test]
+fn killed_server_restarts_with_a_map_on_a_full_disk() {
+    kill_on_a_full_disk(3072, "auto", 3);
+}
+
+fn kill_on_a_full_disk(kib: u32, live_writes: &str, rounds: u32) {
+    let arguments = ["--live-writes", live_writes];
+    let Some(disk) = SmallDisk::mount(kib) else {
         println!("skipped: mounting a file system is not allowed here");
         return;
     };
     let mut random = Random::from_environment();
     let data = disk.path().join("data");
     let (mut served, mut refused) = (0, 0);
-    for round in 0..9 {
+    for round in 0..rounds {
         // Few slots in a new file, so that it has no reusable pages, or many in an old file.
         let users = if round % 2 == 0 { 0 } else { 100 };
         if users == 0 {
             std::fs::remove_dir_all(&data).unwrap_or_default();
         }
-        let mut server = server::start(&data, &[]);
+        let mut server = server::start(&data, &arguments);
         let url = server::url(&server);
         let mut witness = Account::new("witness".into());
         witness.fill(&url);
@@ -52,7 +62,7 @@ fn killed_server_restarts_on_a_full_disk() {
             1 => {}
             _ => disk.fill(),
         }
-        let server = server::spawn(&data, &[]);
+        let server = server::spawn(&data, &arguments);
         match server.listen() {
             Ok(server) => {
                 served += 1;
@@ -75,7 +85,7 @@ fn killed_server_restarts_on_a_full_disk() {
                 assert_eq!(code, Some(1), "{message}");
                 assert!(message.contains(data.to_str().unwrap()), "{message}");
                 disk.free();
-                check_all_users(&server::url(&server::start(&data, &[])));
+                check_all_users(&server::url(&server::start(&data, &arguments)));
             }
         }
     }
@@ -118,7 +128,7 @@ impl Contenders {
 
 /// Authenticates one user after another until the store is full.
 fn sign_in_until_full(url: &Url, first: u64) -> Vec<Connection> {
-    const MOST: u64 = 3000;
+    const MOST: u64 = 6000;
     let mut held = Vec::new();
     for number in first..MOST {
         match sign_in(url, &long_user_id(number)) {

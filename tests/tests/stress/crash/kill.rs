@@ -32,7 +32,7 @@ fn killed_server_restarts_and_frees_every_slot() {
             kill_while_starting(directory.path(), &mut random);
         }
         let start = Instant::now();
-        let mut server = server::start(directory.path(), &[]);
+        let mut server = server::start(directory.path(), &live_writes(&mut random));
         let (listening, url) = (Instant::now(), server::url(&server));
         let first = sign_in(&url, "first").unwrap_or_else(|error| panic!("round {round}: {error}"));
         let admitted = Instant::now();
@@ -54,9 +54,14 @@ fn killed_server_restarts_and_frees_every_slot() {
     println!("until the first admission after a kill: from the start {start}, from listening {listening}");
 }
 
+/// Has the server write its slots in one of both ways: each reads what the other left.
+fn live_writes(random: &mut Random) -> [&'static str; 2] {
+    ["--live-writes", if random.below(2) == 0 { "map" } else { "file" }]
+}
+
 /// Kills a server at any moment of its start: before it opens its directory, or when it already serves.
 fn kill_while_starting(data: &Path, random: &mut Random) {
-    let server = server::spawn(data, &[]);
+    let server = server::spawn(data, &live_writes(random));
     // This is the random moment, not a wait for something.
     thread::sleep(Duration::from_micros(random.below(30_000)));
     server.kill();

@@ -17,7 +17,10 @@ pub(in crate::store::lmdb) fn open(directory: &Path, map_bytes: usize) -> Result
         | EnvironmentError::Lmdb(heed::Error::Mdb(
             heed::MdbError::Invalid | heed::MdbError::Corrupted | heed::MdbError::PageNotFound,
         )) => OpenError::UsersDamaged { directory: directory.into(), source: error.into() },
-        EnvironmentError::NotThere(_) | EnvironmentError::Io(_) | EnvironmentError::Lmdb(_) => {
+        EnvironmentError::NotThere(_)
+        | EnvironmentError::NotAllocated(_)
+        | EnvironmentError::Io(_)
+        | EnvironmentError::Lmdb(_) => {
             OpenError::Users { directory: directory.into(), source: explained(directory, error) }
         }
     })?;

@@ -47,6 +47,15 @@ fn small_writer(directory: &Path, node: NodeId) -> Writer {
     writer
 }
 
+/// The same with a map that is written through and grows.
+fn mapped_writer(directory: &Path, node: NodeId) -> Writer {
+    let mut writer = writer(directory, node);
+    let mapped = directory.join("mapped");
+    std::fs::create_dir_all(&mapped).unwrap();
+    writer.live = ReopeningEnv::open(&mapped, 64 << 20, Durability::Mapped).unwrap();
+    writer
+}
+
 fn fail_next_commit() {
     faults::fail([Uncommitted::InDoubt(heed::Error::Io(ErrorKind::Other.into()))]);
 }

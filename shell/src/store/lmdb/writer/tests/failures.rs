@@ -1,5 +1,6 @@
 //! Failures of commits and of the disk.
 
+use super::super::super::mapped_file::faults::fail_allocations;
 use super::*;
 
 #[test]
@@ -172,4 +173,76 @@ fn store_that_is_opened_again_and_again_has_two_lines_a_second() {
         assert!((1..=2).contains(&count), "{count} times {event}: {lines}");
     }
     assert!(lines.find("store_closed") < lines.find("store_reopened"), "the cause comes first: {lines}");
+}
+
+fn long_name(number: u64) -> String {
+    format!("{number:0>200}")
+}
+
+fn file_pages(writer: &mut Writer) -> usize {
+    writer.live.environment().unwrap().file_pages()
+}
+
+#[test]
+fn map_grows_under_load() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = mapped_writer(directory.path(), NODE);
+    assert_eq!(file_pages(&mut writer), 256);
+    let lines = logged(|| {
+        for first in (0..30_000).step_by(1000) {
+            let outcomes = serve(&mut writer, (first..first + 1000).map(|number| acquire(&long_name(number), number)));
+            assert_eq!(outcomes, vec![granted(1); 1000]);
+        }
+    });
+    assert_eq!(lines, "", "nothing was opened again or rejected");
+    assert!(file_pages(&mut writer) >= 8 * 256);
+    for first in (0..30_000).step_by(1000) {
+        let outcomes = serve(&mut writer, (first..first + 1000).map(|number| lookup(&long_name(number), 0)));
+        assert_eq!(outcomes, vec![found(1); 1000]);
+    }
+}
+
+/// Acquires in batches as large as the writer takes them, until one is full. How many were granted.
+fn acquire_until_full(writer: &mut Writer, first: u64) -> u64 {
+    let mut next = first;
+    loop {
+        let batch = u64::try_from(writer.batch).unwrap();
+        let outcomes = serve(writer, (next..next + batch).map(|number| acquire(&long_name(number), number)));
+        let count = outcomes.iter().take_while(|outcome| **outcome == granted(1)).count();
+        assert!(outcomes[count..].iter().all(|outcome| *outcome == FULL), "{outcomes:?}");
+        next += count as u64;
+        if count < outcomes.len() {
+            return next;
+        }
+    }
+}
+
+#[test]
+fn map_that_cannot_grow_is_full_until_it_can() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = mapped_writer(directory.path(), NODE);
+    fail_allocations(usize::MAX);
+    // Twice: the second time every page was in use before.
+    for _ in 0..2 {
+        // The first batch that does not fit is large, and the map is full from then on. So are small ones later.
+        let mut held = acquire_until_full(&mut writer, 0);
+        held = acquire_until_full(&mut writer, held);
+        assert!(held > 500 && writer.health().is_full, "{held}");
+        assert_eq!(file_pages(&mut writer), 256);
+        // In an order that touches another page each time.
+        for number in (0..held).map(|number| number * 769 % held) {
+            assert_eq!(serve(&mut writer, [release(&long_name(number), number)]), [RELEASED]);
+        }
+        assert!(!writer.health().is_full);
+    }
+    let held = acquire_until_full(&mut writer, 0);
+    let held = acquire_until_full(&mut writer, held);
+    writer.live.hurry_growth();
+    assert_eq!(serve(&mut writer, [acquire("ada", 1)]), [FULL], "the disk still has no room");
+    fail_allocations(0);
+    writer.live.hurry_growth();
+    assert_eq!(serve(&mut writer, [acquire("ada", 1)]), [granted(1)]);
+    assert!(file_pages(&mut writer) == 512 && writer.batch > 60, "{} commands at once", writer.batch);
+    let outcomes = serve(&mut writer, (0..held).map(|number| lookup(&long_name(number), 0)));
+    assert_eq!(outcomes, vec![found(1); usize::try_from(held).unwrap()]);
 }
