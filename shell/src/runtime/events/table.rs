@@ -207,6 +207,8 @@ events! {
     store_not_opened: ERROR, server, OnePerSecond, "the store does not open, all commands are rejected", [directory, error];
     /// `live/` could not be read at the start. Sessions that lingered are gone.
     slots_discarded: WARN, server, Each, "the slots of the last server cannot be read, and are discarded", [directory, error];
+    /// The last server was killed in the middle of this commit. No client was told of it.
+    commit_undone: INFO, server, Each, "a commit that was cut short is undone", [directory];
     /// `live/` is then written with a system call for each page, which is slower. See the setting `live_writes`.
     slots_not_mapped: INFO, server, Each, "the slots are not written through a memory map", [directory, reason];
     /// The server admits no session that needs more room, and applies releases. It tries again every second.

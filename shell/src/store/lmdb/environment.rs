@@ -12,8 +12,9 @@ use thiserror::Error;
 use super::directory_watch::{Mismatch, OpenFile};
 use super::integrity;
 use super::mapped_file::MappedFile;
-use crate::runtime::events::log_limited;
+use super::torn_commit;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
+use crate::runtime::events::{log_event, log_limited};
 use crate::store::usage::EnvironmentUsage;
 
 pub(super) const DATA_FILE: &str = "data.mdb";
@@ -106,6 +107,10 @@ impl Environment {
     /// Opens the environment in an existing directory, or creates an empty one there. The caller holds the lock of the data
     /// directory. The map's size is a multiple of every possible page size.
     pub(super) fn open(directory: &Path, map_bytes: usize, durability: Durability) -> Result<Self, EnvironmentError> {
+        // A synced environment is never written through its map.
+        if durability != Durability::Synced && torn_commit::undo(&directory.join(DATA_FILE))? {
+            log_event!(commit_undone { directory: display(directory.display()) });
+        }
         if let Some(damage) = integrity::check(&directory.join(DATA_FILE))? {
             return Err(EnvironmentError::Damaged(damage));
         }

@@ -13,24 +13,24 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Offsets and flags of LMDB's format, data version 1, on machines with 64-bit words.
-mod format {
-    pub(super) const PAGE_HEADER: usize = 16;
-    pub(super) const META_BYTES: usize = PAGE_HEADER + 136;
-    pub(super) const MAGIC: u32 = 0xBEEF_C0DE;
+pub(super) mod format {
+    pub(in super::super) const PAGE_HEADER: usize = 16;
+    pub(in super::super) const META_BYTES: usize = PAGE_HEADER + 136;
+    pub(in super::super) const MAGIC: u32 = 0xBEEF_C0DE;
     /// Where a meta page has the roots of the free pages' tree and of the records' tree.
-    pub(super) const ROOTS: [usize; 2] = [PAGE_HEADER + 64, PAGE_HEADER + 112];
-    pub(super) const PAGE_SIZE: usize = PAGE_HEADER + 24;
-    pub(super) const LAST_PAGE: usize = PAGE_HEADER + 120;
-    pub(super) const TRANSACTION: usize = PAGE_HEADER + 128;
-    pub(super) const NO_PAGE: u64 = u64::MAX;
-    pub(super) const BRANCH: u16 = 1;
-    pub(super) const LEAF: u16 = 2;
+    pub(in super::super) const ROOTS: [usize; 2] = [PAGE_HEADER + 64, PAGE_HEADER + 112];
+    pub(in super::super) const PAGE_SIZE: usize = PAGE_HEADER + 24;
+    pub(in super::super) const LAST_PAGE: usize = PAGE_HEADER + 120;
+    pub(in super::super) const TRANSACTION: usize = PAGE_HEADER + 128;
+    pub(in super::super) const NO_PAGE: u64 = u64::MAX;
+    pub(in super::super) const BRANCH: u16 = 1;
+    pub(in super::super) const LEAF: u16 = 2;
     /// The node has the number of its first overflow page instead of data.
-    pub(super) const BIG_DATA: u16 = 1;
+    pub(in super::super) const BIG_DATA: u16 = 1;
 }
 
 /// What is wrong with a file.
-type Damage = String;
+pub(super) type Damage = String;
 
 /// The damage of a data file. `None` if it is whole, or empty, or does not exist.
 ///
@@ -145,15 +145,15 @@ fn bytes_at<const N: usize>(page: &[u8], at: usize) -> Result<[u8; N], Damage> {
     bytes.copied().ok_or_else(|| format!("a page refers to its byte {at}, which lies outside of it"))
 }
 
-fn u16_at(page: &[u8], at: usize) -> Result<u16, Damage> {
+pub(super) fn u16_at(page: &[u8], at: usize) -> Result<u16, Damage> {
     bytes_at(page, at).map(u16::from_le_bytes)
 }
 
-fn u32_at(page: &[u8], at: usize) -> Result<u32, Damage> {
+pub(super) fn u32_at(page: &[u8], at: usize) -> Result<u32, Damage> {
     bytes_at(page, at).map(u32::from_le_bytes)
 }
 
-fn u64_at(page: &[u8], at: usize) -> Result<u64, Damage> {
+pub(super) fn u64_at(page: &[u8], at: usize) -> Result<u64, Damage> {
     bytes_at(page, at).map(u64::from_le_bytes)
 }
 

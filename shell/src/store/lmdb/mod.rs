@@ -20,6 +20,7 @@ mod users;
 mod environment;
 mod mapped_file;
 mod integrity;
+mod torn_commit;
 mod ballast_file;
 #[cfg(test)]
 mod testing;
