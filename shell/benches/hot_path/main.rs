@@ -23,6 +23,7 @@ mod rows;
 mod measure;
 mod table;
 mod process;
+mod system_calls;
 mod stock;
 mod floor;
 

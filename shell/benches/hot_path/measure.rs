@@ -1,21 +1,28 @@
-//! How a figure is measured: servers in turns, several rounds, and with a watch on other processes.
+//! How a figure is measured: servers in turns, in short slices, several rounds, and with a watch on other processes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use shell::client::RootCertificates;
 use shell::client::bench::load::{Counts, CycleLoad, LoadProfile, LoadStats, MAX_CONCURRENT, Users};
 use shell::runtime::open_files::raise_limit;
 use shell::runtime::supervisor::Supervisor;
 use shell::runtime::threads::on_threads;
 use smol::Executor;
+use tests::processor_time;
 
 use crate::process::{Process, Watch};
 
 /// How many rounds each figure is measured.
-pub(crate) const ROUNDS: usize = 5;
+pub(crate) const ROUNDS: usize = 7;
+
+/// How long one server is measured before it is another one's turn. What disturbs the machine for longer hits both.
+pub(crate) const SLICE: Duration = Duration::from_secs(2);
+
+/// The load of a slice that does not count: caches and connections are warm after it.
+const WARM_UP: Duration = Duration::from_secs(1);
 
 pub(crate) struct Bench {
     pub(crate) threads: u16,
@@ -37,6 +44,8 @@ pub(crate) struct Run {
     pub(crate) per_second: f64,
     /// The server's processor time for one cycle, in microseconds.
     pub(crate) cpu_micros: f64,
+    /// The processor time of the load itself for one cycle, in microseconds.
+    pub(crate) load_micros: f64,
     pub(crate) is_disturbed: bool,
 }
 
@@ -60,38 +69,45 @@ impl Bench {
         let processes = loads.map(|(process, _)| process);
         let mut rounds = Vec::new();
         for round in 0..=ROUNDS {
-            let runs = loads.map(|(process, load)| {
-                let duration = if round == 0 { Duration::from_secs(1) } else { load.duration };
-                self.load(process, &processes, Load { duration, ..load })
-            });
-            let runs: Vec<Run> = runs.into_iter().collect::<Result<_>>()?;
+            let mut runs: [Option<Run>; N] = [const { None }; N];
+            for turn in 0..N {
+                // Each is the first one in its turn.
+                let index = (turn + round) % N;
+                let (process, load) = loads[index];
+                let duration = if round == 0 { WARM_UP } else { load.duration };
+                runs[index] = Some(self.load(process, &processes, Load { duration, ..load })?);
+            }
             if round > 0 {
-                rounds.push(runs.try_into().unwrap_or_else(|_| unreachable!("a run for each process")));
+                rounds.push(runs.map(|run| run.expect("each process had its turn")));
             }
         }
         Ok(rounds)
     }
 
-    fn load(&self, process: &Process, all: &[&Process], load: Load) -> Result<Run> {
+    /// Puts a load on one process, while only these processes should run.
+    pub(crate) fn load(&self, process: &Process, all: &[&Process], load: Load) -> Result<Run> {
         let Load { users, profile, duration } = load;
         let cycles = CycleLoad {
             url: process.url.clone(),
             root_certificates: RootCertificates::SYSTEM,
+            resumes_tls: false,
             users,
             profile,
             max_concurrent: MAX_CONCURRENT,
             duration,
+            threads: 1,
         };
         let stats = Arc::<LoadStats>::default();
-        let (cpu, watch) = (process.cpu()?, Watch::begin(all)?);
-        self.run(async |executor| cycles.run(executor, &stats).await);
-        let (cpu, is_disturbed) = (process.cpu()? - cpu, watch.is_disturbed()?);
+        let (cpu, own, watch) = (process.cpu()?, own_cpu()?, Watch::begin(all)?);
+        smol::block_on(cycles.run(&stats));
+        let (cpu, own, is_disturbed) = (process.cpu()? - cpu, own_cpu()? - own, watch.is_disturbed()?);
         let counts = stats.counts();
         ensure!(counts.failures.is_empty() && counts.cycles > 0, "cycles failed: {:?}", counts.failures);
         ensure!(counts.not_begun == 0, "{} cycles were not begun", counts.not_begun);
         let per_second = counts.cycles as f64 / duration.as_secs_f64();
-        let cpu_micros = cpu.as_secs_f64() * 1e6 / counts.cycles as f64;
-        Ok(Run { counts, per_second, cpu_micros, is_disturbed })
+        let of_one = |cpu: Duration| cpu.as_secs_f64() * 1e6 / counts.cycles as f64;
+        let (cpu_micros, load_micros) = (of_one(cpu), of_one(own));
+        Ok(Run { counts, per_second, cpu_micros, load_micros, is_disturbed })
     }
 }
 
@@ -102,6 +118,10 @@ impl Run {
     }
 }
 
+fn own_cpu() -> Result<Duration> {
+    processor_time::of_process(std::process::id()).context("no processor time in proc(5)")
+}
+
 /// The number of disturbed rounds, and of all rounds.
 pub(crate) fn disturbed<const N: usize>(rounds: &[Round<N>]) -> (usize, usize) {
     (rounds.iter().filter(|round| round.iter().any(|run| run.is_disturbed)).count(), rounds.len())
@@ -109,9 +129,20 @@ pub(crate) fn disturbed<const N: usize>(rounds: &[Round<N>]) -> (usize, usize) {
 
 /// The median of a figure; zero if there are no items.
 pub(crate) fn median<T>(items: &[T], figure: impl Fn(&T) -> f64) -> f64 {
+    quantile(items, 0.5, figure)
+}
+
+/// The lower and the upper quartile of a figure.
+pub(crate) fn quartiles<T>(items: &[T], figure: impl Fn(&T) -> f64) -> [f64; 2] {
+    [quantile(items, 0.25, &figure), quantile(items, 0.75, &figure)]
+}
+
+fn quantile<T>(items: &[T], quantile: f64, figure: impl Fn(&T) -> f64) -> f64 {
     let mut figures: Vec<f64> = items.iter().map(figure).collect();
     figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or_default()
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is an index")]
+    let index = (figures.len().saturating_sub(1) as f64 * quantile).round() as usize;
+    figures.get(index).copied().unwrap_or_default()
 }
 
 /// How many sessions this process and a server can have open.

@@ -1,7 +1,5 @@
 //! The figures.
 
-use std::time::Duration;
-
 use anyhow::Result;
 
 use crate::measure::Bench;
@@ -37,7 +35,6 @@ pub(crate) fn is_long(name: &str) -> bool {
 
 /// The number of users a server knows, unless the figure says otherwise.
 const KNOWN: u32 = 1_000_000;
-const RUN: Duration = Duration::from_secs(3);
 
 /// The floor, and a server that knows [`KNOWN`] users.
 fn both(bench: &Bench, options: &[&str]) -> Result<(Process, Process)> {

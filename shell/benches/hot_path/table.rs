@@ -4,10 +4,13 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::measure::{Round, Run, disturbed, median, quartiles};
+
 /// The figures so far.
 pub(crate) struct Table(Vec<Row>);
 
 /// One figure.
+#[derive(Default)]
 pub(crate) struct Row {
     pub(crate) figure: String,
     pub(crate) unit: &'static str,
@@ -16,32 +19,37 @@ pub(crate) struct Row {
     pub(crate) server: f64,
     /// The median of the ratios of the two, each pair measured in turns.
     pub(crate) ratio: Option<f64>,
+    /// The quartiles of these ratios.
+    pub(crate) quartiles: Option<[f64; 2]>,
     pub(crate) goal: Goal,
+    pub(crate) load: Option<LoadCost>,
     /// The number of disturbed rounds, in which other processes took more than a tenth of a core, and of all rounds.
     pub(crate) disturbed: (usize, usize),
 }
 
-/// The goal of a figure.
+/// The processor time of the load itself for one cycle, in microseconds, beside that of the server.
 #[derive(Debug, Clone, Copy)]
+pub(crate) struct LoadCost {
+    /// With the server to compare with.
+    pub(crate) beside: f64,
+    pub(crate) server: f64,
+    /// The larger of its ratios to what the two servers take.
+    pub(crate) share: f64,
+}
+
+/// The goal of a figure.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) enum Goal {
+    #[default]
     None,
     /// An upper bound for the figure itself.
     Below(f64),
     /// A lower bound for the ratio.
-    AtLeast {
-        ratio: f64,
-        of: &'static str,
-    },
+    AtLeast { ratio: f64, of: &'static str },
     /// An upper bound for the ratio.
-    AtMost {
-        ratio: f64,
-        of: &'static str,
-    },
+    AtMost { ratio: f64, of: &'static str },
     /// The ratio differs from 1 by at most `tenths` tenths.
-    Within {
-        tenths: u8,
-        of: &'static str,
-    },
+    Within { tenths: u8, of: &'static str },
 }
 
 /// A row as it is saved.
@@ -52,10 +60,44 @@ struct Saved<'a> {
     beside: Option<f64>,
     server: f64,
     ratio: Option<f64>,
+    quartiles: Option<[f64; 2]>,
     goal: String,
     is_met: bool,
     disturbed_rounds: usize,
     rounds: usize,
+    /// The load's own processor time for one cycle, in microseconds, with each of the two servers.
+    load_micros: Option<[f64; 2]>,
+    is_load_the_bottleneck: bool,
+}
+
+impl LoadCost {
+    /// The largest share of a core that a load may have, as a ratio to that of the server. A load with more decides how
+    /// fast the server is.
+    const MAX_SHARE: f64 = 0.6;
+
+    fn of_rounds(rounds: &[Round<2>]) -> Self {
+        let share = |index: usize| median(rounds, |round| round[index].load_micros / round[index].cpu_micros);
+        Self {
+            beside: median(rounds, |[floor, _]| floor.load_micros),
+            server: median(rounds, |[_, server]| server.load_micros),
+            share: share(0).max(share(1)),
+        }
+    }
+
+    fn is_bottleneck(self) -> bool {
+        self.share > Self::MAX_SHARE
+    }
+}
+
+impl fmt::Display for LoadCost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { beside, server, share } = self;
+        write!(f, "load {beside:.1} and {server:.1} µs")?;
+        if self.is_bottleneck() {
+            write!(f, ", THE LOAD IS THE BOTTLENECK: {share:.2} of the server's share of a core")?;
+        }
+        Ok(())
+    }
 }
 
 impl Goal {
@@ -85,7 +127,7 @@ impl fmt::Display for Goal {
 
 impl Table {
     pub(crate) fn new() -> Self {
-        println!("{:<74} {:>9} {:>9} {:>6}  {:<23}", "figure", "floor", "server", "ratio", "goal");
+        println!("{:<74} {:>9} {:>9} {:>6} {:>13}  {:<23}", "figure", "floor", "server", "ratio", "quartiles", "goal");
         Self(Vec::new())
     }
 
@@ -99,13 +141,22 @@ impl Table {
             goal if goal.is_met(&row) => "met",
             Goal::Below(_) | Goal::AtLeast { .. } | Goal::AtMost { .. } | Goal::Within { .. } => "MISSED",
         };
-        let note = match row.disturbed {
-            (0, _) => String::new(),
-            (disturbed, of) => format!(", disturbed {disturbed} of {of}"),
-        };
+        let mut notes = Vec::from([verdict.to_owned()]);
+        if let (disturbed @ 1.., of) = row.disturbed {
+            notes.push(format!("disturbed {disturbed} of {of}"));
+        }
+        notes.extend(row.load.map(|load| load.to_string()));
+        notes.retain(|note| !note.is_empty());
+        let notes = notes.join(", ");
+        let quartiles = row.quartiles.map_or_else(String::new, |[low, high]| format!("{low:.3}-{high:.3}"));
         let (beside, server, goal) = (or_none(row.beside), number(row.server), row.goal.to_string());
-        println!("{figure:<74} {beside:>9} {server:>9} {ratio:>6}  {goal:<23} {verdict}{note}");
+        println!("{figure:<74} {beside:>9} {server:>9} {ratio:>6} {quartiles:>13}  {goal:<23} {notes}");
         self.0.push(row);
+    }
+
+    /// Prints a line that is no figure.
+    pub(crate) fn note(&self, line: &str) {
+        println!("{line}");
     }
 
     pub(crate) fn to_json(&self) -> String {
@@ -115,9 +166,44 @@ impl Table {
 }
 
 impl Row {
+    /// A figure of the second server beside that of the first, under a load of cycles.
+    pub(crate) fn of_rounds(
+        rounds: &[Round<2>],
+        figure: &str,
+        unit: &'static str,
+        goal: Goal,
+        value: impl Fn(&Run) -> f64,
+    ) -> Self {
+        let ratio = |[beside, server]: &Round<2>| value(server) / value(beside);
+        Self {
+            figure: figure.to_owned(),
+            unit,
+            beside: Some(median(rounds, |[beside, _]| value(beside))),
+            server: median(rounds, |[_, server]| value(server)),
+            ratio: Some(median(rounds, ratio)),
+            quartiles: Some(quartiles(rounds, ratio)),
+            goal,
+            load: Some(LoadCost::of_rounds(rounds)),
+            disturbed: disturbed(rounds),
+        }
+    }
+
     fn saved(&self) -> Saved<'_> {
-        let &Self { ref figure, unit, beside, server, ratio, goal, disturbed: (disturbed_rounds, rounds) } = self;
-        let is_met = goal.is_met(self);
-        Saved { figure, unit, beside, server, ratio, goal: goal.to_string(), is_met, disturbed_rounds, rounds }
+        let &Self { ref figure, unit, beside, server, ratio, quartiles, goal, load, disturbed } = self;
+        let (disturbed_rounds, rounds) = disturbed;
+        Saved {
+            figure,
+            unit,
+            beside,
+            server,
+            ratio,
+            quartiles,
+            goal: goal.to_string(),
+            is_met: goal.is_met(self),
+            disturbed_rounds,
+            rounds,
+            load_micros: load.map(|load| [load.beside, load.server]),
+            is_load_the_bottleneck: load.is_some_and(LoadCost::is_bottleneck),
+        }
     }
 }

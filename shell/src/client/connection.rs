@@ -199,26 +199,7 @@ impl Connection {
     ) -> Result<Grant, Error> {
         const AWAITED: &str = "answer to AUTHENTICATE";
 
-        let failed = |reason: AuthenticateFailure, details: Option<Box<AuthenticateFailureDetails>>| {
-            let user = credentials.user().map(Into::into);
-            match reason {
-                // That it chose a session which is gone concerns only what it may do next.
-                AuthenticateFailure::LimitReached | AuthenticateFailure::Gone | AuthenticateFailure::Banned => {
-                    Error::Denied { user, is_device_full: false, details }
-                }
-                AuthenticateFailure::DeviceFull => Error::Denied { user, is_device_full: true, details },
-                reason @ (AuthenticateFailure::NotResumed(_)
-                | AuthenticateFailure::BadOptions(_)
-                | AuthenticateFailure::AlreadyAuthenticated
-                | AuthenticateFailure::Credential(_)
-                | AuthenticateFailure::NotChecked
-                | AuthenticateFailure::AnotherUser
-                | AuthenticateFailure::AnotherDevice
-                | AuthenticateFailure::Store(_)
-                | AuthenticateFailure::StoreTimedOut
-                | AuthenticateFailure::Other(_)) => Error::Refused { user, reason, details },
-            }
-        };
+        let failed = |reason, details| authenticate_failure(credentials.user(), reason, details);
         let mut reply = self.request(request, AWAITED).await?;
         while let ServerMessage::AuthenticateWaiting(mut details) = reply {
             self.complete_list(&mut details.sessions);
@@ -432,7 +413,33 @@ impl Connection {
     }
 }
 
-fn lost_error(error: &tungstenite::Error) -> Error {
+/// The error for an AUTHENTICATE that failed. The connection stays usable.
+pub(super) fn authenticate_failure(
+    user: Option<&str>,
+    reason: AuthenticateFailure,
+    details: Option<Box<AuthenticateFailureDetails>>,
+) -> Error {
+    let user = user.map(Into::into);
+    match reason {
+        // That it chose a session which is gone concerns only what it may do next.
+        AuthenticateFailure::LimitReached | AuthenticateFailure::Gone | AuthenticateFailure::Banned => {
+            Error::Denied { user, is_device_full: false, details }
+        }
+        AuthenticateFailure::DeviceFull => Error::Denied { user, is_device_full: true, details },
+        reason @ (AuthenticateFailure::NotResumed(_)
+        | AuthenticateFailure::BadOptions(_)
+        | AuthenticateFailure::AlreadyAuthenticated
+        | AuthenticateFailure::Credential(_)
+        | AuthenticateFailure::NotChecked
+        | AuthenticateFailure::AnotherUser
+        | AuthenticateFailure::AnotherDevice
+        | AuthenticateFailure::Store(_)
+        | AuthenticateFailure::StoreTimedOut
+        | AuthenticateFailure::Other(_)) => Error::Refused { user, reason, details },
+    }
+}
+
+pub(super) fn lost_error(error: &tungstenite::Error) -> Error {
     let is_end = if let tungstenite::Error::Io(error) = error {
         is_hang_up(error.kind())
     } else {
@@ -451,7 +458,7 @@ fn close_event(frame: Option<CloseFrame>) -> Event {
     )
 }
 
-fn unexpected_reply(awaited: &'static str, received: &ServerMessage) -> Error {
+pub(super) fn unexpected_reply(awaited: &'static str, received: &ServerMessage) -> Error {
     Error::Unexpected { awaited, received: redacted_json(received) }
 }
 

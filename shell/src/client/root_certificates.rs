@@ -59,14 +59,18 @@ impl RootCertificates {
     }
 
     pub(super) async fn connector(&self) -> TlsConnector {
+        self.client_config().await.into()
+    }
+
+    /// How to do TLS with a server that one of these authorities has certified.
+    pub(super) async fn client_config(&self) -> Arc<ClientConfig> {
         static SYSTEM: OnceLock<Arc<ClientConfig>> = OnceLock::new();
 
-        let client_config = match self.0.as_ref().or_else(|| SYSTEM.get()) {
+        match self.0.as_ref().or_else(|| SYSTEM.get()) {
             Some(client_config) => Arc::clone(client_config),
             // This may read hundreds of files.
             None => smol::unblock(|| Arc::clone(SYSTEM.get_or_init(system_config))).await,
-        };
-        client_config.into()
+        }
     }
 }
 

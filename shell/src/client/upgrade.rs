@@ -5,6 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use async_tungstenite::tungstenite::client::client_with_config;
+use async_tungstenite::tungstenite::handshake::HandshakeError;
+use async_tungstenite::tungstenite::handshake::client::Request;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{self, error::ProtocolError};
 use async_tungstenite::{WebSocketStream, client_async_with_config};
@@ -17,6 +20,9 @@ use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use super::connect_error::shorten;
 use super::stream::Stream;
 use super::{ConnectError, Error, Url};
+
+/// The longest head of an answer: much longer than any of this protocol.
+pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// Does the opening handshake.
 pub(super) async fn upgrade(url: &Url, mut stream: Stream) -> Result<WebSocketStream<Stream>, Error> {
@@ -41,17 +47,91 @@ pub(super) async fn upgrade(url: &Url, mut stream: Stream) -> Result<WebSocketSt
         }
         Err(error) => error,
     };
-    let connect_error = if let tungstenite::Error::Http(response) = &error {
-        let body = read_body(&mut stream, answer.after_head().to_vec(), response.headers()).await;
-        ConnectError::Answered {
-            status: response.status().as_u16(),
-            message: parse_message(&body),
-            retry_after: parse_retry_after(response.headers()),
+    let refusal = Refusal::new(&error, &answer);
+    let body = read_body(&mut stream, answer.after_head().to_vec(), refusal.body_bytes()).await;
+    Err(Error::handshake(url, refusal.with_body(&body)))
+}
+
+/// Why there is no WebSocket, as the head of the answer says it. The body may say more.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    reason: ConnectError,
+    /// How much of the body to read.
+    body: usize,
+}
+
+impl Refusal {
+    fn new(error: &tungstenite::Error, answer: &ResponseHead) -> Self {
+        const MAX_BODY_BYTES: usize = 4 * 1024;
+
+        if let tungstenite::Error::Http(response) = error {
+            let length = response.headers().get(header::CONTENT_LENGTH);
+            let length = length.and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or(MAX_BODY_BYTES);
+            let retry_after = parse_retry_after(response.headers());
+            let reason = ConnectError::Answered { status: response.status().as_u16(), message: None, retry_after };
+            Self { reason, body: length.min(MAX_BODY_BYTES) }
+        } else {
+            Self { reason: answer.connect_error(error), body: 0 }
         }
-    } else {
-        answer.connect_error(&error)
-    };
-    Err(Error::handshake(url, connect_error))
+    }
+
+    /// From the head of an answer to this request, or from what came instead of one. `None` if it opens the WebSocket.
+    pub(super) fn from_head(request: Request, head: &[u8]) -> Option<Self> {
+        let mut answer = ResponseHead::default();
+        answer.push(head);
+        answer.end();
+        let error = match client_with_config(request, HeadOnly(head), None) {
+            Ok(_) => return None,
+            Err(HandshakeError::Failure(error)) => error,
+            // Cannot be: nothing blocks here.
+            Err(HandshakeError::Interrupted(_)) => ProtocolError::HandshakeIncomplete.into(),
+        };
+        Some(Self::new(&error, &answer))
+    }
+
+    /// How much of the body is worth reading, in bytes.
+    pub(super) fn body_bytes(&self) -> usize {
+        self.body
+    }
+
+    /// The reason, with the message of the body if that has one. A body that breaks off is no error.
+    pub(super) fn with_body(self, body: &[u8]) -> ConnectError {
+        match self.reason {
+            ConnectError::Answered { status, message: _, retry_after } => {
+                let message = parse_message(&body[..body.len().min(self.body)]);
+                ConnectError::Answered { status, message, retry_after }
+            }
+            other @ (ConnectError::HungUp
+            | ConnectError::SpeaksTls
+            | ConnectError::SpeaksNoTls
+            | ConnectError::NotTrusted
+            | ConnectError::WrongName { .. }
+            | ConnectError::Expired
+            | ConnectError::NotYetValid
+            | ConnectError::BadCertificate(_)
+            | ConnectError::Tls(_)
+            | ConnectError::Protocol(_)) => other,
+        }
+    }
+}
+
+/// A stream that ends after the head of an answer, and takes any request.
+struct HeadOnly<'a>(&'a [u8]);
+
+impl io::Read for HeadOnly<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        io::Read::read(&mut self.0, buffer)
+    }
+}
+
+impl io::Write for HeadOnly<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The answer so far: its head, and what came with it.
@@ -72,9 +152,6 @@ struct HeadReader<'a> {
 }
 
 impl ResponseHead {
-    /// Much longer than any answer of this protocol.
-    const MAX_HEAD_BYTES: usize = 16 * 1024;
-
     fn push(&mut self, bytes: &[u8]) {
         const END: &[u8] = b"\r\n\r\n";
 
@@ -82,7 +159,7 @@ impl ResponseHead {
         self.bytes.extend_from_slice(bytes);
         self.head =
             self.bytes[begin..].windows(END.len()).position(|bytes| bytes == END).map(|at| begin + at + END.len());
-        if self.head.is_none() && (self.bytes[0] != b'H' || self.bytes.len() > Self::MAX_HEAD_BYTES) {
+        if self.head.is_none() && (self.bytes.first() != Some(&b'H') || self.bytes.len() > MAX_HEAD_BYTES) {
             self.end();
         }
     }
@@ -151,13 +228,11 @@ impl AsyncWrite for HeadReader<'_> {
     }
 }
 
-/// Reads the rest of the body, as much as arrives in time. The status alone is enough for an error.
-async fn read_body(stream: &mut Stream, mut body: Vec<u8>, headers: &HeaderMap) -> Vec<u8> {
-    const MAX_BODY_BYTES: usize = 4 * 1024;
-    const TIMEOUT: Duration = Duration::from_secs(1);
+/// How long to wait for the body of a refusal.
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let length = length.unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES);
+/// Reads the rest of the body, as much as arrives in time. The status alone is enough for an error.
+async fn read_body(stream: &mut Stream, mut body: Vec<u8>, length: usize) -> Vec<u8> {
     let whole = async {
         let mut read = [0; 1024];
         while body.len() < length {
@@ -168,10 +243,9 @@ async fn read_body(stream: &mut Stream, mut body: Vec<u8>, headers: &HeaderMap) 
         }
     };
     let late = async {
-        Timer::after(TIMEOUT).await;
+        Timer::after(BODY_TIMEOUT).await;
     };
     or(whole, late).await;
-    body.truncate(length);
     body
 }
 

@@ -8,8 +8,8 @@ use shell::client::bench::load::{LoadProfile, Users};
 
 use super::memory::{PINGS, bytes_per_session};
 use super::rush::uncontended;
-use super::{RUN, server};
-use crate::measure::{Bench, Load, Round, disturbed, median, sessions};
+use super::server;
+use crate::measure::{Bench, Load, Round, SLICE, disturbed, median, quartiles, sessions};
 use crate::process::{Process, Watch};
 use crate::table::{Goal, Row, Table};
 
@@ -27,7 +27,7 @@ pub(super) fn known(bench: &Bench, table: &mut Table) -> Result<()> {
 
     // The load on each server uses all users that it knows.
     let in_turns = |profile| {
-        let loads = [0, 1, 2].map(|index| (all[index], Load { users: Users(KNOWN[index]), profile, duration: RUN }));
+        let loads = [0, 1, 2].map(|index| (all[index], Load { users: Users(KNOWN[index]), profile, duration: SLICE }));
         bench.each_in_turns(loads)
     };
     for at_once in [64, 16] {
@@ -58,9 +58,8 @@ pub(super) fn known(bench: &Bench, table: &mut Table) -> Result<()> {
         unit: "ms until it listens",
         beside: starts.first().map(millis),
         server: starts.last().map(millis).unwrap_or_default(),
-        ratio: None,
-        goal: Goal::None,
         disturbed: (0, 1),
+        ..Row::default()
     });
     Ok(())
 }
@@ -74,8 +73,10 @@ fn compare(table: &mut Table, rounds: &[Round<3>], figure: &str, unit: &'static 
             beside: Some(median(rounds, |[few, ..]| value(few))),
             server: median(rounds, |round| value(&round[index])),
             ratio: Some(median(rounds, |round| value(&round[index]) / value(&round[0]))),
+            quartiles: Some(quartiles(rounds, |round| value(&round[index]) / value(&round[0]))),
             goal: Goal::Within { tenths: 1, of: "1000 known" },
             disturbed: disturbed(rounds),
+            ..Row::default()
         });
     }
 }
@@ -101,6 +102,7 @@ fn each(
             ratio: Some(server / few),
             goal: Goal::Within { tenths: 1, of: "1000 known" },
             disturbed,
+            ..Row::default()
         });
     }
     Ok(())

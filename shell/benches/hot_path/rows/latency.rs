@@ -5,26 +5,31 @@ use std::time::Duration;
 use anyhow::Result;
 use shell::client::bench::load::{LoadProfile, Users};
 
-use super::{KNOWN, RUN, both};
-use crate::measure::{Bench, Load, disturbed, median};
+use super::{KNOWN, both};
+use crate::measure::{Bench, Load, Run, SLICE, disturbed, median};
 use crate::table::{Goal, Row, Table};
 
 pub(super) fn latency(bench: &Bench, table: &mut Table) -> Result<()> {
     let (floor, server) = both(bench, &[])?;
     let closed = Load { users: Users(KNOWN), profile: LoadProfile::Concurrency(64), duration: Duration::from_secs(1) };
     let rate = median(&bench.in_turns([&floor], closed)?, |[floor]| floor.per_second) / 2.0;
-    let open = Load { users: Users(KNOWN), profile: LoadProfile::Rate(rate), duration: RUN };
+    let open = Load { users: Users(KNOWN), profile: LoadProfile::Rate(rate), duration: SLICE };
     let rounds = bench.in_turns([&floor, &server], open)?;
-    for (quantile, name, goal) in [(0.5, "p50", 1.0), (0.99, "p99", 5.0), (0.999, "p99.9", 15.0)] {
-        table.add(Row {
-            figure: format!("AUTHENTICATE to reply at {rate:.0}/s, open loop, {name}"),
-            unit: "ms",
-            beside: Some(median(&rounds, |[floor, _]| floor.sign_in_millis(quantile))),
-            server: median(&rounds, |[_, server]| server.sign_in_millis(quantile)),
-            ratio: None,
-            goal: Goal::Below(goal),
-            disturbed: disturbed(&rounds),
-        });
+    for (quantile, name, goal) in [(0.5, "p50", 0.4), (0.99, "p99", 2.0), (0.999, "p99.9", 8.0)] {
+        let figure = format!("AUTHENTICATE to reply at {rate:.0}/s, open loop, {name}");
+        let value = |run: &Run| run.sign_in_millis(quantile);
+        table.add(Row::of_rounds(&rounds, &figure, "ms", Goal::Below(goal), value));
     }
+    let late = |run: &Run| run.counts.late.value_at_quantile(0.99) as f64 / 1e6;
+    let figure = "of that, how late the load itself was, p99".to_owned();
+    let (beside, server) = (median(&rounds, |[floor, _]| late(floor)), median(&rounds, |[_, server]| late(server)));
+    table.add(Row {
+        figure,
+        unit: "ms",
+        beside: Some(beside),
+        server,
+        disturbed: disturbed(&rounds),
+        ..Row::default()
+    });
     Ok(())
 }

@@ -29,6 +29,7 @@ pub(super) fn memory(bench: &Bench, table: &mut Table) -> Result<()> {
         ratio: Some(server / floor),
         goal: Goal::AtMost { ratio: 1.25, of: "floor" },
         disturbed: (watch.is_disturbed()?.into(), 1),
+        ..Row::default()
     });
     Ok(())
 }

@@ -40,20 +40,17 @@ pub(super) fn restart(bench: &Bench, table: &mut Table) -> Result<()> {
     table.add(Row {
         figure: "first admission after SIGKILL with 1,000,000 stale slots".into(),
         unit: "ms from listening",
-        beside: None,
         server: median(&admitting, |&millis| millis),
-        ratio: None,
         goal: Goal::Below(50.0),
         disturbed: (disturbed, ROUNDS),
+        ..Row::default()
     });
     table.add(Row {
         figure: "the same server's start, 1,000,000 users known".into(),
         unit: "ms until it listens",
-        beside: None,
         server: median(&listening, |&millis| millis),
-        ratio: None,
-        goal: Goal::None,
         disturbed: (disturbed, ROUNDS),
+        ..Row::default()
     });
     Ok(())
 }

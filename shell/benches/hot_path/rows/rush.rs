@@ -10,7 +10,7 @@ use shell::client::{Connection, Error, Url};
 use smol::Executor;
 
 use super::{KNOWN, server};
-use crate::measure::{Bench, ROUNDS, median};
+use crate::measure::{Bench, ROUNDS, median, quartiles};
 use crate::process::{Process, Watch};
 use crate::table::{Goal, Row, Table};
 
@@ -43,8 +43,10 @@ pub(super) fn rush(bench: &Bench, table: &mut Table) -> Result<()> {
             beside: Some(median(&rounds, |round| round.uncontended)),
             server: median(&rounds, rate),
             ratio: Some(median(&rounds, |round| rate(round) / round.uncontended)),
-            goal: Goal::AtLeast { ratio: 0.9, of: "1000 users × 1" },
+            quartiles: Some(quartiles(&rounds, |round| rate(round) / round.uncontended)),
+            goal: Goal::AtLeast { ratio: 0.95, of: "1000 users × 1" },
             disturbed,
+            ..Row::default()
         });
     }
     Ok(())

@@ -35,26 +35,26 @@ pub(super) fn storm(bench: &Bench, table: &mut Table) -> Result<()> {
         beside: Some(floor.took.as_secs_f64()),
         server: server.took.as_secs_f64(),
         ratio: Some(server.took.as_secs_f64() / floor.took.as_secs_f64()),
-        goal: Goal::None,
         disturbed,
+        ..Row::default()
     });
     table.add(Row {
         figure: "memory with all of them back, of that before".into(),
         unit: "ratio",
         beside: Some(floor.grown),
         server: server.grown,
-        ratio: None,
         goal: Goal::Below(1.05),
         disturbed,
+        ..Row::default()
     });
     table.add(Row {
         figure: "memory kept once all have left".into(),
         unit: "MiB",
         beside: Some(floor.kept / MIB),
         server: server.kept / MIB,
-        ratio: None,
         goal: Goal::Below(10.0),
         disturbed,
+        ..Row::default()
     });
     Ok(())
 }

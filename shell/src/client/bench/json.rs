@@ -49,7 +49,7 @@ impl Report {
         encode(&Json {
             url: settings.url.to_string(),
             users,
-            threads: settings.threads,
+            threads: settings.threads(),
             asked_per_second,
             concurrency,
             asked_seconds: settings.duration.as_secs_f64(),

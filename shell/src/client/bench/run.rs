@@ -47,7 +47,9 @@ pub fn run(
     let measured = {
         let progress = Progress::new(err, settings.json);
         let run = BenchRun::new(settings, room, &executor, &progress);
-        on_threads(settings.threads, &executor, &Supervisor::default(), run.measure(interrupts))
+        // Cycles run on threads of their own.
+        let threads = if settings.hold.is_some() { settings.threads() } else { 1 };
+        on_threads(threads, &executor, &Supervisor::default(), run.measure(interrupts))
     };
     match measured {
         Ok(report) => {
@@ -166,13 +168,16 @@ impl<'a> BenchRun<'a> {
         let cycles = CycleLoad {
             url,
             root_certificates: self.settings.root_certificates(),
+            // A load stands for many devices, and each would do a full handshake.
+            resumes_tls: false,
             users,
             profile,
             max_concurrent,
             duration,
+            threads: self.settings.threads(),
         };
         self.begin(Phase::Cycling(Instant::now(), duration));
-        cycles.run_until(self.wait_for_stop(), self.executor, &self.stats).await;
+        cycles.run_until(self.wait_for_stop(), &self.stats).await;
         self.load_time.end();
     }
 

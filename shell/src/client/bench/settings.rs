@@ -48,16 +48,9 @@ pub struct Settings {
     #[arg(long)]
     pub json: bool,
 
-    /// How many threads create the load, 1 to 256 [default: one per core]
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = one_per_core(),
-        hide_default_value = true,
-        value_parser = parse_whole_number::<u16, 1, 256>,
-        allow_negative_numbers = true
-    )]
-    pub threads: u16,
+    /// How many threads create the load, 1 to 256 [default: 1; with --hold one per core]
+    #[arg(long, value_name = "N", value_parser = parse_whole_number::<u16, 1, 256>, allow_negative_numbers = true)]
+    pub threads: Option<u16>,
 }
 
 /// The end of its help.
@@ -83,6 +76,12 @@ impl Settings {
     #[must_use]
     pub fn profile(&self) -> LoadProfile {
         self.concurrency.map_or(LoadProfile::Rate(self.rate.into()), LoadProfile::Concurrency)
+    }
+
+    /// The threads. One thread has enough cycles under way for most servers, and takes no more of the machine than it must.
+    #[must_use]
+    pub fn threads(&self) -> u16 {
+        self.threads.unwrap_or_else(|| if self.hold.is_some() { one_per_core() } else { 1 })
     }
 
     /// The users: 10,000, or a third of the held sessions, unless `--users` says otherwise.

@@ -3,6 +3,12 @@
 mod profile;
 mod schedule;
 mod sign_in;
+mod wire;
+mod script;
+mod dialogue;
+mod socket;
+mod readiness;
+mod engine;
 mod cycles;
 mod held;
 mod stats;

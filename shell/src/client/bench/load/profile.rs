@@ -18,12 +18,17 @@ impl Users {
     /// The name of a user.
     #[must_use]
     pub fn name(number: u32) -> String {
-        format!("user-{number:08}")
+        format!("user-{}", Self::digits(number))
     }
 
-    /// A random user.
-    pub(crate) fn random_name(self) -> String {
-        Self::name(fastrand::u32(0..self.0.max(1)))
+    /// What the name of a user has after `user-`.
+    pub(crate) fn digits(number: u32) -> String {
+        format!("{number:08}")
+    }
+
+    /// The number of a random user.
+    pub(crate) fn random(self) -> u32 {
+        fastrand::u32(0..self.0.max(1))
     }
 
     /// The user of a session, if the sessions are spread evenly and the first users come first.
