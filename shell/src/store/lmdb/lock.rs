@@ -20,6 +20,8 @@ pub(super) struct DirectoryLock {
     file: File,
     /// The lock belongs to this open file.
     directory: File,
+    /// The lock of another directory that belongs to this one.
+    other: Option<Box<Self>>,
 }
 
 /// The process that has a data directory locked, according to the lock file.
@@ -57,9 +59,15 @@ impl DirectoryLock {
         }
         // Not truncated here: `write_holder` does that.
         let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-        let lock = Self { file, directory: locked };
+        let lock = Self { file, directory: locked, other: None };
         lock.write_holder()?;
         Ok(lock)
+    }
+
+    /// Keeps another directory locked for as long.
+    pub(super) fn with(mut self, other: Self) -> Self {
+        self.other = Some(Box::new(other));
+        self
     }
 
     /// What is locked.

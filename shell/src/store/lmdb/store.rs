@@ -163,10 +163,18 @@ impl LmdbStore {
             Err(source) => Err(OpenError::directory(directory, source)),
         };
         make(directory.clone())?;
-        let lock = DirectoryLock::acquire(directory).map_err(|error| OpenError::from_lock(directory, error))?;
-        let lock = Arc::new(lock);
+        let acquire = |directory: &Path| {
+            DirectoryLock::acquire(directory).map_err(|error| OpenError::from_lock(directory, error))
+        };
+        let mut lock = acquire(directory)?;
         let mut users = users::open(&make(directory.join("users"))?, users_map)?;
-        let live = live::open(&make(directory.join("live"))?, live_map, live_writes, boot)?;
+        let live = make(directory.join("live"))?;
+        // Another data directory may lead to the same one.
+        if live.is_symlink() {
+            lock = lock.with(acquire(&live)?);
+        }
+        let lock = Arc::new(lock);
+        let live = live::open(&live, live_map, live_writes, boot)?;
 
         let overrides = users
             .environment()

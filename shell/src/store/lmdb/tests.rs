@@ -224,6 +224,22 @@ fn second_store_is_refused_until_the_first_closes() {
 }
 
 #[test]
+fn linked_live_belongs_to_one_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let [first, second] = ["first", "second"].map(|name| {
+        let data = directory.path().join(name);
+        fs::create_dir(&data).unwrap();
+        std::os::unix::fs::symlink("../shared", data.join("live")).unwrap();
+        data
+    });
+    let store = open(&first, NODE);
+    let error = LmdbStore::open(&config(&second), OTHER_NODE).unwrap_err();
+    assert!(matches!(&error, OpenError::InUse { directory, .. } if *directory == second.join("live")), "{error:?}");
+    assert!(close(&store, TIMEOUT));
+    drop(open(&second, OTHER_NODE));
+}
+
+#[test]
 fn invalid_configurations_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let config = config(directory.path());
