@@ -3,7 +3,8 @@
 //! LMDB extends such a file to the size of the map, without blocks. A write to a page without blocks makes the kernel look
 //! for some, and if the disk is full, the kernel ends the process with SIGBUS. So the map is never larger than what
 //! fallocate(2) has given the file before: "subsequent writes to bytes in the specified range are guaranteed not to fail
-//! because of lack of disk space". The map begins small and doubles. If the disk has no room to double it, it grows by less.
+//! because of lack of disk space". The map begins small and doubles, up to a step of 64 MiB. If the disk has no room for
+//! that, it grows by less.
 
 use std::fs::File;
 use std::io;
@@ -29,6 +30,9 @@ pub(super) struct MappedFile {
 impl MappedFile {
     /// Every size is a multiple of this, and so of every page size. It is also the size of a new file.
     const STEP: usize = 1 << 20;
+
+    /// How much it grows by at most. Commands wait meanwhile: on tmpfs this takes 50 ms, on ext4 less than one.
+    const MAX_STEP: usize = 64 << 20;
 
     /// The time between two attempts to grow on a disk without room.
     pub(super) const RETRY: Duration = Duration::from_secs(1);
@@ -64,7 +68,7 @@ impl MappedFile {
 
     /// Allocates as much again, or less if the disk has no room for that, and returns the new size. The map must follow.
     pub(super) fn grow(&mut self) -> io::Result<usize> {
-        let mut more = self.bytes.min(self.limit - self.bytes);
+        let mut more = Self::next_step(self.bytes, self.limit);
         loop {
             match self.extend_by(more) {
                 Ok(()) => {
@@ -79,6 +83,10 @@ impl MappedFile {
                 Err(_) => more = (more / 2).next_multiple_of(Self::STEP),
             }
         }
+    }
+
+    fn next_step(bytes: usize, limit: usize) -> usize {
+        bytes.min(Self::MAX_STEP).min(limit - bytes)
     }
 
     /// Allocates these bytes behind the others, or nothing.
@@ -129,5 +137,29 @@ pub(super) mod faults {
     /// Whether the next one fails.
     pub(super) fn take() -> bool {
         FAILURES.replace(FAILURES.get().saturating_sub(1)) > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_double_the_map_up_to_a_bound() {
+        let mib = |mib: usize| mib << 20;
+        for (bytes, limit, step) in [(1, 100, 1), (32, 1000, 32), (64, 1000, 64), (128, 1000, 64), (96, 100, 4)] {
+            assert_eq!(MappedFile::next_step(mib(bytes), mib(limit)), mib(step), "from {bytes} to {limit}");
+        }
+    }
+
+    #[test]
+    fn map_begins_with_the_whole_file_within_its_limit() {
+        let mib = |mib: usize| mib << 20;
+        for (file, limit, first) in
+            [(0, mib(64), mib(1)), (5000, mib(64), mib(1)), (mib(3) as u64 + 1, mib(64), mib(4))]
+        {
+            assert_eq!(MappedFile::first_map(file, limit), first);
+        }
+        assert_eq!(MappedFile::first_map(mib(8) as u64, mib(4)), mib(4));
     }
 }
