@@ -15,6 +15,7 @@ pub(crate) mod stream;
 pub(crate) mod yielding;
 mod delegate_write;
 pub(crate) mod held;
+pub(crate) mod sync_stream;
 pub(crate) mod frame_counter;
 pub mod upgrade;
 pub mod trusted_proxies;

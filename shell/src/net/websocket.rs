@@ -1,16 +1,16 @@
 //! The server's end of one WebSocket, from the handshake until the TCP connection ends.
 
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use async_tungstenite::WebSocketStream;
-use async_tungstenite::tungstenite::error::CapacityError;
+use async_tungstenite::tungstenite;
+use async_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use async_tungstenite::tungstenite::protocol::frame::Utf8Bytes;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{Bytes, Error};
-use futures_util::{Sink as _, Stream as _};
 use session_core::Timestamp;
 use session_core::connection_limiter::Work;
 use session_core::protocol::CloseReason;
@@ -22,12 +22,15 @@ use crate::net::held::HoldingStream;
 use crate::net::message_socket::{MessageSize, MessageSocket, SocketEvent};
 use crate::net::settings::ConnectionSettings;
 use crate::net::stream::Stream;
+use crate::net::sync_stream::SyncStream;
 use crate::net::yielding::YieldingStream;
 use crate::runtime::clock::Clock;
 
 /// The server's end of a WebSocket. Sending only buffers; [`MessageSocket::poll`] reads and writes.
 pub(crate) struct WebSocket {
-    stream: WebSocketStream<FrameCountingStream<HoldingStream<YieldingStream<Stream>>>>,
+    frames: tungstenite::WebSocket<SyncStream<ByteStream>>,
+    /// Whether reading has failed. The library must then not be asked again.
+    is_ended: bool,
     clock: Clock,
     phase: Phase,
     /// Whether buffered data may be left to write. Until it is written the socket reads nothing. So if a peer does not
@@ -36,6 +39,9 @@ pub(crate) struct WebSocket {
     is_paused: bool,
     max_message_bytes: MessageBound,
 }
+
+/// The bytes below the frames.
+type ByteStream = FrameCountingStream<HoldingStream<YieldingStream<Stream>>>;
 
 /// The bound of a message now, and from authentication on.
 struct MessageBound {
@@ -77,8 +83,9 @@ enum Phase {
 impl WebSocket {
     /// How long the peer may take to answer a close.
     const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-    /// Tungstenite allocates this for the whole life of a connection. Messages are short.
-    const READ_BUFFER_BYTES: usize = 1024;
+    /// Tungstenite allocates this for the whole life of a connection, and takes as much at a time from [`SyncStream`]. Most
+    /// messages are shorter.
+    const READ_BUFFER_BYTES: usize = 128;
     /// Tungstenite writes without a flush when the buffer is longer than this. Most replies are shorter, so a reply and the
     /// close frame after it are sent as one segment.
     const WRITE_BUFFER_BYTES: usize = 4 * 1024;
@@ -88,7 +95,7 @@ impl WebSocket {
 
     /// A WebSocket on a stream whose handshake is done, except for the `response`: it leaves with the first frame, and in any
     /// case with the first poll. `read` holds the bytes that were read after the request.
-    pub(crate) async fn new(
+    pub(crate) fn new(
         stream: YieldingStream<Stream>,
         read: Vec<u8>,
         response: Vec<u8>,
@@ -108,19 +115,57 @@ impl WebSocket {
             .max_message_size(Some(max))
             .max_frame_size(Some(max));
         let stream = FrameCountingStream::new(HoldingStream::new(stream, response), &read);
-        let stream = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
-        Self { stream, clock, phase: Phase::Open, unflushed: true, is_paused: false, max_message_bytes }
+        let stream = SyncStream::new(stream);
+        let frames = tungstenite::WebSocket::from_partially_read(stream, read, Role::Server, Some(config));
+        Self {
+            frames,
+            is_ended: false,
+            clock,
+            phase: Phase::Open,
+            unflushed: true,
+            is_paused: false,
+            max_message_bytes,
+        }
     }
 
     fn feed(&mut self, message: Message) {
-        match Pin::new(&mut self.stream).start_send(message) {
+        match self.frames.write(message) {
             Ok(()) => self.unflushed = true,
+            // It is in the buffer.
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => self.unflushed = true,
             Err(_) => self.phase = Phase::Broken,
         }
     }
 
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<SocketEvent<Utf8Bytes>> {
-        Poll::Ready(match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
+    /// The next message. `None` at the end.
+    fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Message, Error>>> {
+        if self.is_ended {
+            return Poll::Ready(None);
+        }
+        self.frames.get_mut().set_waker(cx);
+        Poll::Ready(match self.frames.read() {
+            Ok(message) => Some(Ok(message)),
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => return Poll::Pending,
+            Err(error) => {
+                self.is_ended = true;
+                if matches!(error, Error::ConnectionClosed | Error::AlreadyClosed) { None } else { Some(Err(error)) }
+            }
+        })
+    }
+
+    /// Writes what is buffered.
+    fn poll_flush(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
+        self.frames.get_mut().set_waker(cx);
+        match self.frames.flush() {
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Poll::Pending,
+            // It has closed, and everything is written.
+            Ok(()) | Err(Error::ConnectionClosed) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn poll_message(&mut self, cx: &Context<'_>) -> Poll<SocketEvent<Utf8Bytes>> {
+        Poll::Ready(match ready!(self.poll_next(cx)) {
             Some(Ok(Message::Text(text))) => self.max_message_bytes.event(text),
             Some(Ok(Message::Binary(_))) => SocketEvent::Violation(Violation::BinaryMessage),
             Some(Ok(Message::Ping(_))) => {
@@ -149,7 +194,11 @@ impl WebSocket {
     }
 
     fn byte_stream(&mut self) -> &mut Stream {
-        self.stream.get_mut().get_mut().get_mut().get_mut()
+        self.frame_stream().get_mut().get_mut().get_mut()
+    }
+
+    fn frame_stream(&mut self) -> &mut ByteStream {
+        self.frames.get_mut().get_mut()
     }
 
     fn set_closed(&mut self) -> Poll<SocketEvent<Utf8Bytes>> {
@@ -187,7 +236,7 @@ impl MessageSocket for WebSocket {
     }
 
     fn take_work(&mut self) -> Work {
-        let mut work = Work::frames(self.stream.get_mut().take_frames());
+        let mut work = Work::frames(self.frame_stream().take_frames());
         work += self.byte_stream().take_work();
         work
     }
@@ -251,7 +300,7 @@ impl MessageSocket for WebSocket {
             return self.set_closed();
         }
         if self.unflushed {
-            match Pin::new(&mut self.stream).poll_flush(cx) {
+            match self.poll_flush(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => self.unflushed = false,
                 Poll::Ready(Err(_)) => return self.set_closed(),
@@ -267,7 +316,7 @@ impl MessageSocket for WebSocket {
             &mut Phase::Closing { until } => {
                 // After the server's close only the peer's close counts.
                 loop {
-                    match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
+                    match ready!(self.poll_next(cx)) {
                         Some(Ok(Message::Close(_))) | None | Some(Err(Error::Io(_))) => return self.set_closed(),
                         Some(Ok(_)) => {}
                         Some(Err(_)) => break,
@@ -277,7 +326,7 @@ impl MessageSocket for WebSocket {
                 self.poll(read, cx)
             }
             Phase::Discarding { write_closed, .. } => {
-                let stream = self.stream.get_mut();
+                let stream = self.frames.get_mut().get_mut();
                 if !*write_closed {
                     if ready!(Pin::new(&mut *stream).poll_close(cx)).is_err() {
                         return self.set_closed();
@@ -293,7 +342,6 @@ impl MessageSocket for WebSocket {
 }
 
 /// Whether the error only means that the peer ended the stream without a close frame.
-fn is_end_of_stream(error: &async_tungstenite::tungstenite::error::ProtocolError) -> bool {
-    use async_tungstenite::tungstenite::error::ProtocolError;
+fn is_end_of_stream(error: &ProtocolError) -> bool {
     matches!(error, ProtocolError::ResetWithoutClosingHandshake)
 }

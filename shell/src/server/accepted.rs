@@ -104,7 +104,7 @@ pub(super) async fn upgrade(
     });
     match handshake.or(drained).await? {
         UpgradeOutcome::Upgraded { stream, read, response, is_v1 } => {
-            let socket = WebSocket::new(stream, read, response, &settings, clock.clone()).await;
+            let socket = WebSocket::new(stream, read, response, &settings, clock.clone());
             Some(UpgradedConnection { socket, session_settings: settings.session, permit, accepted, is_v1 })
         }
         UpgradeOutcome::Answered => None,
