@@ -5,14 +5,13 @@ use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_rustls::server::TlsStream;
 use session_core::connection_limiter::Work;
 use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::net::tcp::TcpSocket;
+use crate::net::tls_stream::TlsStream;
 
 /// The decrypted bytes of a connection.
-#[derive(Debug)]
 pub(crate) enum Stream {
     Plain(MeteredStream<TcpSocket>),
     /// Boxed, so that a plain connection needs no more memory.
@@ -24,7 +23,7 @@ impl Stream {
     pub(crate) fn take_work(&mut self) -> Work {
         match self {
             Self::Plain(stream) => stream.take_work(),
-            Self::Tls(stream) => stream.get_mut().0.take_work(),
+            Self::Tls(stream) => stream.get_mut().take_work(),
         }
     }
 }
@@ -41,6 +40,10 @@ pub(crate) struct MeteredStream<S> {
 impl<S> MeteredStream<S> {
     pub(crate) const fn new(stream: S) -> Self {
         Self { stream, bytes: 0, reads: 0 }
+    }
+
+    pub(crate) const fn get_ref(&self) -> &S {
+        &self.stream
     }
 
     fn take_work(&mut self) -> Work {
@@ -111,7 +114,7 @@ impl Stream {
     fn tcp(&self) -> &TcpSocket {
         match self {
             Self::Plain(tcp) => &tcp.stream,
-            Self::Tls(tls) => &tls.get_ref().0.stream,
+            Self::Tls(tls) => &tls.get_ref().stream,
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::io::{IoSlice, Result};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use smol::Async;
@@ -14,17 +13,12 @@ use smol::io::{AsyncRead, AsyncWrite};
 /// Smaller than the library's own, which can be cloned.
 #[derive(Debug)]
 pub(crate) struct TcpSocket {
-    io: Arc<Async<TcpStream>>,
+    io: Async<TcpStream>,
 }
 
 impl TcpSocket {
-    pub(crate) fn new(io: Async<TcpStream>) -> Self {
-        Self { io: Arc::new(io) }
-    }
-
-    /// The socket for questions about it, while another part reads and writes.
-    pub(crate) fn handle(&self) -> TcpHandle {
-        TcpHandle(Arc::clone(&self.io))
+    pub(crate) const fn new(io: Async<TcpStream>) -> Self {
+        Self { io }
     }
 
     /// The address of this end.
@@ -51,38 +45,24 @@ impl TcpSocket {
         self.io.get_ref().shutdown(Shutdown::Both)
     }
 
-    /// See [`TcpHandle::is_ended_by_peer`].
-    pub(crate) fn is_ended_by_peer(&self) -> bool {
-        is_ended_by_peer(&self.io)
-    }
-}
-
-/// A socket that another part reads and writes.
-pub(crate) struct TcpHandle(Arc<Async<TcpStream>>);
-
-impl TcpHandle {
     /// Whether the peer has closed its side, or the connection is lost. What it sent before may still be unread, so
     /// reading does not find it out.
+    #[cfg(target_os = "linux")]
     pub(crate) fn is_ended_by_peer(&self) -> bool {
-        is_ended_by_peer(&self.0)
+        use std::os::fd::AsFd as _;
+
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+        let mut fds = [PollFd::from_borrowed_fd(self.io.as_fd(), PollFlags::RDHUP)];
+        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        poll(&mut fds, Some(&Timespec::default())).is_ok() && fds[0].revents().intersects(gone)
     }
-}
 
-#[cfg(target_os = "linux")]
-fn is_ended_by_peer(socket: &Async<TcpStream>) -> bool {
-    use std::os::fd::AsFd as _;
-
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-    let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::RDHUP)];
-    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-    poll(&mut fds, Some(&Timespec::default())).is_ok() && fds[0].revents().intersects(gone)
-}
-
-/// Other systems have no such question. There reading finds it out.
-#[cfg(not(target_os = "linux"))]
-fn is_ended_by_peer(_: &Async<TcpStream>) -> bool {
-    false
+    /// Other systems have no such question. There reading finds it out.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn is_ended_by_peer(&self) -> bool {
+        false
+    }
 }
 
 impl AsRef<TcpStream> for TcpSocket {
@@ -95,21 +75,25 @@ impl AsyncRead for TcpSocket {
     /// Reads before it waits for the reactor. On a busy server the next message has come by then, and the wait costs five
     /// system calls.
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize>> {
-        Pin::new(&mut &*self.io).poll_read(cx, buffer)
+        Pin::new(&mut &self.io).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for TcpSocket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
-        Pin::new(&mut &*self.io).poll_write(cx, bytes)
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<Result<usize>> {
-        Pin::new(&mut &*self.io).poll_write_vectored(cx, slices)
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut &*self.io).poll_flush(cx)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     /// Ends the sending side. The library's socket would only flush.

@@ -3,15 +3,13 @@
 //! A handshake costs a client nothing and a server up to milliseconds. So each step of it waits for a turn of the client, and
 //! is computed on another thread.
 
+use std::fmt::Display;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use futures_rustls::TlsAcceptor;
 use futures_rustls::rustls::ServerConfig;
-use futures_rustls::server::TlsStream;
 use futures_util::task::AtomicWaker;
 use http::StatusCode;
 
@@ -19,6 +17,7 @@ use crate::net::close::close_after_response;
 use crate::net::plain_response::PlainResponse;
 use crate::net::stream::MeteredStream;
 use crate::net::tcp::TcpSocket;
+use crate::net::tls_stream::TlsStream;
 use crate::runtime::events::log_event;
 use crate::runtime::fair_turns::FairTurns;
 
@@ -28,7 +27,7 @@ pub(super) async fn accept_tls(
     config: &Arc<ServerConfig>,
     peer: IpAddr,
     turns: &Arc<FairTurns>,
-) -> Option<TlsStream<MeteredStream<TcpSocket>>> {
+) -> Option<Box<TlsStream<MeteredStream<TcpSocket>>>> {
     /// The type of the first record of every TLS handshake (RFC 8446 §5.1).
     const HANDSHAKE: u8 = 22;
 
@@ -38,25 +37,34 @@ pub(super) async fn accept_tls(
         close_after_response(&mut stream, &response.to_bytes()).await;
         return None;
     }
-    let socket = stream.handle();
-    let mut handshake = TlsAcceptor::from(Arc::clone(config)).accept(MeteredStream::new(stream));
+    let log_failure = |error: &dyn Display| {
+        log_event!(tls_failed { client_address: display(peer), error: display(error) });
+    };
+    // Boxed, because it moves to another thread and back.
+    let mut handshake = match TlsStream::new(MeteredStream::new(stream), config) {
+        Ok(handshake) => Box::new(handshake),
+        Err(error) => {
+            log_failure(&error);
+            return None;
+        }
+    };
     let readiness = Arc::<Readiness>::default();
     loop {
         let turn = turns.turn(peer.into()).await;
-        if socket.is_ended_by_peer() {
+        if handshake.get_ref().get_ref().is_ended_by_peer() {
             log_event!(tls_abandoned { client_address: display(peer) });
             return None;
         }
         let waker = Waker::from(Arc::clone(&readiness));
         let step = turn.run(move || {
-            let step = Pin::new(&mut handshake).poll(&mut Context::from_waker(&waker));
+            let step = handshake.poll_handshake(&mut Context::from_waker(&waker));
             (handshake, step)
         });
         match step.await {
             (unfinished, Poll::Pending) => handshake = unfinished,
-            (_, Poll::Ready(Ok(stream))) => return Some(stream),
+            (stream, Poll::Ready(Ok(()))) => return Some(stream),
             (_, Poll::Ready(Err(error))) => {
-                log_event!(tls_failed { client_address: display(peer), error: display(&error) });
+                log_failure(&error);
                 return None;
             }
         }

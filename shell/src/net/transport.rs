@@ -42,7 +42,7 @@ pub(crate) async fn establish(
         None => Stream::Plain(MeteredStream::new(stream)),
         Some(config) => {
             refuse_unexpected_proxy_header(&mut stream, &peer, settings).await?;
-            Stream::Tls(Box::new(accept_tls(stream, config, peer.address, turns).await?))
+            Stream::Tls(accept_tls(stream, config, peer.address, turns).await?)
         }
     };
     Some(Transport { stream: YieldingStream::new(stream), peer })

@@ -1,0 +1,517 @@
+//! The server's end of a TLS connection.
+//!
+//! It keeps no buffer while the connection is idle. The usual wrappers of rustls keep one of 4 KiB, which is more than all the
+//! rest of a session takes. So this uses rustls without its buffers (`rustls::unbuffered`): whole records go in, and records
+//! come out.
+
+use std::io::{Error, ErrorKind, Result};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_rustls::rustls;
+use futures_rustls::rustls::ServerConfig;
+use futures_rustls::rustls::server::UnbufferedServerConnection;
+use futures_rustls::rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus,
+};
+use smol::io::{AsyncRead, AsyncWrite};
+
+/// How much is read at a time.
+const READ_BYTES: usize = 4096;
+/// The most of what the peer sends that can be incomplete: a handshake message (RFC 8446 §4). A record is shorter.
+const MAX_INCOMPLETE_BYTES: usize = 0xffff;
+/// The most data in a record (RFC 8446 §5.1).
+const MAX_RECORD_BYTES: usize = 1 << 14;
+
+/// TLS over a stream of bytes.
+pub(crate) struct TlsStream<S> {
+    stream: S,
+    session: UnbufferedServerConnection,
+    /// Records that are not whole.
+    incoming: Vec<u8>,
+    /// Decrypted data that nobody has read yet.
+    data: Vec<u8>,
+    /// Records that are not written yet.
+    outgoing: Vec<u8>,
+    /// Whether the peer has said that it sends nothing more.
+    is_ended: bool,
+    is_closed: bool,
+    /// Whether the peer has violated the protocol. Its records must then not be looked at again.
+    has_failed: bool,
+}
+
+/// What to send once the records of the peer are handled.
+enum Output<'a> {
+    Nothing,
+    Data(&'a [u8]),
+    CloseNotify,
+}
+
+impl<S> TlsStream<S> {
+    /// The stream of a client that has sent nothing yet.
+    ///
+    /// # Errors
+    /// When the configuration cannot be used.
+    pub(crate) fn new(stream: S, config: &Arc<ServerConfig>) -> std::result::Result<Self, rustls::Error> {
+        Ok(Self {
+            stream,
+            session: UnbufferedServerConnection::new(Arc::clone(config))?,
+            incoming: Vec::new(),
+            data: Vec::new(),
+            outgoing: Vec::new(),
+            is_ended: false,
+            is_closed: false,
+            has_failed: false,
+        })
+    }
+
+    pub(crate) const fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// Handles the records that have come, then sends the output if the handshake is over. What is to be sent is in
+    /// `outgoing` afterwards, also the alert that belongs to an error.
+    fn handle(&mut self, output: Output<'_>) -> Result<()> {
+        if self.has_failed {
+            return Err(ErrorKind::InvalidData.into());
+        }
+        if let Err(error) = self.handle_records(output) {
+            self.has_failed = true;
+            // The alert that tells the peer, and what was ready before it.
+            while self.session.wants_write()
+                && let Ok(ConnectionState::EncodeTlsData(record)) = self.session.process_tls_records(&mut []).state
+            {
+                encode(record, &mut self.outgoing)?;
+            }
+            return Err(Error::new(ErrorKind::InvalidData, error));
+        }
+        if self.incoming.is_empty() {
+            self.incoming = Vec::new();
+        }
+        if self.incoming.len() > MAX_INCOMPLETE_BYTES {
+            return Err(Error::new(ErrorKind::InvalidData, "a handshake message is too long"));
+        }
+        Ok(())
+    }
+
+    fn handle_records(&mut self, output: Output<'_>) -> std::result::Result<(), rustls::Error> {
+        let mut output = output;
+        loop {
+            let UnbufferedStatus { mut discard, state } = self.session.process_tls_records(&mut self.incoming);
+            let is_done = match state? {
+                ConnectionState::ReadTraffic(mut traffic) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record?;
+                        discard += record.discard;
+                        self.data.extend_from_slice(record.payload);
+                    }
+                    false
+                }
+                ConnectionState::EncodeTlsData(record) => {
+                    encode(record, &mut self.outgoing).map_err(|error| rustls::Error::General(error.to_string()))?;
+                    false
+                }
+                // It is in `outgoing`, and leaves in order.
+                ConnectionState::TransmitTlsData(transmit) => {
+                    transmit.done();
+                    false
+                }
+                ConnectionState::PeerClosed => {
+                    self.is_ended = true;
+                    false
+                }
+                ConnectionState::WriteTraffic(mut traffic) => {
+                    let outgoing = &mut self.outgoing;
+                    match std::mem::replace(&mut output, Output::Nothing) {
+                        Output::Nothing => {}
+                        Output::Data(data) => append(outgoing, |room| traffic.encrypt(data, room))?,
+                        Output::CloseNotify => append(outgoing, |room| traffic.queue_close_notify(room))?,
+                    }
+                    true
+                }
+                ConnectionState::BlockedHandshake | ConnectionState::Closed => true,
+                // The configuration allows no early data, and rustls has no other state today.
+                ConnectionState::ReadEarlyData(_) | _ => {
+                    return Err(rustls::Error::General("an unexpected state of TLS".into()));
+                }
+            };
+            self.incoming.drain(..discard);
+            if is_done {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Appends a record of the handshake.
+fn encode<Data>(mut record: EncodeTlsData<'_, Data>, outgoing: &mut Vec<u8>) -> Result<()> {
+    append(outgoing, |room| {
+        record.encode(room).map_err(|error| match error {
+            EncodeError::InsufficientSize(size) => EncryptError::InsufficientSize(size),
+            EncodeError::AlreadyEncoded => EncryptError::EncryptExhausted,
+        })
+    })
+    .map_err(Error::other)
+}
+
+/// Appends what `write` writes, with as much room as that needs.
+fn append(
+    outgoing: &mut Vec<u8>,
+    mut write: impl FnMut(&mut [u8]) -> std::result::Result<usize, EncryptError>,
+) -> std::result::Result<(), rustls::Error> {
+    let before = outgoing.len();
+    let written = match write(&mut []) {
+        Err(EncryptError::InsufficientSize(InsufficientSizeError { required_size })) => {
+            outgoing.resize(before + required_size, 0);
+            write(&mut outgoing[before..])
+        }
+        written => written,
+    };
+    outgoing.truncate(before + *written.as_ref().unwrap_or(&0));
+    written.map(|_| ()).map_err(|error| rustls::Error::General(error.to_string()))
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
+    /// Goes on with the handshake. Ready when it is over. The caller may go on in another task, or on another thread.
+    pub(crate) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            if !self.session.is_handshaking() {
+                // In TLS 1.3 only tickets are left. They leave with the first response.
+                let is_over = self.session.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
+                return if is_over { Poll::Ready(Ok(())) } else { self.poll_send(cx) };
+            }
+            // The peer may send before it has read.
+            if let Poll::Ready(sent) = self.poll_send(cx) {
+                sent?;
+            }
+            if ready!(self.poll_receive(cx))? == 0 {
+                return Poll::Ready(Err(Error::new(ErrorKind::UnexpectedEof, "tls handshake eof")));
+            }
+            if self.is_ended {
+                return Poll::Ready(Err(Error::new(ErrorKind::UnexpectedEof, "tls handshake alert")));
+            }
+        }
+    }
+
+    /// Reads once and handles what comes. Ready with 0 at the end of the stream.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
+        let mut bytes = [0; READ_BYTES];
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut bytes))?;
+        self.incoming.extend_from_slice(&bytes[..read]);
+        if read > 0
+            && let Err(error) = self.handle(Output::Nothing)
+        {
+            // The alert, if there is room for it.
+            let _unsent = self.poll_send(cx);
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Writes the records that are ready.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        while !self.outgoing.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.outgoing))? {
+                0 => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
+                written if written == self.outgoing.len() => self.outgoing = Vec::new(),
+                written => drop(self.outgoing.drain(..written)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize>> {
+        while self.data.is_empty() {
+            if self.is_ended {
+                return Poll::Ready(Ok(0));
+            }
+            // Without the farewell of TLS somebody else may have cut the stream (RFC 8446 §6.1).
+            if ready!(self.poll_receive(cx))? == 0 {
+                return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
+            }
+        }
+        let read = buffer.len().min(self.data.len());
+        buffer[..read].copy_from_slice(&self.data[..read]);
+        if read == self.data.len() {
+            self.data = Vec::new();
+        } else {
+            self.data.drain(..read);
+        }
+        Poll::Ready(Ok(read))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
+    /// Encrypts the bytes once the records before them are written. Flush to be sure that they are written as well.
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+        /// What may wait when the data is encrypted: a ticket, so that both leave together.
+        const MAX_WAITING_BYTES: usize = 1024;
+
+        if self.outgoing.len() > MAX_WAITING_BYTES {
+            ready!(self.poll_send(cx))?;
+        }
+        let bytes = &bytes[..bytes.len().min(MAX_RECORD_BYTES)];
+        self.handle(Output::Data(bytes))?;
+        if let Poll::Ready(sent) = self.poll_send(cx) {
+            sent?;
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if !self.is_closed {
+            self.is_closed = true;
+            self.handle(Output::CloseNotify)?;
+        }
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io::{Read as _, Write as _};
+    use std::task::Waker;
+
+    use futures_rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    use futures_rustls::rustls::crypto::aws_lc_rs;
+    use futures_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion, version};
+
+    use super::*;
+
+    /// The server's end of a connection in memory. It takes and gives at most so many bytes at a time.
+    struct Pipe {
+        to_server: VecDeque<u8>,
+        to_client: Vec<u8>,
+        most: usize,
+        is_full: bool,
+        has_ended: bool,
+    }
+
+    impl AsyncRead for Pipe {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize>> {
+            if self.to_server.is_empty() && !self.has_ended {
+                return Poll::Pending;
+            }
+            let most = self.most.min(buffer.len());
+            Poll::Ready(self.to_server.read(&mut buffer[..most]))
+        }
+    }
+
+    impl AsyncWrite for Pipe {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+            if self.is_full {
+                return Poll::Pending;
+            }
+            let written = bytes.len().min(self.most);
+            self.to_client.extend_from_slice(&bytes[..written]);
+            Poll::Ready(Ok(written))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    struct Pair {
+        client: ClientConnection,
+        server: TlsStream<Pipe>,
+    }
+
+    impl Pair {
+        fn new(version: &'static SupportedProtocolVersion, most: usize) -> Self {
+            let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            let key = PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
+            let certificate = CertificateDer::from(issued.cert.der().to_vec());
+            let mut roots = RootCertStore::empty();
+            roots.add(certificate.clone()).unwrap();
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate], key)
+                .unwrap();
+            let client = ClientConfig::builder_with_provider(provider)
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let name = ServerName::try_from("localhost").unwrap();
+            let pipe =
+                Pipe { to_server: VecDeque::new(), to_client: Vec::new(), most, is_full: false, has_ended: false };
+            Self {
+                client: ClientConnection::new(Arc::new(client), name).unwrap(),
+                server: TlsStream::new(pipe, &Arc::new(server)).unwrap(),
+            }
+        }
+
+        /// Carries what the client sends to the server's end, and the other way.
+        fn carry(&mut self) {
+            while self.client.wants_write() {
+                self.client.write_tls(&mut self.server.stream.to_server).unwrap();
+            }
+            let mut sent = &std::mem::take(&mut self.server.stream.to_client)[..];
+            while !sent.is_empty() {
+                self.client.read_tls(&mut sent).unwrap();
+                self.client.process_new_packets().unwrap();
+            }
+        }
+
+        fn shake_hands(mut self) -> Self {
+            let mut cx = Context::from_waker(Waker::noop());
+            loop {
+                self.carry();
+                match self.server.poll_handshake(&mut cx) {
+                    Poll::Ready(result) => break result.unwrap(),
+                    Poll::Pending => {}
+                }
+            }
+            self.carry();
+            assert!(!self.client.is_handshaking());
+            self
+        }
+
+        fn read(&mut self) -> Poll<Result<Vec<u8>>> {
+            let (mut cx, mut buffer) = (Context::from_waker(Waker::noop()), [0; 100]);
+            let read = Pin::new(&mut self.server).poll_read(&mut cx, &mut buffer);
+            read.map_ok(|bytes| buffer[..bytes].to_vec())
+        }
+
+        fn write(&mut self, bytes: &[u8]) -> Poll<Result<usize>> {
+            Pin::new(&mut self.server).poll_write(&mut Context::from_waker(Waker::noop()), bytes)
+        }
+
+        fn received(&mut self) -> Vec<u8> {
+            self.carry();
+            let mut received = Vec::new();
+            let _would_block = self.client.reader().read_to_end(&mut received);
+            received
+        }
+    }
+
+    const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
+
+    #[test]
+    fn data_passes_both_ways_however_the_bytes_arrive() {
+        for (version, most) in VERSIONS.into_iter().flat_map(|version| [1, 7, 9999].map(|most| (version, most))) {
+            let mut pair = Pair::new(version, most).shake_hands();
+            let sent: Vec<u8> = (0..40_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+            for part in sent.chunks(10_000) {
+                pair.client.writer().write_all(part).unwrap();
+                pair.carry();
+                let mut read = Vec::new();
+                while let Poll::Ready(bytes) = pair.read() {
+                    read.extend(bytes.unwrap());
+                }
+                assert_eq!(read, part);
+            }
+            let (mut left, mut received) = (&sent[..], Vec::new());
+            while !left.is_empty() {
+                let Poll::Ready(written) = pair.write(left) else { panic!("there is room") };
+                left = &left[written.unwrap()..];
+                received.extend(pair.received());
+            }
+            assert_eq!(received, sent);
+        }
+    }
+
+    #[test]
+    fn idle_stream_keeps_no_buffer() {
+        for version in VERSIONS {
+            let mut pair = Pair::new(version, 9999).shake_hands();
+            assert!(matches!(pair.write(b"HELLO"), Poll::Ready(Ok(5))));
+            pair.client.writer().write_all(b"hello").unwrap();
+            assert_eq!(pair.received(), b"HELLO");
+            assert!(matches!(pair.read(), Poll::Ready(Ok(read)) if read == b"hello"));
+            assert!(pair.read().is_pending());
+            let TlsStream { incoming, data, outgoing, .. } = &pair.server;
+            assert_eq!([incoming, data, outgoing].map(Vec::capacity), [0; 3]);
+        }
+    }
+
+    #[test]
+    fn full_peer_takes_the_rest_later_and_bounds_the_buffer() {
+        let mut pair = Pair::new(&version::TLS13, 9999).shake_hands();
+        pair.server.stream.is_full = true;
+        assert!(matches!(pair.write(&[7; 99_999]), Poll::Ready(Ok(MAX_RECORD_BYTES))));
+        assert!(pair.write(b"more").is_pending());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut pair.server).poll_flush(&mut cx).is_pending());
+        pair.server.stream.is_full = false;
+        assert!(matches!(Pin::new(&mut pair.server).poll_flush(&mut cx), Poll::Ready(Ok(()))));
+        assert_eq!(pair.received(), [7; MAX_RECORD_BYTES]);
+    }
+
+    #[test]
+    fn farewell_ends_the_stream_and_a_cut_is_an_error() {
+        for version in VERSIONS {
+            let mut pair = Pair::new(version, 9999).shake_hands();
+            pair.client.writer().write_all(b"bye").unwrap();
+            pair.client.send_close_notify();
+            pair.carry();
+            assert!(matches!(pair.read(), Poll::Ready(Ok(read)) if read == b"bye"));
+            assert!(matches!(pair.read(), Poll::Ready(Ok(read)) if read.is_empty()));
+            // The other direction is still open.
+            assert!(matches!(pair.write(b"goodbye"), Poll::Ready(Ok(7))));
+            assert_eq!(pair.received(), b"goodbye");
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(matches!(Pin::new(&mut pair.server).poll_close(&mut cx), Poll::Ready(Ok(()))));
+            pair.carry();
+            let state = pair.client.process_new_packets().unwrap();
+            assert!(state.peer_has_closed(), "the client is told the end");
+
+            let mut cut = Pair::new(version, 9999).shake_hands();
+            cut.server.stream.has_ended = true;
+            let Poll::Ready(Err(error)) = cut.read() else { panic!("it is no end") };
+            assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_answered_with_an_alert() {
+        let mut pair = Pair::new(&version::TLS13, 9999);
+        pair.server.stream.to_server.extend(b"\x16\x03\x01\xff\xff a record that is too long");
+        let mut cx = Context::from_waker(Waker::noop());
+        let Poll::Ready(Err(error)) = pair.server.poll_handshake(&mut cx) else { panic!("it is no handshake") };
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+        assert_eq!(pair.server.stream.to_client.first(), Some(&21), "an alert (RFC 8446 §5.1)");
+        pair.server.stream.to_server.extend([22; 99]);
+        let again = pair.server.poll_handshake(&mut cx);
+        assert!(matches!(&again, Poll::Ready(Err(_))), "{again:?}");
+    }
+
+    #[test]
+    fn endless_handshake_message_is_refused() {
+        let mut pair = Pair::new(&version::TLS13, 9999);
+        // A message of 16 MB in records of 16 KiB.
+        let record = [&[22, 3, 1, 0x40, 0][..], &[1, 0xff, 0xff, 0xff], &[0; (1 << 14) - 4]].concat();
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..9 {
+            pair.server.stream.to_server.extend(&record);
+            if let Poll::Ready(result) = pair.server.poll_handshake(&mut cx) {
+                assert!(result.is_err());
+                return;
+            }
+            assert!(pair.server.incoming.len() <= MAX_INCOMPLETE_BYTES);
+        }
+        panic!("{} bytes are kept", pair.server.incoming.len());
+    }
+}
