@@ -1,11 +1,12 @@
 //! The server's TLS configuration: its certificate, TLS 1.2 and 1.3, HTTP/1.1 by ALPN.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures_rustls::pki_types::pem::{self, PemObject as _};
 use futures_rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use futures_rustls::rustls::crypto::aws_lc_rs;
+use futures_rustls::rustls::server::ProducesTickets;
 use futures_rustls::rustls::{self, InconsistentKeys, ServerConfig};
 use thiserror::Error;
 
@@ -93,8 +94,24 @@ impl CertificateFiles {
         // A WebSocket begins as HTTP/1.1. If a client offers only other protocols, the handshake fails with an alert that
         // says so (RFC 7301 §3.2).
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.ticketer = ticketer().map_err(unusable)?;
+        // A client gets a new ticket with each connection.
+        config.send_tls13_tickets = 1;
         Ok(Arc::new(config))
     }
+}
+
+/// Encrypts the tickets with which clients resume TLS sessions, and decrypts them. It belongs to the process, not to a
+/// certificate: a reload keeps the tickets valid. Its keys are only in memory. It makes a new one every 6 hours, and a ticket is
+/// valid for at most 12.
+fn ticketer() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+    static TICKETER: OnceLock<Arc<dyn ProducesTickets>> = OnceLock::new();
+
+    if let Some(ticketer) = TICKETER.get() {
+        return Ok(Arc::clone(ticketer));
+    }
+    let ticketer = aws_lc_rs::Ticketer::new()?;
+    Ok(Arc::clone(TICKETER.get_or_init(|| ticketer)))
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {

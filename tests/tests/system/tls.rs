@@ -13,7 +13,8 @@ use futures_rustls::pki_types::pem::PemObject as _;
 use futures_rustls::pki_types::{CertificateDer, ServerName};
 use futures_rustls::rustls::crypto::aws_lc_rs;
 use futures_rustls::rustls::{
-    ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, StreamOwned, SupportedProtocolVersion, version,
+    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, StreamOwned,
+    SupportedProtocolVersion, version,
 };
 use session_core::connection_limiter::ConnectionLimits;
 use session_core::session::SessionSettings;
@@ -22,7 +23,7 @@ use shell::net::settings::ConnectionSettings;
 use shell::server::Settings;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use smol::net::TcpStream;
-use tests::raw_client::{RawClient, upgrade_request};
+use tests::raw_client::{RawClient, Received, upgrade_request};
 use tests::test_ca::TestCa;
 use tests::test_server::{TestServer, settings};
 
@@ -176,6 +177,109 @@ fn handshake_response_and_hello_are_one_record() {
         rest = &after[usize::from(u16::from_be_bytes([high, low]))..];
     }
     assert_eq!(records.iter().filter(|&&kind| kind == DATA).count(), 1, "{records:?}");
+}
+
+/// Connects with a TLS session of `config`, if it has one, and upgrades to WebSocket.
+fn connect(server: &TlsServer, config: &Arc<ClientConfig>) -> (RawClient, Option<HandshakeKind>) {
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut session = ClientConnection::new(Arc::clone(config), name).unwrap();
+    let mut kind = None;
+    let mut client = RawClient::connect_tls([127, 0, 0, 1].into(), server.server.address, |mut stream| {
+        session.complete_io(&mut stream).unwrap();
+        kind = session.handshake_kind();
+        Box::new(StreamOwned::new(session, stream))
+    });
+    client.write(upgrade_request("").as_bytes());
+    client.skip_head();
+    client.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
+    (client, kind)
+}
+
+#[test]
+fn tls_session_is_resumed_also_after_a_certificate_reload() {
+    for version in [&version::TLS12, &version::TLS13] {
+        let server = start_with_defaults();
+        let config = Arc::new(client_config(&server.authority.ca, version));
+        let kind = || connect(&server, &config).1;
+        assert_eq!(kind(), Some(HandshakeKind::Full), "{version:?}");
+        assert_eq!(kind(), Some(HandshakeKind::Resumed), "{version:?}");
+        let tls = Some(server.authority.certify("next", &["localhost", "127.0.0.1"]).load().unwrap());
+        server.server.handle.set_connection_settings(ConnectionSettings { tls, ..ConnectionSettings::default() });
+        assert_eq!(kind(), Some(HandshakeKind::Resumed), "{version:?}");
+        // Another client has no ticket, and sees the new certificate.
+        let other = Arc::new(client_config(&server.authority.ca, version));
+        assert_eq!(connect(&server, &other).1, Some(HandshakeKind::Full), "{version:?}");
+    }
+}
+
+/// TLS knows the client again. The session does not.
+#[test]
+fn resumed_tls_session_authenticates_and_is_counted() {
+    let bounds = ConnectionLimits { connections: NonZeroUsize::new(2), ..ConnectionLimits::default() };
+    let server = TlsServer::start(bounds, ConnectionSettings::default());
+    let config = Arc::new(client_config(&server.authority.ca, &version::TLS13));
+    let success = |connections| {
+        format!(r#"{{"type":"AUTHENTICATE_SUCCESS","payload":{{"id":"ada","connections":{connections}}}}}"#)
+    };
+    let (mut first, kind) = connect(&server, &config);
+    assert_eq!(kind, Some(HandshakeKind::Full));
+    first.authenticate("ada");
+    first.expect_text(&success(1));
+    let (mut resumed, kind) = connect(&server, &config);
+    assert_eq!(kind, Some(HandshakeKind::Resumed));
+    resumed.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
+    resumed.expect_text(r#"{"type":"ERROR","payload":"This session is not authenticated"}"#);
+    resumed.authenticate("ada");
+    resumed.expect_text(&success(2));
+    // The third connection exceeds the limit.
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut session = ClientConnection::new(config, name).unwrap();
+    let mut stream = std::net::TcpStream::connect(server.server.address).unwrap();
+    assert!(session.complete_io(&mut stream).is_err());
+}
+
+/// As a client with a slow network, or an attacker, sends it.
+#[test]
+fn tls_records_are_read_however_they_arrive() {
+    let server = start_with_defaults();
+    for version in [&version::TLS12, &version::TLS13] {
+        let config = Arc::new(client_config(&server.authority.ca, version));
+        let session = ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap();
+        let mut client = RawClient::connect_tls([127, 0, 0, 1].into(), server.server.address, |stream| {
+            Box::new(StreamOwned::new(session, Trickle(stream)))
+        });
+        client.write(upgrade_request("").as_bytes());
+        client.skip_head();
+        client.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
+        // Longer than a read, and a message of many.
+        let long = "x".repeat(4000);
+        client.text(&format!(r#"{{"type":"{long}","payload":null}}"#));
+        assert!(matches!(client.read(), Received::Text(text) if text.starts_with(r#"{"type":"ERROR""#)));
+        client.authenticate("ada");
+        assert!(matches!(client.read(), Received::Text(text) if text.contains("AUTHENTICATE_SUCCESS")));
+        client.send_bye();
+        client.expect_goodbye(1000);
+    }
+}
+
+/// A stream that sends a few bytes at a time.
+struct Trickle(std::net::TcpStream);
+
+impl Read for Trickle {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Trickle {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.set_nodelay(true)?;
+        self.0.write(&bytes[..bytes.len().min(11)])
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
 }
 
 #[test]
