@@ -2,21 +2,22 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use core::borrow::Borrow;
 use core::fmt;
 use core::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 /// A user, named by 1 to [`UserId::MAX_BYTES`] bytes of UTF-8 without control characters.
 ///
 /// Ids are compared byte for byte, without case folding or Unicode normalisation: `zoe` and `zoe ` are two users. A server
 /// may map spellings to one id before it parses that. A `UserId` is always valid, so no code
-/// behind [`UserId::parse`] checks it again. It borrows as `str`, so a map with `UserId` keys takes a `&str`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct UserId(Box<str>);
+/// behind [`UserId::parse`] checks it again. It borrows as `str`, so a map with `UserId` keys takes a `&str`. Clones share the
+/// text: a session keeps several, and each command has one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserId(Arc<str>);
 
 impl UserId {
     /// The longest id, in bytes of UTF-8. It leaves room for a prefix in an LMDB key, which is at most 511 bytes.
@@ -104,6 +105,12 @@ impl fmt::Display for UserId {
 impl fmt::Debug for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", &*self.0)
+    }
+}
+
+impl Serialize for UserId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

@@ -1,6 +1,7 @@
 //! One batch of commands in one transaction. All of it is written, or nothing.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use heed::RwTxn;
 use session_core::ledger::{self, StoreCommand};
@@ -75,7 +76,7 @@ pub(super) fn apply(
         other => other,
     };
 
-    let mut users = BTreeMap::new();
+    let mut users = BatchUsers::default();
     let mut outcomes = Vec::with_capacity(commands.len());
     let mut ended = Vec::new();
     let mut unreadable = None;
@@ -83,14 +84,8 @@ pub(super) fn apply(
     let mut displaced = Vec::new();
     let mut hints = Vec::new();
     for &command in commands {
-        let entry = users.entry(command.user());
-        let id = *entry.key();
-        let user = match entry {
-            std::collections::btree_map::Entry::Occupied(user) => user.into_mut(),
-            std::collections::btree_map::Entry::Vacant(vacant) => {
-                vacant.insert(BatchUser::read(environment, &txn, id)?)
-            }
-        };
+        let id = command.user();
+        let user = users.get_or_read(id, || BatchUser::read(environment, &txn, id))?;
         outcomes.push(match (command, refuse_acquires, user) {
             (_, _, Err(error)) => {
                 // One that was left behind is about to be removed by the sweep.
@@ -131,7 +126,7 @@ pub(super) fn apply(
     let mut changed = false;
     let mut lingers = false;
     let mut bytes = Vec::with_capacity(RECORD_BYTES);
-    for (id, user) in &users {
+    for (id, user) in users.iter() {
         if let Ok(user) = user
             && user.is_changed()
         {
@@ -163,6 +158,40 @@ pub(super) fn apply(
         }
     }
     Ok(BatchResult { outcomes, ended, lingers, sweep, unreadable, lapsed, displaced, hints })
+}
+
+/// The users of a batch. Most batches have one.
+#[derive(Default)]
+struct BatchUsers<'a> {
+    /// Where each is in `users`. The records lie apart, because a node of the tree has room for eleven values.
+    positions: BTreeMap<&'a UserId, usize>,
+    users: Vec<Result<BatchUser, RecordError>>,
+}
+
+impl<'a> BatchUsers<'a> {
+    fn get(&self, id: &UserId) -> Option<&Result<BatchUser, RecordError>> {
+        self.positions.get(id).map(|&position| &self.users[position])
+    }
+
+    fn get_or_read(
+        &mut self,
+        id: &'a UserId,
+        read: impl FnOnce() -> heed::Result<Result<BatchUser, RecordError>>,
+    ) -> heed::Result<&mut Result<BatchUser, RecordError>> {
+        let position = match self.positions.entry(id) {
+            Entry::Occupied(position) => *position.get(),
+            Entry::Vacant(vacant) => {
+                self.users.push(read()?);
+                *vacant.insert(self.users.len() - 1)
+            }
+        };
+        Ok(&mut self.users[position])
+    }
+
+    /// In the order of the keys in the store.
+    fn iter(&self) -> impl Iterator<Item = (&'a UserId, &Result<BatchUser, RecordError>)> {
+        self.positions.iter().map(|(&id, &position)| (id, &self.users[position]))
+    }
 }
 
 /// A user's record before the batch, and after the commands so far.
@@ -207,11 +236,7 @@ fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>, disk_is_full: bool
 
 /// Marks what is unknown after a failed commit: the outcomes of commands on records that were to be written. Rejections, and
 /// answers about unchanged records, stay certain.
-fn mark_unknown(
-    outcomes: &mut [Outcome],
-    commands: &[&StoreCommand],
-    users: &BTreeMap<&UserId, Result<BatchUser, RecordError>>,
-) {
+fn mark_unknown(outcomes: &mut [Outcome], commands: &[&StoreCommand], users: &BatchUsers<'_>) {
     for (outcome, command) in outcomes.iter_mut().zip(commands) {
         let was_to_be_written = matches!(users.get(command.user()), Some(Ok(user)) if user.is_changed());
         if was_to_be_written && !matches!(outcome, Outcome::Rejected(_)) {
