@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use shell::net::tls::CertificateFiles;
 use shell::runtime::open_files::raise_limit;
 use shell::runtime::threads::one_per_core;
 
@@ -30,28 +31,39 @@ mod floor;
 /// Prints how the server compares with a bare one on the same libraries
 #[derive(Parser)]
 struct Arguments {
-    /// Measure everything: also one thousand and ten million known users, for which it needs 2 GB of disk
+    /// Measure everything: also one thousand and ten million known users, for which it needs 2 GB of disk, and as many idle
+    /// sessions as there may be
     #[arg(long)]
     full: bool,
     /// Write the figures to this file, as JSON; a relative path begins at the root of the workspace
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// Measure only what has this in its name: cycles, latency, memory, rush, restart, storm or known
+    /// Measure only what has this in its name: cycles, latency, tls, threads, memory, rush,
+    /// contended, restart, storm, known or idle
     #[arg(value_name = "NAME")]
     only: Option<String>,
     /// Serve as the floor
     #[arg(long, hide = true)]
     floor: bool,
+    /// The threads of the floor
+    #[arg(long, hide = true, default_value_t = one_per_core())]
+    threads: u16,
+    /// The certificate of the floor
+    #[arg(long, hide = true, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The key of the floor's certificate
+    #[arg(long, hide = true)]
+    tls_key: Option<PathBuf>,
     /// Cargo passes this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 fn main() -> Result<()> {
-    let Arguments { full, save, only, floor, bench: _ } = Arguments::parse();
-    let threads = one_per_core();
+    let Arguments { full, save, only, floor, threads, tls_cert, tls_key, bench: _ } = Arguments::parse();
     if floor {
-        return floor::serve(threads);
+        let tls = tls_cert.zip(tls_key).map(|(certificate, key)| CertificateFiles { certificate, key });
+        return floor::serve(threads, tls.as_ref());
     }
     // Servers inherit the limit. If it stays too low, opening connections fails with an error.
     raise_limit();

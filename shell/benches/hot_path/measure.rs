@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use shell::client::RootCertificates;
 use shell::client::bench::load::{Counts, CycleLoad, LoadProfile, LoadStats, MAX_CONCURRENT, Users};
 use shell::runtime::open_files::raise_limit;
 use shell::runtime::supervisor::Supervisor;
@@ -36,6 +35,8 @@ pub(crate) struct Load {
     pub(crate) users: Users,
     pub(crate) profile: LoadProfile,
     pub(crate) duration: Duration,
+    /// Whether handshakes of TLS resume an earlier session.
+    pub(crate) resumes_tls: bool,
 }
 
 /// The result of one load.
@@ -86,11 +87,11 @@ impl Bench {
 
     /// Puts a load on one process, while only these processes should run.
     pub(crate) fn load(&self, process: &Process, all: &[&Process], load: Load) -> Result<Run> {
-        let Load { users, profile, duration } = load;
+        let Load { users, profile, duration, resumes_tls } = load;
         let cycles = CycleLoad {
             url: process.url.clone(),
-            root_certificates: RootCertificates::SYSTEM,
-            resumes_tls: false,
+            root_certificates: process.root_certificates.clone(),
+            resumes_tls,
             users,
             profile,
             max_concurrent: MAX_CONCURRENT,
@@ -108,6 +109,13 @@ impl Bench {
         let of_one = |cpu: Duration| cpu.as_secs_f64() * 1e6 / counts.cycles as f64;
         let (cpu_micros, load_micros) = (of_one(cpu), of_one(own));
         Ok(Run { counts, per_second, cpu_micros, load_micros, is_disturbed })
+    }
+}
+
+impl Load {
+    /// A load for one slice.
+    pub(crate) fn new(users: u32, profile: LoadProfile) -> Self {
+        Self { users: Users(users), profile, duration: SLICE, resumes_tls: false }
     }
 }
 

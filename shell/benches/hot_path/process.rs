@@ -6,22 +6,52 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use anyhow::{Context as _, Result, anyhow};
-use shell::client::Url;
+use anyhow::{Context as _, Result, anyhow, ensure};
+use rustix::process::Signal;
+use shell::client::{RootCertificates, Url};
+use shell::net::tls::CertificateFiles;
 use tests::processor_time::{self, parse_stat};
-use tests::test_process::{SpawnedProcess, TestProcess, without_connection_limits};
+use tests::test_ca::TestCa;
+use tests::test_process::{SpawnedProcess, TestProcess, send_signal, without_connection_limits};
 
 /// A listening server. Killed when dropped.
 pub(crate) struct Process {
     server: TestProcess,
     pub(crate) url: Url,
+    /// The authorities that its certificate is trusted for.
+    pub(crate) root_certificates: RootCertificates,
+}
+
+/// A certificate for servers on this machine, in files.
+pub(crate) struct Certificate {
+    files: CertificateFiles,
+    root_certificates: RootCertificates,
+}
+
+impl Certificate {
+    pub(crate) fn new(directory: &Path) -> Result<Self> {
+        let ca = TestCa::new(directory);
+        Ok(Self { files: ca.certify("server", &["127.0.0.1"]), root_certificates: RootCertificates::read(&ca.ca)? })
+    }
+
+    /// The options with which the floor and the server use it.
+    pub(crate) fn options(&self) -> [String; 4] {
+        let CertificateFiles { certificate, key } = &self.files;
+        ["--tls-cert".into(), certificate.display().to_string(), "--tls-key".into(), key.display().to_string()]
+    }
+
+    /// How clients reach a process with these options.
+    pub(crate) fn speak_tls(&self, process: Process) -> Result<Process> {
+        let url = format!("wss://{}/", process.server.address).parse()?;
+        Ok(Process { url, root_certificates: self.root_certificates.clone(), ..process })
+    }
 }
 
 impl Process {
     /// The floor server, which is this program.
-    pub(crate) fn floor() -> Result<Self> {
+    pub(crate) fn floor(options: &[&str]) -> Result<Self> {
         let mut command = Command::new(env::current_exe()?);
-        command.arg("--floor");
+        command.arg("--floor").args(options);
         Self::start(SpawnedProcess::from_command(command))
     }
 
@@ -37,7 +67,7 @@ impl Process {
     fn start(process: SpawnedProcess) -> Result<Self> {
         let server = process.listen().map_err(|failure| anyhow!("the server does not start: {failure:?}"))?;
         let url = server.url().parse()?;
-        Ok(Self { server, url })
+        Ok(Self { server, url, root_certificates: RootCertificates::SYSTEM })
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -54,6 +84,21 @@ impl Process {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in proc(5)")?;
         Ok(1024.0 * line.trim().trim_end_matches(" kB").parse::<f64>()?)
+    }
+
+    /// All addresses that it listens at.
+    pub(crate) fn urls(&self) -> Result<Vec<Url>> {
+        let words = self.server.announcement.split([' ', ',']).filter(|word| word.starts_with("ws://"));
+        Ok(words.map(str::parse).collect::<Result<_, _>>()?)
+    }
+
+    /// Sends SIGTERM, and returns how long it took to end.
+    pub(crate) fn terminate(mut self) -> Result<Duration> {
+        let began = Instant::now();
+        send_signal(self.id(), Signal::TERM);
+        let status = self.server.wait();
+        ensure!(status.success(), "the server ended with {status}");
+        Ok(began.elapsed())
     }
 
     /// Sends SIGKILL.

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use shell::client::bench::load::{LoadProfile, Users};
+use shell::client::bench::load::LoadProfile;
 
 use super::{KNOWN, both};
-use crate::measure::{Bench, Load, Round, SLICE};
+use crate::measure::{Bench, Load, Round};
 use crate::process::Process;
 use crate::system_calls::SystemCalls;
 use crate::table::{Goal, Row, Table};
@@ -17,7 +17,7 @@ const TRACED: Duration = Duration::from_secs(1);
 pub(super) fn cycles(bench: &Bench, table: &mut Table) -> Result<()> {
     let (floor, server) = both(bench, &[])?;
     for (at_once, rate, cpu) in [(64, 1.05, 1.0), (16, 1.0, 1.02)] {
-        let load = Load { users: Users(KNOWN), profile: LoadProfile::Concurrency(at_once), duration: SLICE };
+        let load = Load::new(KNOWN, LoadProfile::Concurrency(at_once));
         let rounds = bench.in_turns([&floor, &server], load)?;
         let figure = format!("full cycles, {at_once} at once");
         add(

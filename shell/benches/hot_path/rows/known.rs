@@ -4,12 +4,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use shell::client::bench::load::{LoadProfile, Users};
+use shell::client::bench::load::LoadProfile;
 
 use super::memory::{PINGS, bytes_per_session};
 use super::rush::uncontended;
 use super::server;
-use crate::measure::{Bench, Load, Round, SLICE, disturbed, median, quartiles, sessions};
+use crate::measure::{Bench, Load, Round, disturbed, median, quartiles, sessions};
 use crate::process::{Process, Watch};
 use crate::table::{Goal, Row, Table};
 
@@ -27,7 +27,7 @@ pub(super) fn known(bench: &Bench, table: &mut Table) -> Result<()> {
 
     // The load on each server uses all users that it knows.
     let in_turns = |profile| {
-        let loads = [0, 1, 2].map(|index| (all[index], Load { users: Users(KNOWN[index]), profile, duration: SLICE }));
+        let loads = [0, 1, 2].map(|index| (all[index], Load::new(KNOWN[index], profile)));
         bench.each_in_turns(loads)
     };
     for at_once in [64, 16] {

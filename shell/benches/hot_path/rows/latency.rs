@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use shell::client::bench::load::{LoadProfile, Users};
+use shell::client::bench::load::LoadProfile;
 
 use super::{KNOWN, both};
-use crate::measure::{Bench, Load, Run, SLICE, disturbed, median};
+use crate::measure::{Bench, Load, Run, disturbed, median};
 use crate::table::{Goal, Row, Table};
 
 pub(super) fn latency(bench: &Bench, table: &mut Table) -> Result<()> {
     let (floor, server) = both(bench, &[])?;
-    let closed = Load { users: Users(KNOWN), profile: LoadProfile::Concurrency(64), duration: Duration::from_secs(1) };
+    let closed = Load { duration: Duration::from_secs(1), ..Load::new(KNOWN, LoadProfile::Concurrency(64)) };
     let rate = median(&bench.in_turns([&floor], closed)?, |[floor]| floor.per_second) / 2.0;
-    let open = Load { users: Users(KNOWN), profile: LoadProfile::Rate(rate), duration: SLICE };
+    let open = Load::new(KNOWN, LoadProfile::Rate(rate));
     let rounds = bench.in_turns([&floor, &server], open)?;
     for (quantile, name, goal) in [(0.5, "p50", 0.4), (0.99, "p99", 2.0), (0.999, "p99.9", 8.0)] {
         let figure = format!("AUTHENTICATE to reply at {rate:.0}/s, open loop, {name}");

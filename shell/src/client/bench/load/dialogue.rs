@@ -19,6 +19,8 @@ pub(super) struct Dialogue {
     unread: Vec<u8>,
     /// The fragments so far of a message.
     fragments: Option<Vec<u8>>,
+    /// Whether the session stays after the answer, until [`Dialogue::leave`].
+    stays: bool,
 }
 
 /// What comes next.
@@ -33,8 +35,12 @@ enum State {
     /// Nothing: [`Dialogue::authenticate`] is next.
     Greeted,
     Answer,
+    /// [`Dialogue::leave`], or that the session is evicted.
+    Held,
     ByeSuccess,
     Close,
+    /// The close frame after EVICTED.
+    CloseAfterEviction,
     /// The end of the stream.
     End,
 }
@@ -44,8 +50,10 @@ enum State {
 pub(super) struct Heard {
     /// The server greets. [`Dialogue::authenticate`] is next.
     pub(super) greeted: bool,
-    /// The server has answered AUTHENTICATE, and BYE is sent.
+    /// The server has answered AUTHENTICATE. BYE is sent, unless the session stays.
     pub(super) answered: Option<Answer>,
+    /// The server has told a session that stays of its eviction.
+    pub(super) evicted: bool,
     /// The server has refused the connection. What it says may still come: [`Dialogue::stop_reading`] ends the wait.
     pub(super) refused: bool,
 }
@@ -55,6 +63,9 @@ pub(super) enum Answer {
     Granted,
     /// At the limit.
     Refused,
+    /// A slot was granted, but taken by another session before the server told of it. Only for a session that stays: for
+    /// others it is an error.
+    Superseded,
 }
 
 /// The code of a close after BYE (RFC 6455 §7.4.1).
@@ -64,6 +75,19 @@ const NORMAL: u16 = 1000;
 const NO_CODE: u16 = 1005;
 
 impl Dialogue {
+    /// A session that stays after the answer.
+    pub(super) fn staying() -> Self {
+        Self { stays: true, ..Self::default() }
+    }
+
+    /// Appends BYE, if the session stays and was not evicted.
+    pub(super) fn leave(&mut self, script: &Script, out: &mut Vec<u8>) {
+        if let State::Held = self.state {
+            script.write_bye(out);
+            self.state = State::ByeSuccess;
+        }
+    }
+
     /// Hears what the server sent, however it is cut. Appends what to send to `out`, also before an error.
     ///
     /// # Errors
@@ -97,9 +121,15 @@ impl Dialogue {
         match self.state {
             State::Head => Err(not_http(script, &self.unread)),
             State::Body(_) => Err(self.stop_reading(script)),
-            State::Hello | State::Greeted | State::Answer | State::ByeSuccess | State::Close => Err(lost_error(
-                &tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake),
-            )),
+            State::Hello
+            | State::Greeted
+            | State::Answer
+            | State::Held
+            | State::ByeSuccess
+            | State::Close
+            | State::CloseAfterEviction => Err(lost_error(&tungstenite::Error::Protocol(
+                tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
+            ))),
             State::End => Ok(()),
         }
     }
@@ -115,9 +145,13 @@ impl Dialogue {
                 Err(Error::handshake(&script.url, reason.unwrap_or_else(|| ConnectError::Protocol(error.to_string()))))
             }
             State::Body(_) => Err(self.stop_reading(script)),
-            State::Hello | State::Greeted | State::Answer | State::ByeSuccess | State::Close => {
-                Err(lost_error(&tungstenite::Error::Io(error)))
-            }
+            State::Hello
+            | State::Greeted
+            | State::Answer
+            | State::Held
+            | State::ByeSuccess
+            | State::Close
+            | State::CloseAfterEviction => Err(lost_error(&tungstenite::Error::Io(error))),
             State::End => Ok(()),
         }
     }
@@ -130,8 +164,10 @@ impl Dialogue {
             | State::Hello
             | State::Greeted
             | State::Answer
+            | State::Held
             | State::ByeSuccess
             | State::Close
+            | State::CloseAfterEviction
             | State::End => ConnectError::HungUp,
         };
         Error::handshake(&script.url, reason)
@@ -145,8 +181,10 @@ impl Dialogue {
             | State::Hello
             | State::Greeted
             | State::Answer
+            | State::Held
             | State::ByeSuccess
             | State::Close
+            | State::CloseAfterEviction
             | State::End => 0,
         };
         if let State::Head = self.state {
@@ -236,11 +274,16 @@ impl Dialogue {
                 self.state = State::End;
                 Ok(())
             }
+            State::CloseAfterEviction => {
+                self.state = State::End;
+                Ok(())
+            }
             State::Head
             | State::Body(_)
             | State::Hello
             | State::Greeted
             | State::Answer
+            | State::Held
             | State::ByeSuccess
             | State::Close
             | State::End => Err(Error::Closed { code, reason: reason.into_owned() }),
@@ -258,14 +301,23 @@ impl Dialogue {
             }
             State::Answer => {
                 let answer = if text.starts_with(br#"{"type":"AUTHENTICATE_SUCCESS""#) {
-                    Some(Answer::Granted)
+                    Ok(Some(Answer::Granted))
                 } else {
-                    read_answer(text)?
+                    read_answer(text)
                 };
-                if answer.is_some() {
-                    script.write_bye(out);
-                    self.state = State::ByeSuccess;
-                    heard.answered = answer;
+                heard.answered = match answer {
+                    Err(Error::Evicted(_)) if self.stays => Some(Answer::Superseded),
+                    answer => answer?,
+                };
+                match heard.answered {
+                    None => {}
+                    Some(Answer::Superseded) => self.state = State::CloseAfterEviction,
+                    Some(Answer::Granted | Answer::Refused) => {
+                        self.state = State::Held;
+                        if !self.stays {
+                            self.leave(script, out);
+                        }
+                    }
                 }
             }
             State::ByeSuccess => {
@@ -279,7 +331,13 @@ impl Dialogue {
                     not_asked_for(&message)?;
                 }
             }
-            State::Close | State::Head | State::Body(_) | State::End => {}
+            State::Held => {
+                if let Some(ServerMessage::Evicted(_) | ServerMessage::EvictedDetailed(_)) = parse(text) {
+                    self.state = State::CloseAfterEviction;
+                    heard.evicted = true;
+                }
+            }
+            State::Close | State::CloseAfterEviction | State::Head | State::Body(_) | State::End => {}
         }
         Ok(())
     }

@@ -428,6 +428,9 @@ impl Engine {
 
     fn hear(&mut self, cycle: &mut Cycle, heard: &Heard) {
         if heard.greeted {
+            if cycle.socket.is_resumed() {
+                self.task.stats.record_resumption();
+            }
             let now = Instant::now();
             cycle.asked_at = now;
             let mut waits = false;

@@ -10,9 +10,11 @@ mod socket;
 mod readiness;
 mod engine;
 mod cycles;
+mod at_once;
 mod held;
 mod stats;
 
+pub use at_once::{AtOnce, AtOnceCounts};
 pub use cycles::{CycleLoad, GRACE, MAX_CONCURRENT};
 pub use held::HeldSessions;
 pub use profile::{LoadProfile, Users};

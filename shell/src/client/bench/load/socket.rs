@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use futures_rustls::pki_types::ServerName;
-use futures_rustls::rustls::{self, ClientConfig, ClientConnection};
+use futures_rustls::rustls::{self, ClientConfig, ClientConnection, HandshakeKind};
 use socket2::{Domain, Protocol, Type};
 
 /// How to do TLS with the server.
@@ -77,6 +77,11 @@ impl Socket {
     /// Whether the handshake of TLS goes on. Then an error is one of TLS.
     pub(super) fn is_handshaking(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// Whether the handshake of TLS has resumed an earlier session.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.handshake_kind() == Some(HandshakeKind::Resumed))
     }
 
     /// Sends this, now or once the kernel takes it.

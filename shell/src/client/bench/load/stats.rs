@@ -20,6 +20,8 @@ pub struct Counts {
     pub cycles: u64,
     /// Of these, those refused at the limit.
     pub refused: u64,
+    /// Handshakes of TLS that resumed an earlier session.
+    pub resumed: u64,
     /// Failures by message, with their counts. After 100 different messages the rest are counted together.
     pub failures: BTreeMap<String, u64>,
     /// Held sessions that were lost later. They are counted in `failures`, too. Zero for cycles.
@@ -74,6 +76,7 @@ impl Default for Counts {
             not_begun: 0,
             cycles: 0,
             refused: 0,
+            resumed: 0,
             failures: BTreeMap::new(),
             lost: 0,
             sign_in: histogram(),
@@ -117,6 +120,10 @@ impl LoadStats {
 
     pub(crate) fn skip(&self) {
         self.lock().not_begun += 1;
+    }
+
+    pub(crate) fn record_resumption(&self) {
+        self.lock().resumed += 1;
     }
 
     /// Records a cycle that succeeded, or a held session that was answered.

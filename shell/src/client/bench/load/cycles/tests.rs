@@ -25,8 +25,14 @@ fn load(url: &Url, profile: LoadProfile, millis: u64) -> CycleLoad {
     }
 }
 
-/// The counts of a load that gives a server which does not answer a moment.
 async fn counts(load: &CycleLoad) -> Counts {
+    let stats = Arc::default();
+    load.run(&stats).await;
+    stats.counts()
+}
+
+/// The counts of a load that waits only a moment for a server which does not answer.
+async fn impatient_counts(load: &CycleLoad) -> Counts {
     let stats = Arc::default();
     load.run_with_grace(std::future::pending(), Duration::from_millis(50), &stats).await;
     stats.counts()
@@ -43,7 +49,7 @@ fn failures(serve: impl AsyncFn(&FakeServer)) -> Vec<String> {
             }
         };
         let counts = or(counts(&load), server).await;
-        assert_eq!((counts.cycles, counts.under_way()), (0, 0), "{counts:?}");
+        assert_eq!((counts.cycles, counts.under_way()), (0, 0), "{:?}", counts.failures);
         failures = counts.failures.into_keys().collect();
     });
     failures
@@ -51,16 +57,14 @@ fn failures(serve: impl AsyncFn(&FakeServer)) -> Vec<String> {
 
 #[test]
 fn closed_loop_counts_grants_and_refusals() {
-    for (threads, at_once) in [(1, 4), (3, 4), (8, 2)] {
+    for (threads, at_once, limit) in [(1, 4, 0), (1, 4, 1000), (3, 4, 1000), (8, 2, 1000)] {
         with_server(async |listener: FakeServer| {
             let load = CycleLoad { threads, ..load(&listener.url(), LoadProfile::Concurrency(at_once), 200) };
-            let counts = or(counts(&load), listener.serve(1)).await;
-            assert!(counts.cycles >= u64::from(at_once) && counts.failures.is_empty(), "{counts:?}");
-            assert!(counts.refused > 0 && counts.refused < counts.cycles, "{counts:?}");
-            assert_eq!(
-                (counts.begun, counts.sign_in.len(), counts.cycle.len()),
-                (counts.cycles, counts.cycles, counts.cycles)
-            );
+            let counts = or(counts(&load), listener.serve(limit)).await;
+            assert!(counts.cycles >= u64::from(at_once) && counts.failures.is_empty(), "{:?}", counts.failures);
+            assert_eq!(counts.refused, if limit == 0 { counts.cycles } else { 0 });
+            let [begun, ended] = [counts.begun, counts.cycles];
+            assert_eq!((begun, counts.sign_in.len(), counts.cycle.len()), (ended, ended, ended));
             assert_eq!((counts.late.len(), counts.not_begun), (0, 0));
         });
     }
@@ -71,9 +75,7 @@ fn open_loop_begins_every_cycle_that_is_due() {
     for threads in [1, 3] {
         with_server(async |listener: FakeServer| {
             let load = CycleLoad { threads, ..load(&listener.url(), LoadProfile::Rate(200.0), 250) };
-            let stats = Arc::default();
-            or(load.run(&stats), listener.serve(1000)).await;
-            let counts = stats.counts();
+            let counts = or(counts(&load), listener.serve(1000)).await;
             assert_eq!((counts.begun, counts.cycles, counts.late.len(), counts.not_begun), (50, 50, 50, 0));
         });
     }
@@ -83,7 +85,7 @@ fn open_loop_begins_every_cycle_that_is_due() {
 fn open_loop_does_not_wait_for_a_server_that_stalls() {
     with_server(async |listener: FakeServer| {
         let load = CycleLoad { max_concurrent: 5, ..load(&listener.url(), LoadProfile::Rate(200.0), 100) };
-        let counts = counts(&load).await;
+        let counts = impatient_counts(&load).await;
         assert_eq!((counts.begun, counts.not_begun), (5, 15));
         assert_eq!(
             counts.failures.into_iter().collect::<Vec<_>>(),
@@ -106,7 +108,7 @@ fn open_loop_latency_counts_from_the_scheduled_time() {
         };
         or(load.run(&stats), server).await;
         let counts = stats.counts();
-        assert_eq!(counts.cycles, 1, "{counts:?}");
+        assert_eq!(counts.cycles, 1, "{:?}", counts.failures);
         let least = (PAUSE - super::super::CONNECT_LEAD).as_nanos();
         assert!(u128::from(counts.sign_in.max()) > least * 9 / 10, "{}", counts.sign_in.max());
         assert!(u128::from(counts.cycle.max()) > PAUSE.as_nanos() * 9 / 10, "{}", counts.cycle.max());
@@ -125,7 +127,8 @@ fn cycles_are_the_same_over_tls() {
             let load = load(&listener.url(), LoadProfile::Concurrency(2), 300);
             let load = CycleLoad { resumes_tls, root_certificates, ..load };
             let counts = or(counts(&load), listener.serve(2)).await;
-            assert!(counts.cycles >= 2 && counts.failures.is_empty(), "{counts:?}");
+            assert!(counts.cycles >= 2 && counts.failures.is_empty(), "{:?}", counts.failures);
+            assert_eq!(counts.resumed > 0, resumes_tls, "{:?}", counts.failures);
         });
     }
 }
@@ -198,7 +201,7 @@ fn bad_servers_are_failures_and_never_hang() {
 fn unanswered_cycle_is_a_failure() {
     with_server(async |listener: FakeServer| {
         // The kernel accepts the connection, and nobody reads from it.
-        let counts = counts(&load(&listener.url(), LoadProfile::Concurrency(3), 50)).await;
+        let counts = impatient_counts(&load(&listener.url(), LoadProfile::Concurrency(3), 50)).await;
         assert_eq!(counts.failures.into_values().collect::<Vec<_>>(), [3]);
     });
 }
@@ -208,10 +211,10 @@ fn unreachable_server_is_tried_again_after_a_pause() {
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url: Url = format!("ws://{}", free.local_addr().expect("an address")).parse().expect("a good URL");
     drop(free);
-    let counts = smol::block_on(counts(&load(&url, LoadProfile::Concurrency(1), 250)));
+    let counts = smol::block_on(counts(&load(&url, LoadProfile::Concurrency(1), 950)));
     let failures: Vec<_> = counts.failures.iter().collect();
     assert!(failures.len() == 1 && failures[0].0.starts_with(&format!("cannot reach {url}: ")), "{failures:?}");
-    assert!(counts.begun > 1 && counts.begun < 5, "{}", counts.begun);
+    assert!(counts.begun > 1 && counts.begun <= 10, "{}", counts.begun);
 }
 
 #[test]
@@ -227,7 +230,7 @@ fn next_address_is_tried() {
         let run = smol::unblock(move || Engine::new(task).and_then(|mut engine| engine.run()));
         or(run, listener.serve(2)).await.expect("an engine");
         let counts = stats.counts();
-        assert!(counts.cycles >= 2 && counts.failures.is_empty(), "{counts:?}");
+        assert!(counts.cycles >= 2 && counts.failures.is_empty(), "{:?}", counts.failures);
     });
 }
 
@@ -241,7 +244,7 @@ fn stopped_load_waits_for_its_cycles() {
         };
         or(load.run_until(stop, &stats), listener.serve(4)).await;
         let counts = stats.counts();
-        assert!(counts.cycles >= 4 && counts.cycles == counts.begun, "{counts:?}");
+        assert!(counts.cycles >= 4 && counts.cycles == counts.begun, "{:?}", counts.failures);
     });
 }
 

@@ -217,3 +217,54 @@ fn slow_refusal_is_not_awaited() {
     let error = dialogue.stop_reading(&script).to_string();
     assert!(error.contains("HTTP 403 Forbidden: \"You\"; "), "{error}");
 }
+
+#[test]
+fn session_that_stays_leaves_or_is_evicted() {
+    let script = script();
+    let greeting = [HEAD.as_bytes(), &text(&ServerMessage::Hello)].concat();
+    for is_evicted in [false, true] {
+        let (mut dialogue, mut sent) = (Dialogue::staying(), Vec::new());
+        let mut receive = |dialogue: &mut Dialogue, bytes: &[u8]| {
+            let heard = dialogue.receive(&script, bytes, &mut sent).expect("a good server");
+            (heard, mem::take(&mut sent))
+        };
+        let (heard, _) = receive(&mut dialogue, &greeting);
+        assert!(heard.greeted);
+        dialogue.authenticate(&script, 7, &mut Vec::new());
+        let (heard, sent) = receive(&mut dialogue, &text(&granted()));
+        assert_eq!((heard.answered, sent), (Some(Answer::Granted), Vec::new()));
+        let mut bye = Vec::new();
+        if is_evicted {
+            let (heard, _) = receive(&mut dialogue, &text(&ServerMessage::Evicted("gone".into())));
+            assert!(heard.evicted);
+            dialogue.leave(&script, &mut bye);
+            assert!(bye.is_empty());
+            let (_, sent) = receive(&mut dialogue, &close(4409));
+            assert!(!sent.is_empty(), "the close frame is answered");
+        } else {
+            dialogue.leave(&script, &mut bye);
+            let mut expected = Vec::new();
+            script.write_bye(&mut expected);
+            assert_eq!(bye, expected);
+            let _close = receive(&mut dialogue, &[text(&ServerMessage::ByeSuccess), close(1000)].concat());
+        }
+        dialogue.end(&script).expect("a good end");
+    }
+}
+
+#[test]
+fn session_may_lose_its_slot_before_it_is_told_of_it() {
+    let script = script();
+    let said = [
+        [HEAD.as_bytes(), &text(&ServerMessage::Hello)].concat(),
+        [text(&ServerMessage::Evicted("gone".into())), close(4409)].concat(),
+    ];
+    let mut dialogue = Dialogue::staying();
+    let _greeted = dialogue.receive(&script, &said[0], &mut Vec::new()).expect("a greeting");
+    dialogue.authenticate(&script, 7, &mut Vec::new());
+    let heard = dialogue.receive(&script, &said[1], &mut Vec::new()).expect("a good server");
+    assert_eq!(heard, Heard { answered: Some(Answer::Superseded), ..Heard::default() });
+    dialogue.end(&script).expect("a good end");
+    // A cycle has no answer then.
+    assert_eq!(failure(&said), "the session was ended: gone");
+}
