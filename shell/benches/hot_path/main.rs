@@ -2,7 +2,7 @@
 //! turns, under the same load from this process.
 //!
 //! ```sh
-//! cargo bench -p shell                                      # about three minutes
+//! cargo bench -p shell                                      # about four minutes
 //! cargo bench -p shell -- --full --save target/bench.json
 //! ```
 
@@ -31,8 +31,8 @@ mod floor;
 /// Prints how the server compares with a bare one on the same libraries
 #[derive(Parser)]
 struct Arguments {
-    /// Measure everything: also one thousand and ten million known users, for which it needs 2 GB of disk, and as many idle
-    /// sessions as there may be
+    /// Measure everything: also TLS, one thread beside more, as many idle sessions as there may be, and one thousand and ten
+    /// million known users, for which it needs 2 GB of disk
     #[arg(long)]
     full: bool,
     /// Write the figures to this file, as JSON; a relative path begins at the root of the workspace

@@ -38,7 +38,7 @@ pub(crate) const ALL: [(&str, Measure); 11] = [
 
 /// Whether the measurement runs only with `--full`, because it takes long.
 pub(crate) fn is_long(name: &str) -> bool {
-    name == "known" || name == "idle"
+    ["tls", "threads", "known", "idle"].contains(&name)
 }
 
 /// The number of users a server knows, unless the figure says otherwise.

@@ -55,7 +55,7 @@ pub(super) fn contended(bench: &Bench, table: &mut Table) -> Result<()> {
         Goal::AtLeast { ratio: 0.95, of: "uncontended" },
     ));
     table.add(row(
-        "the same with evict-oldest, each told after those who left (beside: deny)".into(),
+        "the same, evict-oldest, told after those who left (beside: deny)".into(),
         |round| round.denied,
         |round| round.evicted,
         Goal::None,

@@ -89,6 +89,7 @@ struct Session {
     socket: Socket,
     dialogue: Dialogue,
     sends: bool,
+    is_evicted: bool,
     is_over: bool,
 }
 
@@ -114,7 +115,8 @@ impl Run {
             let connected = Socket::connect(address, None).and_then(|mut socket| {
                 socket.send(&run.script.request)?;
                 let sends = socket.has_unsent();
-                let session = Session { socket, dialogue: Dialogue::staying(), sends, is_over: false };
+                let session =
+                    Session { socket, dialogue: Dialogue::staying(), sends, is_evicted: false, is_over: false };
                 run.readiness.add(session.watched(key))?;
                 Ok(session)
             });
@@ -164,6 +166,7 @@ impl Run {
             self.greeted += u32::from(greeted);
             answer = answer.or(answered);
             if evicted {
+                session.is_evicted = true;
                 self.counts.evicted += 1;
                 self.held.retain(|&held| held != index);
             }
@@ -196,7 +199,10 @@ impl Run {
                 for held in self.held.clone() {
                     let _answered_before = self.read(held)?;
                 }
-                self.held.push(index);
+                // What came after its answer is read already.
+                if !self.sessions[index].is_evicted {
+                    self.held.push(index);
+                }
                 let held = u32::try_from(self.held.len()).expect("it has 32 bits");
                 self.counts.most_held = self.counts.most_held.max(held);
             }

@@ -214,3 +214,38 @@ fn sent(written: io::Result<usize>, is_connected: bool) -> io::Result<Option<usi
 fn is_pending(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::EINPROGRESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::net::TcpListener;
+    use std::thread;
+
+    #[test]
+    fn bytes_that_wait_stay_in_order() {
+        const PIECE: usize = 64 * 1024;
+
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut socket = Socket::connect(listener.local_addr().expect("an address"), None).expect("a listener");
+        let (mut peer, _) = listener.accept().expect("a connection");
+        let (mut expected, mut waiting) = (Vec::new(), 0);
+        // Some pieces more than the kernel takes.
+        for number in (0..=u8::MAX).cycle() {
+            let piece = [number; PIECE];
+            socket.send(&piece).expect("a peer");
+            expected.extend(piece);
+            waiting += u32::from(socket.has_unsent());
+            if waiting > 3 {
+                break;
+            }
+        }
+        let mut received = vec![0; expected.len()];
+        let reader = thread::spawn(move || peer.read_exact(&mut received).map(|()| received));
+        while socket.has_unsent() {
+            socket.flush().expect("a reader");
+            thread::yield_now();
+        }
+        assert!(reader.join().expect("a reader").expect("all bytes") == expected);
+    }
+}
