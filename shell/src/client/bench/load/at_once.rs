@@ -58,8 +58,8 @@ impl AtOnce {
         let mut run = Run::open(self)?;
         run.wait_until(|run| run.greeted == self.sessions)?;
         let began = Instant::now();
-        for index in 0..run.sessions.len() {
-            run.authenticate(index, u32::try_from(index).expect("it has 32 bits") % self.users.max(1))?;
+        for (index, number) in (0..run.sessions.len()).zip(0..) {
+            run.authenticate(index, number % self.users.max(1))?;
         }
         run.wait_until(|run| run.counts.answered() == self.sessions)?;
         run.counts.took = run.answered_at - began;

@@ -377,11 +377,11 @@ impl Engine {
 
     /// Reads what there is, and answers.
     fn advance(&mut self, cycle: &mut Cycle, is_ending: bool) -> Result<Step, Error> {
-        if !cycle.socket.is_connected() {
-            if let Err(error) = cycle.socket.take_error() {
-                (cycle.address, cycle.socket) = self.connect(cycle.address + 1, error)?;
-                return self.begin(cycle).map(|()| Step::Waits);
-            }
+        if !cycle.socket.is_connected()
+            && let Err(error) = cycle.socket.take_error()
+        {
+            (cycle.address, cycle.socket) = self.connect(cycle.address + 1, error)?;
+            return self.begin(cycle).map(|()| Step::Waits);
         }
         if cycle.sends {
             self.out.clear();
