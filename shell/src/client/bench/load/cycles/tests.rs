@@ -39,7 +39,7 @@ async fn impatient_counts(load: &CycleLoad) -> Counts {
 }
 
 /// The failures of cycles with a server that does this on each connection, one after another.
-fn failures(serve: impl AsyncFn(&FakeServer)) -> Vec<String> {
+fn failures(serve: &impl AsyncFn(&FakeServer)) -> Vec<String> {
     let mut failures = Vec::new();
     with_server(async |listener: FakeServer| {
         let load = load(&listener.url(), LoadProfile::Concurrency(1), 100);
@@ -190,10 +190,10 @@ fn bad_servers_are_failures_and_never_hang() {
             "503 Service Unavailable: \"Full\"",
         ),
     ] {
-        let failures = failures(async |listener| listener.answer(answer).await);
+        let failures = failures(&async |listener: &FakeServer| listener.answer(answer).await);
         assert!(failures.len() == 1 && failures[0].contains(expected), "{expected}: {failures:?}");
     }
-    let failures = failures(async |listener| drop(listener.accept().await));
+    let failures = failures(&async |listener: &FakeServer| drop(listener.accept().await));
     assert_eq!(failures, ["the connection is lost: the server went away without a word; connect again"]);
 }
 
