@@ -228,13 +228,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize>> {
-        while self.data.is_empty() {
-            if self.is_ended {
-                return Poll::Ready(Ok(0));
-            }
+        if self.data.is_empty() && !self.is_ended {
             // Without the farewell of TLS somebody else may have cut the stream (RFC 8446 §6.1).
             if ready!(self.poll_receive(cx))? == 0 {
                 return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
+            }
+            // A peer can send records without data, and without end: rustls refuses many empty ones in a row, and many
+            // new keys (RFC 8446 §4.6.3), but not both by turns. So other tasks run before the next read, also the timers
+            // of this one, and the connection charges its client.
+            if self.data.is_empty() && !self.is_ended {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
         let read = buffer.len().min(self.data.len());
@@ -418,10 +422,13 @@ mod tests {
                 pair.client.writer().write_all(part).unwrap();
                 pair.carry();
                 let mut read = Vec::new();
-                while let Poll::Ready(bytes) = pair.read() {
-                    read.extend(bytes.unwrap());
+                while read.len() < part.len() {
+                    if let Poll::Ready(bytes) = pair.read() {
+                        read.extend(bytes.unwrap());
+                    }
                 }
                 assert_eq!(read, part);
+                assert!(pair.read().is_pending());
             }
             let (mut left, mut received) = (&sent[..], Vec::new());
             while !left.is_empty() {
@@ -431,6 +438,28 @@ mod tests {
             }
             assert_eq!(received, sent);
         }
+    }
+
+    #[test]
+    fn records_without_data_do_not_keep_the_task() {
+        let mut pair = Pair::new(&version::TLS13, 20).shake_hands();
+        for _ in 0..30 {
+            pair.client.refresh_traffic_keys().unwrap();
+        }
+        pair.carry();
+        let (waker, wakes) = crate::runtime::testing::counting_waker();
+        let mut polls = 0;
+        while !pair.server.stream.to_server.is_empty() {
+            let left = pair.server.stream.to_server.len();
+            let read = Pin::new(&mut pair.server).poll_read(&mut Context::from_waker(&waker), &mut [0; 9]);
+            polls += 1;
+            assert!(read.is_pending(), "{read:?}");
+            assert_eq!((wakes(), pair.server.stream.to_server.len()), (polls, left.saturating_sub(20)));
+        }
+        pair.client.writer().write_all(b"hello").unwrap();
+        pair.server.stream.most = 99;
+        pair.carry();
+        assert!(matches!(pair.read(), Poll::Ready(Ok(read)) if read == b"hello"));
     }
 
     #[test]
