@@ -90,9 +90,7 @@ impl<S> TlsStream<S> {
             }
             return Err(Error::new(ErrorKind::InvalidData, error));
         }
-        if self.incoming.is_empty() {
-            self.incoming = Vec::new();
-        }
+        self.incoming.shrink_to(if self.incoming.is_empty() { 0 } else { READ_BYTES });
         if self.incoming.len() > MAX_INCOMPLETE_BYTES {
             return Err(Error::new(ErrorKind::InvalidData, "a handshake message is too long"));
         }
@@ -202,6 +200,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
         let mut bytes = [0; READ_BYTES];
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut bytes))?;
+        // Exactly, because a peer chooses how much is kept, and for how long.
+        self.incoming.reserve_exact(read);
         self.incoming.extend_from_slice(&bytes[..read]);
         if read > 0
             && let Err(error) = self.handle(Output::Nothing)
@@ -477,6 +477,28 @@ mod tests {
     }
 
     #[test]
+    fn incomplete_record_takes_no_more_than_it_needs() {
+        let mut pair = Pair::new(&version::TLS13, 1000).shake_hands();
+        // Two records, and all of the second but its last byte.
+        for _ in 0..2 {
+            pair.client.writer().write_all(&[7; MAX_RECORD_BYTES]).unwrap();
+            pair.carry();
+        }
+        let last = pair.server.stream.to_server.pop_back().unwrap();
+        let mut read = 0;
+        while !pair.server.stream.to_server.is_empty() {
+            read += if let Poll::Ready(bytes) = pair.read() { bytes.unwrap().len() } else { 0 };
+            let incoming = &pair.server.incoming;
+            assert!(incoming.capacity() <= incoming.len().max(READ_BYTES), "{}", incoming.capacity());
+        }
+        pair.server.stream.to_server.push_back(last);
+        while read < 2 * MAX_RECORD_BYTES {
+            read += if let Poll::Ready(bytes) = pair.read() { bytes.unwrap().len() } else { 0 };
+        }
+        assert_eq!(pair.server.incoming.capacity(), 0);
+    }
+
+    #[test]
     fn full_peer_takes_the_rest_later_and_bounds_the_buffer() {
         let mut pair = Pair::new(&version::TLS13, 9999).shake_hands();
         pair.server.stream.is_full = true;
@@ -539,7 +561,7 @@ mod tests {
                 assert!(result.is_err());
                 return;
             }
-            assert!(pair.server.incoming.len() <= MAX_INCOMPLETE_BYTES);
+            assert!(pair.server.incoming.capacity() <= MAX_INCOMPLETE_BYTES);
         }
         panic!("{} bytes are kept", pair.server.incoming.len());
     }
