@@ -158,8 +158,12 @@ impl WebSocket {
         self.frames.get_mut().set_waker(cx);
         match self.frames.flush() {
             Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Poll::Pending,
-            // It has closed, and everything is written.
-            Ok(()) | Err(Error::ConnectionClosed) => Poll::Ready(Ok(())),
+            Ok(()) => Poll::Ready(Ok(())),
+            // It has closed, and everything is written. But the library has not flushed: TLS may still keep the close frame.
+            Err(Error::ConnectionClosed) => {
+                let mut cx = Context::from_waker(cx.waker());
+                Pin::new(self.frame_stream()).poll_flush(&mut cx).map_err(Error::Io)
+            }
             Err(error) => Poll::Ready(Err(error)),
         }
     }
