@@ -111,6 +111,11 @@ impl Environment {
         if durability != Durability::Synced && torn_commit::undo(&directory.join(DATA_FILE))? {
             log_event!(commit_undone { directory: display(directory.display()) });
         }
+        Self::open_as_it_is(directory, map_bytes, durability)
+    }
+
+    /// As [`Environment::open`], but takes the newest commit as whole: this process made it, and was not killed.
+    fn open_as_it_is(directory: &Path, map_bytes: usize, durability: Durability) -> Result<Self, EnvironmentError> {
         if let Some(damage) = integrity::check(&directory.join(DATA_FILE))? {
             return Err(EnvironmentError::Damaged(damage));
         }
@@ -385,7 +390,7 @@ impl ReopeningEnv {
         if fs::metadata(&self.file.path)?.len() == 0 {
             return Err(EnvironmentError::NotThere(Mismatch::Gone));
         }
-        Environment::open(&self.directory, self.map_bytes, self.durability)
+        Environment::open_as_it_is(&self.directory, self.map_bytes, self.durability)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Opening, growing and opening again.
 
+use std::os::unix::fs::FileExt as _;
+
 use super::*;
 use crate::store::lmdb::mapped_file::faults::fail_allocations;
 use crate::store::lmdb::testing::logged;
@@ -119,6 +121,31 @@ fn reopening_never_replaces_gone_or_damaged_data() {
     env.break_down();
     fs::write(&data, &whole).unwrap();
     assert!(env.environment().is_some(), "it is the same file");
+}
+
+/// Nobody was killed, so the newest commit was acknowledged.
+#[test]
+fn reopening_never_goes_back_to_an_older_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut env = ReopeningEnv::open(directory.path(), 4 << 20, Durability::Mapped).unwrap();
+    fill(&mut env, 0, 20);
+    let data = fs::File::options().write(true).open(file(directory.path())).unwrap();
+    let before = fs::read(file(directory.path())).unwrap();
+    fill(&mut env, 20, 30);
+    let after = fs::read(file(directory.path())).unwrap();
+    env.break_down();
+    // The pages that only the last commit has are damaged.
+    let changed = |page: &usize| before[*page..*page + 4096] != after[*page..*page + 4096];
+    for page in (2 * 4096..after.len()).step_by(4096).filter(changed) {
+        data.write_all_at(&[0; 4096], page as u64).unwrap();
+    }
+    // Whether it opens does not matter here.
+    let _is_open = env.environment().is_some();
+    let meta_pages = &fs::read(file(directory.path())).unwrap()[..2 * 4096];
+    assert!(*meta_pages == after[..2 * 4096], "the commit still counts");
+    env.break_down();
+    data.write_all_at(&after, 0).unwrap();
+    assert_records(env.environment().unwrap(), 30);
 }
 
 const RECORD: [u8; 500] = [7; 500];
