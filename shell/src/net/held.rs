@@ -77,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes at most so many bytes at a time, and is busy before each.
+    /// Takes at most `most` bytes at a time. Before each time it is busy once.
     #[derive(Default)]
     struct Sink {
         writes: Vec<Vec<u8>>,

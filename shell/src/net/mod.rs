@@ -11,6 +11,7 @@ pub(crate) mod transport;
 pub mod proxy_protocol;
 pub mod tls;
 mod tls_handshake;
+mod front;
 mod tls_stream;
 pub(crate) mod stream;
 pub(crate) mod yielding;

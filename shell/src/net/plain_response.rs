@@ -37,11 +37,9 @@ impl PlainResponse {
     /// The whole response as bytes.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let body = self.body();
-        let mut bytes = format!("HTTP/1.1 {}\r\n", self.status).into_bytes();
-        for (name, value) in self.headers() {
-            bytes.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-        }
-        bytes.extend(format!("content-length: {}\r\n\r\n{body}", body.len()).into_bytes());
+        let headers = self.headers().chain([(header::CONTENT_LENGTH, body.len().into())]);
+        let mut bytes = head_to_bytes(self.status, headers);
+        bytes.extend_from_slice(body.as_bytes());
         bytes
     }
 
@@ -63,6 +61,21 @@ impl PlainResponse {
     fn body(&self) -> String {
         serde_json::to_string(&Body { message: &self.message }).expect("a string always serialises")
     }
+}
+
+/// The head of a response as bytes.
+pub(super) fn head_to_bytes(
+    status: StatusCode,
+    headers: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[u8]>)>,
+) -> Vec<u8> {
+    let mut bytes = format!("HTTP/1.1 {status}\r\n").into_bytes();
+    for (name, value) in headers {
+        for part in [name.as_ref().as_bytes(), b": ", value.as_ref(), b"\r\n"] {
+            bytes.extend_from_slice(part);
+        }
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes
 }
 
 /// Rounded up: `Retry-After` counts whole seconds (RFC 9110 §10.2.3).

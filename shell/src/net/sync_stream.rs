@@ -6,6 +6,8 @@ use std::task::{Context, Poll, Waker};
 
 use smol::io::{AsyncRead, AsyncWrite};
 
+use crate::net::front::take_front;
+
 /// How much is read at a time. A longer message takes several reads.
 const READ_BYTES: usize = 1024;
 
@@ -55,14 +57,7 @@ impl<S: AsyncRead + Unpin> Read for SyncStream<S> {
             }
             return Ok(now.len());
         }
-        let read = buffer.len().min(self.unread.len());
-        buffer[..read].copy_from_slice(&self.unread[..read]);
-        if read == self.unread.len() {
-            self.unread = Vec::new();
-        } else {
-            self.unread.drain(..read);
-        }
-        Ok(read)
+        Ok(take_front(&mut self.unread, buffer))
     }
 }
 
