@@ -96,22 +96,11 @@ impl Refusal {
 
     /// The reason, with the message of the body if that has one. A body that breaks off is no error.
     pub(super) fn with_body(self, body: &[u8]) -> ConnectError {
-        match self.reason {
-            ConnectError::Answered { status, message: _, retry_after } => {
-                let message = parse_message(&body[..body.len().min(self.body)]);
-                ConnectError::Answered { status, message, retry_after }
-            }
-            other @ (ConnectError::HungUp
-            | ConnectError::SpeaksTls
-            | ConnectError::SpeaksNoTls
-            | ConnectError::NotTrusted
-            | ConnectError::WrongName { .. }
-            | ConnectError::Expired
-            | ConnectError::NotYetValid
-            | ConnectError::BadCertificate(_)
-            | ConnectError::Tls(_)
-            | ConnectError::Protocol(_)) => other,
+        let mut reason = self.reason;
+        if let ConnectError::Answered { message, .. } = &mut reason {
+            *message = parse_message(&body[..body.len().min(self.body)]);
         }
+        reason
     }
 }
 

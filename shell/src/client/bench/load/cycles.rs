@@ -95,7 +95,7 @@ impl CycleLoad {
         stats.stop_waiting("no answer within 10 seconds of the end");
     }
 
-    /// What each thread is to do, and the stream by which it is stopped.
+    /// What each thread is to do, and the stream that stops it.
     async fn tasks(&self, grace: Duration, stats: &Arc<LoadStats>) -> Result<Vec<(Task, UnixStream)>, Error> {
         let unreachable = |reason| Error::Unreachable { url: Box::new(self.url.clone()), reason };
         let addresses: Arc<[_]> = self.url.resolve().await.map_err(unreachable)?.into();

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use async_tungstenite::tungstenite;
+use async_tungstenite::tungstenite::{self, error::ProtocolError};
 use session_core::protocol::ServerMessage;
 
 use super::script::Script;
@@ -118,20 +118,10 @@ impl Dialogue {
     /// # Errors
     /// It has ended too early.
     pub(super) fn end(&mut self, script: &Script) -> Result<(), Error> {
-        match self.state {
-            State::Head => Err(not_http(script, &self.unread)),
-            State::Body(_) => Err(self.stop_reading(script)),
-            State::Hello
-            | State::Greeted
-            | State::Answer
-            | State::Held
-            | State::ByeSuccess
-            | State::Close
-            | State::CloseAfterEviction => Err(lost_error(&tungstenite::Error::Protocol(
-                tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-            ))),
-            State::End => Ok(()),
+        if let State::Head = self.state {
+            return Err(not_http(script, &self.unread));
         }
+        self.break_off(script, &ProtocolError::ResetWithoutClosingHandshake.into())
     }
 
     /// The stream is broken.
@@ -139,54 +129,38 @@ impl Dialogue {
     /// # Errors
     /// The cycle was not over.
     pub(super) fn fail(&mut self, script: &Script, error: std::io::Error) -> Result<(), Error> {
-        match self.state {
-            State::Head => {
-                let reason = ConnectError::from_stream_error(&error);
-                Err(Error::handshake(&script.url, reason.unwrap_or_else(|| ConnectError::Protocol(error.to_string()))))
-            }
-            State::Body(_) => Err(self.stop_reading(script)),
-            State::Hello
-            | State::Greeted
-            | State::Answer
-            | State::Held
-            | State::ByeSuccess
-            | State::Close
-            | State::CloseAfterEviction => Err(lost_error(&tungstenite::Error::Io(error))),
-            State::End => Ok(()),
+        if let State::Head = self.state {
+            let reason = ConnectError::from_stream_error(&error);
+            let reason = reason.unwrap_or_else(|| ConnectError::Protocol(error.to_string()));
+            return Err(Error::handshake(&script.url, reason));
+        }
+        self.break_off(script, &error.into())
+    }
+
+    /// The stream is over, after the head.
+    fn break_off(&mut self, script: &Script, error: &tungstenite::Error) -> Result<(), Error> {
+        if let State::Body(_) = self.state {
+            Err(self.stop_reading(script))
+        } else if let State::End = self.state {
+            Ok(())
+        } else {
+            Err(lost_error(error))
         }
     }
 
     /// The refusal of a server that takes too long to say why.
     pub(super) fn stop_reading(&mut self, script: &Script) -> Error {
-        let reason = match mem::take(&mut self.state) {
-            State::Body(refusal) => refusal.with_body(&self.unread),
-            State::Head
-            | State::Hello
-            | State::Greeted
-            | State::Answer
-            | State::Held
-            | State::ByeSuccess
-            | State::Close
-            | State::CloseAfterEviction
-            | State::End => ConnectError::HungUp,
+        let reason = if let State::Body(refusal) = mem::take(&mut self.state) {
+            refusal.with_body(&self.unread)
+        } else {
+            ConnectError::HungUp
         };
         Error::handshake(&script.url, reason)
     }
 
     /// How many of the bytes were read.
     fn read(&mut self, script: &Script, bytes: &[u8], out: &mut Vec<u8>, heard: &mut Heard) -> Result<usize, Error> {
-        let mut read = match &self.state {
-            State::Head => self.read_head(script, bytes)?,
-            State::Body(_)
-            | State::Hello
-            | State::Greeted
-            | State::Answer
-            | State::Held
-            | State::ByeSuccess
-            | State::Close
-            | State::CloseAfterEviction
-            | State::End => 0,
-        };
+        let mut read = if let State::Head = self.state { self.read_head(script, bytes)? } else { 0 };
         if let State::Head = self.state {
             return Ok(read);
         }

@@ -26,7 +26,7 @@ use crate::client::{ConnectError, Error};
 /// The pause of a closed loop after a failed cycle.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The key of the stream by which the engine is stopped.
+/// The key of [`Task::control`].
 const CONTROL: u64 = u64::MAX;
 
 /// What the engine of one thread is to do.
