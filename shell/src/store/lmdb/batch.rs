@@ -231,7 +231,7 @@ pub(super) fn has_no_room(environment: &Environment, disk_is_full: bool) -> heed
 fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>, disk_is_full: bool) -> heed::Result<bool> {
     let used = environment.used_pages(txn)?;
     let file_is_full = || used + BallastFile::BYTES / 4096 >= environment.file_pages();
-    Ok(used >= environment.map_pages() / 10 * 9 || disk_is_full && file_is_full())
+    Ok(used >= Environment::room_for_acquires(environment.map_pages()) || disk_is_full && file_is_full())
 }
 
 /// Marks what is unknown after a failed commit: the outcomes of commands on records that were to be written. Rejections, and

@@ -209,7 +209,7 @@ impl Environment {
         Ok(true)
     }
 
-    /// Whether the map can become larger, as far as is known. It cannot for a while after the disk had no room.
+    /// Whether the map may grow. After the disk had no room, it may not for a while.
     fn can_grow(&self) -> bool {
         self.mapped.as_ref().is_some_and(MappedFile::can_grow)
     }
@@ -217,7 +217,7 @@ impl Environment {
     /// Whether less than a tenth of the map is free.
     fn is_nearly_full(&self, txn: &RwTxn<'_>) -> heed::Result<bool> {
         let bytes = self.mapped.as_ref().map_or(self.map_bytes, MappedFile::bytes);
-        Ok(self.used_pages(txn)? >= bytes / self.page_bytes / 10 * 9)
+        Ok(self.used_pages(txn)? >= Self::room_for_acquires(bytes / self.page_bytes))
     }
 
     /// How many pages the file has, including those at its end that are not written yet.
@@ -235,6 +235,11 @@ impl Environment {
             Some(_) | None => self.map_bytes,
         };
         bytes / self.page_bytes
+    }
+
+    /// How many pages of so many acquires may fill. The last tenth is for releases.
+    pub(super) const fn room_for_acquires(pages: usize) -> usize {
+        pages / 10 * 9
     }
 
     /// How much of the map is used.

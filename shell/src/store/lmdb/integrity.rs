@@ -98,21 +98,18 @@ impl Tree<'_> {
                 return Err(format!("its page {number} is of the wrong kind"));
             }
             for slot in (format::PAGE_HEADER..lower).step_by(2) {
-                let node = usize::from(u16_at(&page, slot)?);
-                let low = u64::from(u16_at(&page, node)?) | u64::from(u16_at(&page, node + 2)?) << 16;
-                let flags = u16_at(&page, node + 4)?;
-                let data = node + 8 + usize::from(u16_at(&page, node + 6)?);
+                let node = Node::read(&page, slot)?;
                 let data_bytes = if kind & format::BRANCH != 0 {
-                    pending.push(low | u64::from(flags) << 32);
+                    pending.push(node.child());
                     0
-                } else if flags & format::BIG_DATA != 0 {
-                    let bytes = low + (format::PAGE_HEADER as u64 - 1);
-                    self.reserve_pages(u64_at(&page, data)?, bytes / u64::from(self.page_size) + 1)?;
+                } else if node.is_large() {
+                    let bytes = node.bytes + (format::PAGE_HEADER as u64 - 1);
+                    self.reserve_pages(u64_at(&page, node.data)?, bytes / u64::from(self.page_size) + 1)?;
                     8
                 } else {
-                    low
+                    node.bytes
                 };
-                if node < lower || data as u64 + data_bytes > u64::from(self.page_size) {
+                if node.at < lower || node.data as u64 + data_bytes > u64::from(self.page_size) {
                     return Err(format!("a node of its page {number} lies outside of it"));
                 }
             }
@@ -132,7 +129,39 @@ impl Tree<'_> {
     }
 }
 
-fn read(file: &File, at: u64, bytes: usize) -> Result<Vec<u8>, Damage> {
+/// A node of a page: a child of a branch, or an entry of a leaf.
+pub(super) struct Node {
+    /// Where it lies in the page.
+    at: usize,
+    /// How long its data is.
+    pub(super) bytes: u64,
+    flags: u16,
+    /// Where its data lies in the page, if it is not large.
+    pub(super) data: usize,
+}
+
+impl Node {
+    /// The node that this slot of the page leads to.
+    pub(super) fn read(page: &[u8], slot: usize) -> Result<Self, Damage> {
+        let at = usize::from(u16_at(page, slot)?);
+        let bytes = u64::from(u16_at(page, at)?) | u64::from(u16_at(page, at + 2)?) << 16;
+        let flags = u16_at(page, at + 4)?;
+        let data = at + 8 + usize::from(u16_at(page, at + 6)?);
+        Ok(Self { at, bytes, flags, data })
+    }
+
+    /// The page that a node of a branch leads to.
+    pub(super) fn child(&self) -> u64 {
+        self.bytes | u64::from(self.flags) << 32
+    }
+
+    /// Whether the data of an entry lies in pages of its own. Then the node has the number of the first of them.
+    pub(super) const fn is_large(&self) -> bool {
+        self.flags & format::BIG_DATA != 0
+    }
+}
+
+pub(super) fn read(file: &File, at: u64, bytes: usize) -> Result<Vec<u8>, Damage> {
     let mut page = vec![0; bytes];
     match file.read_exact_at(&mut page, at) {
         Ok(()) => Ok(page),

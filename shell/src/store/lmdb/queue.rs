@@ -369,6 +369,11 @@ mod tests {
         assert_eq!(answers.now(), [Outcome::Rejected(StoreError::Failed)]);
     }
 
+    /// Asks for a turn with a command.
+    fn begin(queue: &Queue, answers: &OutcomeChannel, number: u64) -> Option<QueuedCommand> {
+        queue.push_or_begin_turn(acquire("ada", number), answers.completion())
+    }
+
     fn no_queries() -> Vec<LiveQuery> {
         Vec::new()
     }
@@ -378,7 +383,7 @@ mod tests {
         let queue = Queue::new(8);
         let answers = OutcomeChannel::default();
         let mut batch = VecDeque::new();
-        let begin = |number| queue.push_or_begin_turn(acquire("ada", number), answers.completion());
+        let begin = |number| begin(&queue, &answers, number);
         assert!(begin(1).is_some());
         assert!(begin(2).is_none() && begin(3).is_none());
         assert!(queue.end_turn(&mut batch, 1, 1, Duration::ZERO), "others have queued");
@@ -406,7 +411,7 @@ mod tests {
         let queue = Queue::new(8);
         let answers = OutcomeChannel::default();
         let mut batch = VecDeque::new();
-        let begin = |number| queue.push_or_begin_turn(acquire("ada", number), answers.completion());
+        let begin = |number| begin(&queue, &answers, number);
         assert!(begin(1).is_some() && begin(2).is_none());
         assert!(!queue.end_turn(&mut batch, 1, CALLER_BATCHES, Duration::ZERO));
         assert!(batch.is_empty() && begin(3).is_none());
@@ -419,7 +424,7 @@ mod tests {
         let queue = Queue::new(8);
         let answers = OutcomeChannel::default();
         let mut batch = VecDeque::new();
-        let begin = |number| queue.push_or_begin_turn(acquire("ada", number), answers.completion());
+        let begin = |number| begin(&queue, &answers, number);
         assert!(begin(1).is_some());
         assert!(!queue.end_turn(&mut batch, 1, 1, SLOW_TURN - Duration::from_nanos(1)));
         assert!(begin(2).is_some() && begin(3).is_none());

@@ -16,7 +16,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::integrity::format;
-use super::integrity::{Damage, u16_at, u32_at, u64_at};
+use super::integrity::{Damage, Node, read, u16_at, u32_at, u64_at};
 
 /// Where a meta page has the tree of the free pages, and that of the records.
 const TREES: [usize; 2] = [format::PAGE_HEADER + 24, format::PAGE_HEADER + 72];
@@ -125,17 +125,14 @@ impl Account<'_> {
             let is_branch = kind & format::BRANCH != 0;
             *(if is_branch { &mut counts.branch } else { &mut counts.leaf }) += 1;
             for slot in (format::PAGE_HEADER..lower).step_by(2) {
-                let node = usize::from(u16_at(&page, slot)?);
-                let low = u64::from(u16_at(&page, node)?) | u64::from(u16_at(&page, node + 2)?) << 16;
-                let flags = u16_at(&page, node + 4)?;
+                let node = Node::read(&page, slot)?;
                 if is_branch {
-                    pending.push(low | u64::from(flags) << 32);
+                    pending.push(node.child());
                     continue;
                 }
                 counts.entries += 1;
-                let data = node + 8 + usize::from(u16_at(&page, node + 6)?);
-                let large = if flags & format::BIG_DATA != 0 {
-                    let first = u64_at(&page, data)?;
+                let large = if node.is_large() {
+                    let first = u64_at(&page, node.data)?;
                     // LMDB may leave a value that has become shorter in as many pages as before.
                     let header = read(self.file, first.saturating_mul(self.page_size()), format::PAGE_HEADER)?;
                     let count = u64::from(u32_at(&header, 12)?);
@@ -146,11 +143,11 @@ impl Account<'_> {
                     None
                 };
                 if lists_free_pages {
-                    let bytes = usize::try_from(low).map_err(|_| "a list of free pages is too long")?;
+                    let bytes = usize::try_from(node.bytes).map_err(|_| "a list of free pages is too long")?;
                     match large {
-                        None => {
-                            self.take_list(page.get(data..data + bytes).ok_or("a list of free pages is cut short")?)?
-                        }
+                        None => self.take_list(
+                            page.get(node.data..node.data + bytes).ok_or("a list of free pages is cut short")?,
+                        )?,
                         Some(first) => {
                             let at = first.saturating_mul(self.page_size()).saturating_add(format::PAGE_HEADER as u64);
                             if bytes as u64 > self.file_bytes {
@@ -190,12 +187,6 @@ impl Account<'_> {
     fn page_size(&self) -> u64 {
         u64::from(self.meta.page_size)
     }
-}
-
-fn read(file: &File, at: u64, bytes: usize) -> Result<Vec<u8>, Damage> {
-    let mut page = vec![0; bytes];
-    file.read_exact_at(&mut page, at).map_err(|error| format!("it cannot be read at byte {at}: {error}"))?;
-    Ok(page)
 }
 
 #[cfg(test)]
