@@ -15,7 +15,7 @@ pub fn one_per_core() -> u16 {
     available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX).min(256))
 }
 
-/// At least so many threads run tasks. One of them may apply a command of its session to the store, and wait for a disk that
+/// The least number of threads that run tasks. One of them may apply a command of its session to the store, and wait for a disk that
 /// stalls.
 const MIN_THREADS: u16 = 2;
 

@@ -24,7 +24,7 @@ const PER_ADDRESS: u64 = 25_000;
 
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Over so many rounds of pings the processor time is measured.
+/// How many rounds of pings the processor time is measured over.
 const PING_ROUNDS: u32 = 2;
 
 pub(super) fn idle(bench: &Bench, table: &mut Table) -> Result<()> {

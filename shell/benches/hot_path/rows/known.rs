@@ -41,7 +41,7 @@ pub(super) fn known(bench: &Bench, table: &mut Table) -> Result<()> {
     for (name, quantile) in quantiles {
         compare(table, &rounds, &format!("AUTHENTICATE to reply at 4000/s, open loop, {name}"), "ms", quantile);
     }
-    each(table, all, "1000 users × 1 sign-in at once", "decisions/s", |server| uncontended(bench, server))?;
+    each(table, all, "1000 users × 1 sign-in at once", "decisions/s", uncontended)?;
     each(table, all, "resident memory of an idle session, pinged", "bytes", |server| {
         bytes_per_session(bench, server, sessions() / 3)
     })?;
