@@ -32,8 +32,8 @@ pub struct AtOnceCounts {
     pub superseded: u32,
     /// How many of the granted were evicted meanwhile.
     pub evicted: u32,
-    /// The most sessions that had been told of their slot, and not of their end. What the server sent before it told of a
-    /// slot is read before that counts.
+    /// The most sessions of one user that had been told of their slot, and not of their end. What the server sent to the
+    /// user's sessions before it told of a slot is read before that counts.
     pub most_held: u32,
     /// From the first AUTHENTICATE to the last answer.
     pub took: Duration,
@@ -58,8 +58,8 @@ impl AtOnce {
         let mut run = Run::open(self)?;
         run.wait_until(|run| run.greeted == self.sessions)?;
         let began = Instant::now();
-        for (index, number) in (0..run.sessions.len()).zip(0..) {
-            run.authenticate(index, number % self.users.max(1))?;
+        for index in 0..run.sessions.len() {
+            run.authenticate(index)?;
         }
         run.wait_until(|run| run.counts.answered() == self.sessions)?;
         run.counts.took = run.answered_at - began;
@@ -86,6 +86,7 @@ struct Run {
 }
 
 struct Session {
+    user: u32,
     socket: Socket,
     dialogue: Dialogue,
     sends: bool,
@@ -111,13 +112,14 @@ impl Run {
             ended: 0,
             counts,
         };
-        for key in 0..u64::from(load.sessions) {
+        for number in 0..load.sessions {
+            let user = number % load.users.max(1);
             let connected = Socket::connect(address, None).and_then(|mut socket| {
                 socket.send(&run.script.request)?;
                 let sends = socket.has_unsent();
-                let session =
-                    Session { socket, dialogue: Dialogue::staying(), sends, is_evicted: false, is_over: false };
-                run.readiness.add(session.watched(key))?;
+                let dialogue = Dialogue::staying();
+                let session = Session { user, socket, dialogue, sends, is_evicted: false, is_over: false };
+                run.readiness.add(session.watched(number.into()))?;
                 Ok(session)
             });
             run.sessions.push(connected.map_err(|reason| unreachable(&run.script.url, reason))?);
@@ -196,22 +198,29 @@ impl Run {
             Answer::Granted => {
                 self.counts.granted += 1;
                 // Those who had to leave for this one were told before.
-                for held in self.held.clone() {
+                for held in self.held_beside(index) {
                     let _answered_before = self.read(held)?;
                 }
                 // What came after its answer is read already.
                 if !self.sessions[index].is_evicted {
                     self.held.push(index);
                 }
-                let held = u32::try_from(self.held.len()).expect("it has 32 bits");
+                let held = u32::try_from(self.held_beside(index).len()).expect("it has 32 bits");
                 self.counts.most_held = self.counts.most_held.max(held);
             }
         }
         Ok(())
     }
 
-    fn authenticate(&mut self, index: usize, user: u32) -> Result<(), Error> {
-        self.sessions[index].dialogue.authenticate(&self.script, user, &mut self.out);
+    /// Those of the same user that are held. Nobody else has to leave for it.
+    fn held_beside(&self, index: usize) -> Vec<usize> {
+        let user = self.sessions[index].user;
+        self.held.iter().copied().filter(|&held| self.sessions[held].user == user).collect()
+    }
+
+    fn authenticate(&mut self, index: usize) -> Result<(), Error> {
+        let session = &mut self.sessions[index];
+        session.dialogue.authenticate(&self.script, session.user, &mut self.out);
         self.send(index)
     }
 
@@ -249,14 +258,14 @@ mod tests {
     #[test]
     fn sessions_at_once_are_counted_and_leave() {
         with_server(async |listener: FakeServer| {
-            for granted in [3, 20] {
-                let load = AtOnce { url: listener.url(), sessions: 20, users: 1 };
+            for (users, granted, most_held) in [(1, 3, 3), (1, 20, 20), (5, 20, 4), (20, 20, 1)] {
+                let load = AtOnce { url: listener.url(), sessions: 20, users };
                 let run = smol::unblock(move || load.run());
                 let counts = or(run, listener.serve(granted)).await.expect("all are answered");
                 let expected = AtOnceCounts {
                     granted,
                     refused: 20 - granted,
-                    most_held: granted,
+                    most_held,
                     took: counts.took,
                     ..AtOnceCounts::default()
                 };
