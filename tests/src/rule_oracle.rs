@@ -223,7 +223,7 @@ pub fn check(
                         };
                         let is_permitted = is_permitted || policy.lingering_first && only_lingered;
                         assert!(removed.is_empty() || is_permitted, "a session was ended without permission");
-                        check_just_lost(&before, &current, command, policy, &removed, line.waiting());
+                        check_just_lost(&before, &current, command, policy, &removed, &line::alive(line, &liveness));
                         let device = options.and_then(|options| options.device.as_ref());
                         let device = device.filter(|_| policy.count_by == CountBy::Devices);
                         // It leaves them the free slots, and evicts a session for itself.
