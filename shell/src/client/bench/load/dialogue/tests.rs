@@ -39,7 +39,7 @@ struct Run {
 }
 
 /// A cycle with a server that says these things, each in one piece. AUTHENTICATE follows the greeting.
-#[expect(single_use_lifetimes, reason = "an anonymous one is not stable here")]
+#[allow(single_use_lifetimes, reason = "an anonymous one is not stable here, and nightly does not object")]
 fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Run {
     let script = script();
     let mut dialogue = Dialogue::default();

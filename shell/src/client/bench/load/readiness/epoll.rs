@@ -42,7 +42,7 @@ impl Readiness {
     }
 
     /// Waits until a socket is ready, at most this long. The kernel knows the sockets that are open.
-    #[expect(single_use_lifetimes, reason = "an anonymous one is not stable here")]
+    #[allow(single_use_lifetimes, reason = "an anonymous one is not stable here, and nightly does not object")]
     pub(in super::super) fn wait<'a>(
         &mut self,
         _watched: impl Iterator<Item = Watched<'a>>,

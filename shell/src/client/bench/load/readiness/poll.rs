@@ -34,7 +34,7 @@ impl Readiness {
     }
 
     /// Waits until a socket is ready, at most this long.
-    #[expect(single_use_lifetimes, reason = "an anonymous one is not stable here")]
+    #[allow(single_use_lifetimes, reason = "an anonymous one is not stable here, and nightly does not object")]
     pub(in super::super) fn wait<'a>(
         &mut self,
         watched: impl Iterator<Item = Watched<'a>>,
