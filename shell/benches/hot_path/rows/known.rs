@@ -25,6 +25,10 @@ pub(super) fn known(bench: &Bench, table: &mut Table) -> Result<()> {
     let servers = [few?, many?, most?];
     let all = servers.each_ref();
 
+    // First: later the sessions would find memory that others have left.
+    each(table, all, "resident memory of an idle session, pinged", "bytes", |server| {
+        bytes_per_session(bench, server, sessions() / 3)
+    })?;
     // The load on each server uses all users that it knows.
     let in_turns = |profile| {
         let loads = [0, 1, 2].map(|index| (all[index], Load::new(KNOWN[index], profile)));
@@ -42,9 +46,6 @@ pub(super) fn known(bench: &Bench, table: &mut Table) -> Result<()> {
         compare(table, &rounds, &format!("AUTHENTICATE to reply at 4000/s, open loop, {name}"), "ms", quantile);
     }
     each(table, all, "1000 users × 1 sign-in at once", "decisions/s", uncontended)?;
-    each(table, all, "resident memory of an idle session, pinged", "bytes", |server| {
-        bytes_per_session(bench, server, sessions() / 3)
-    })?;
     drop(servers);
     let mut starts = Vec::new();
     for known in KNOWN {
