@@ -6,12 +6,12 @@ use core::time::Duration;
 
 use super::command::{AcquireOptions, Evict};
 use super::end::{remove, split_by_status};
+use super::end_reason::{EndReason, SessionNames};
 use super::lapsed::remove_lapsed_at;
 use super::limit::SlotLimit;
 use super::line;
 use super::outcome::{
-    DenyReason, EndReason, EndedSession, EvictedSession, LinePlace, Liveness, NotResumed, Resumption, SessionNames,
-    SlotUsage,
+    DenyReason, EndedSession, EvictedSession, LinePlace, Liveness, NotResumed, Resumption, SlotUsage,
 };
 use super::policy::{AdmissionPolicy, CountBy, LimitSource};
 use super::record::{ClientInfo, Resumable, SessionRecord, SessionStatus, UserRecord};
@@ -202,8 +202,7 @@ pub(super) fn admit(
         let names = options.and_then(|options| SessionNames::new(options.device.as_ref(), options.label.as_ref()));
         let reason = takeover(&removed, options, policy)(names);
         (grant.ended, grant.displaced) = split_by_status(&removed, &reason);
-        let evicted =
-            |entry: &SessionRecord| EvictedSession { slot: entry.slot, names: SessionNames::from_record(entry) };
+        let evicted = |entry: &SessionRecord| EvictedSession { slot: entry.slot, names: entry.names() };
         grant.evicted = removed.iter().take(SlotUsage::MAX_SHOWN).map(evicted).collect();
     }
     Ok(grant)

@@ -2,8 +2,8 @@
 
 use alloc::boxed::Box;
 
+use super::end_reason::EndReason;
 use super::limit::SlotLimit;
-use super::outcome::EndReason;
 use crate::id::{DisplayName, SessionId, UserId};
 use crate::resume_token::ResumeKey;
 use crate::time::Timestamp;

@@ -4,8 +4,9 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::command::{EndTarget, KnownToken};
+use super::end_reason::EndReason;
 use super::line;
-use super::outcome::{EndReason, EndedSession, SessionNames};
+use super::outcome::EndedSession;
 use super::policy::AdmissionPolicy;
 use super::record::{FormerEnd, SessionRecord, SessionStatus, UserRecord};
 use super::slots::Slots;
@@ -81,7 +82,7 @@ pub fn end_sessions(
     let mut removed = Vec::new();
     let named;
     let reason = if *reason == EndReason::ByUser(None) {
-        named = EndReason::ByUser(record.session(asker).and_then(SessionNames::from_record));
+        named = EndReason::ByUser(record.session(asker).and_then(SessionRecord::names));
         &named
     } else {
         reason

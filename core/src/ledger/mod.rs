@@ -58,21 +58,24 @@ mod slots;
 mod policy;
 mod limit;
 mod record;
+mod end_reason;
 
 pub use admission::{Acquire, Denied, Grant, acquire};
 pub use apply::apply;
 pub use command::{AcquireOptions, EndTarget, Evict, KnownToken, StoreCommand};
 pub use end::{EndResult, end_sessions, linger, release};
+pub use end_reason::{EndReason, SessionNames};
 pub use lapsed::remove_lapsed;
 pub use limit::{SlotLimit, SlotLimitError};
 pub use line::called;
 pub use listing::{count, list};
 pub use outcome::{
-    ApplyResult, DenyReason, EndReason, EndedSession, EvictedSession, GrantDetails, Hint, LinePlace, Liveness,
-    NotResumed, Outcome, RenewalDenied, Resumption, SessionHint, SessionNames, SlotUsage, StoreError,
+    ApplyResult, DenyReason, EndedSession, EvictedSession, GrantDetails, Hint, LinePlace, Liveness, NotResumed,
+    Outcome, RenewalDenied, Resumption, SessionHint, SlotUsage, StoreError,
 };
 pub use policy::{AdmissionPolicy, CountBy, LimitSource, UserOverrides, WhenFull};
 pub use record::{
-    ClientInfo, FormerEnd, FormerSlot, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord, WaitingSession,
+    ClientInfo, FormerEnd, FormerSlot, LeavingSession, RecordError, Resumable, SessionRecord, SessionStatus,
+    UserRecord, WaitingSession,
 };
 pub use renewal::{Renewal, renew};

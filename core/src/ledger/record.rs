@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use thiserror::Error;
 
+use super::end_reason::{EndReason, SessionNames};
 use super::limit::SlotLimit;
 use crate::id::{DisplayName, SessionId, SlotId};
 use crate::resume_token::ResumeKey;
@@ -21,6 +22,8 @@ pub struct UserRecord {
     waiting: Vec<WaitingSession>,
     /// Oldest first. At most [`UserRecord::MAX_FORMER`].
     former: Vec<FormerSlot>,
+    /// Oldest first. At most [`UserRecord::MAX_LEAVING`]. Only where several nodes share the record.
+    leaving: Vec<LeavingSession>,
 }
 
 /// One session that holds a slot of its user. If devices are counted, the sessions of one device share a slot.
@@ -55,6 +58,15 @@ pub struct WaitingSession {
     pub device: Option<DisplayName>,
     /// Whether no lingering slot is freed for it ([`Evict::Nobody`](super::Evict::Nobody)).
     pub spares_lingering: bool,
+}
+
+/// A session that has lost its slot, and whose connection may still be open: its node has not reported it closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeavingSession {
+    /// The session.
+    pub session: SessionId,
+    /// What its client is told.
+    pub reason: EndReason,
 }
 
 /// Whether a session is live or lingers.
@@ -120,8 +132,10 @@ pub enum FormerEnd {
     Taken,
 }
 
-/// The version of the encoding that is written.
-const VERSION: u8 = 4;
+/// The version of the encoding that is written if sessions are leaving.
+const VERSION: u8 = 5;
+/// The version that is written otherwise. Servers before version 5 read it, too.
+const VERSION_4: u8 = 4;
 /// The versions before it, which are still read.
 const VERSION_1: u8 = 1;
 const VERSION_2: u8 = 2;
@@ -142,10 +156,11 @@ pub enum RecordError {
     /// A session has a flag that this version does not know, or an invalid name.
     #[error("the record has a session that makes no sense")]
     BadSession,
-    /// More sessions than [`UserRecord::MAX_SESSIONS`], or more that wait than [`UserRecord::MAX_WAITING`].
+    /// More sessions than [`UserRecord::MAX_SESSIONS`], more that wait than [`UserRecord::MAX_WAITING`], or more that are leaving
+    /// than [`UserRecord::MAX_LEAVING`].
     #[error("the record has more sessions than any limit allows")]
     TooManySessions,
-    /// One session twice, with a slot or waiting.
+    /// One session twice: with a slot, waiting or leaving.
     #[error("the record has one session twice")]
     DuplicateSession,
 }
@@ -189,6 +204,12 @@ impl SessionRecord {
         self.label().or_else(|| self.device())
     }
 
+    /// What the session calls itself, if it does.
+    #[must_use]
+    pub fn names(&self) -> Option<Box<SessionNames>> {
+        SessionNames::new(self.device(), self.label())
+    }
+
     /// How the session can be resumed, if it can.
     #[must_use]
     pub fn resumable(&self) -> Option<Resumable> {
@@ -211,6 +232,9 @@ impl UserRecord {
     /// The most slots that the record remembers although the user does not have them any more.
     pub const MAX_FORMER: usize = 8;
 
+    /// The most sessions that are leaving. A node that shares the record takes no slot from a session while half as many are.
+    pub const MAX_LEAVING: usize = 2 * Self::MAX_SESSIONS;
+
     /// A record of these sessions, oldest first.
     ///
     /// # Errors
@@ -230,15 +254,20 @@ impl UserRecord {
     }
 
     fn checked(self) -> Result<Self, RecordError> {
-        if self.sessions.len() > Self::MAX_SESSIONS || self.waiting.len() > Self::MAX_WAITING {
+        let is_too_long = self.sessions.len() > Self::MAX_SESSIONS
+            || self.waiting.len() > Self::MAX_WAITING
+            || self.leaving.len() > Self::MAX_LEAVING;
+        if is_too_long {
             return Err(RecordError::TooManySessions);
         }
         // Most records have one session. They are read for each command.
-        if self.sessions.len() + self.waiting.len() <= 1 {
+        if self.sessions.len() + self.waiting.len() + self.leaving.len() <= 1 {
             return Ok(self);
         }
         let held = self.sessions.iter().map(|entry| entry.session);
-        let mut sessions: Vec<_> = held.chain(self.waiting.iter().map(|waiter| waiter.session)).collect();
+        let waiting = self.waiting.iter().map(|waiter| waiter.session);
+        let leaving = self.leaving.iter().map(|leaving| leaving.session);
+        let mut sessions: Vec<_> = held.chain(waiting).chain(leaving).collect();
         sessions.sort_unstable();
         if sessions.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(RecordError::DuplicateSession);
@@ -315,10 +344,45 @@ impl UserRecord {
         self.former.iter().rev().find(|former| former.key_prefix == key.prefix()).map(|former| former.end)
     }
 
-    /// Whether no session is left, neither with a slot nor in line. Then the store can delete the record.
+    /// The sessions that have lost their slots and whose connections may still be open, oldest first. Empty where one node has
+    /// the record for itself: the [`LeavingTracker`](crate::leaving_tracker::LeavingTracker) knows them.
+    #[must_use]
+    pub fn leaving(&self) -> &[LeavingSession] {
+        &self.leaving
+    }
+
+    /// Whether this session is leaving.
+    #[must_use]
+    pub fn is_leaving(&self, session: SessionId) -> bool {
+        self.leaving.iter().any(|leaving| leaving.session == session)
+    }
+
+    /// The same record, with these sessions leaving.
+    ///
+    /// # Errors
+    /// [`RecordError::TooManySessions`] above [`UserRecord::MAX_LEAVING`], [`RecordError::DuplicateSession`] if a session is leaving
+    /// twice, or also has a slot or waits.
+    pub fn with_leaving(self, leaving: Vec<LeavingSession>) -> Result<Self, RecordError> {
+        Self { leaving, ..self }.checked()
+    }
+
+    /// Those who are leaving, for the cluster to change.
+    pub(crate) const fn leaving_mut(&mut self) -> &mut Vec<LeavingSession> {
+        &mut self.leaving
+    }
+
+    /// Adds the entry of a session that was told that it has a slot, whatever the limit: its store has forgotten it. Not if it
+    /// is there, or is leaving.
+    pub fn restore(&mut self, entry: SessionRecord) {
+        if self.session(entry.session).is_none() && !self.is_leaving(entry.session) {
+            self.sessions.push(entry);
+        }
+    }
+
+    /// Whether no session is left: none with a slot, in line or leaving. Then the store can delete the record.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.waiting.is_empty()
+        self.sessions.is_empty() && self.waiting.is_empty() && self.leaving.is_empty()
     }
 
     /// This session, if it is in the record.

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use session_core::SlotId;
-use session_core::ledger::{ClientInfo, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord};
+use session_core::ledger::{
+    ClientInfo, EndReason, LeavingSession, RecordError, Resumable, SessionNames, SessionRecord, SessionStatus,
+    UserRecord,
+};
 use session_core::ledger::{FormerEnd, FormerSlot, SlotLimit, WaitingSession};
 use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp};
 
@@ -167,6 +170,57 @@ fn version_4_has_these_bytes() {
     assert_eq!(read(&[4, 0, 0]), Ok(vec![]));
 }
 
+/// Version 5, in a store that several nodes share: these bytes are a promise. Never change this test, add one for the next version.
+#[test]
+fn version_5_has_these_bytes() {
+    #[rustfmt::skip]
+    let bytes = [
+        0x05,  0,  0,
+        0, 9,
+        0, 0, 0, 0, 0, 0, 0, 7,  0, 0, 0, 0, 0, 0, 0, 0,  0,
+        0, 0, 0, 0, 0, 0, 0, 7,  0, 0, 0, 0, 0, 0, 0, 1,  1,
+        0, 0, 0, 0, 0, 0, 0, 7,  0, 0, 0, 0, 0, 0, 0, 2,  2,
+        0, 0, 0, 0, 0, 0, 0, 7,  0, 0, 0, 0, 0, 0, 0, 3,  3,
+        0, 0, 0, 0, 0, 0, 0, 7,  0, 0, 0, 0, 0, 0, 0, 4,  4,
+        0, 0, 0, 0, 0, 0, 0, 7,  0, 0, 0, 0, 0, 0, 0, 5,  5,
+        0, 0, 0, 0, 0, 0, 0, 7,  0, 0, 0, 0, 0, 0, 0, 6,  6,
+        0, 0, 0, 0, 0, 0, 0, 7,  0, 0, 0, 0, 0, 0, 0, 7,  7,
+        0, 0, 0, 0, 0, 0, 0, 7,  0, 0, 0, 0, 0, 0, 0, 8,  0xc1,  0, 3, b'T', 0xc3, 0xa9,  0, 1, b'x',
+        0, 0, 0, 0, 0, 0, 0, 7,  0, 0, 0, 0, 0, 0, 0, 9,  0, 0, 0x01, 0x8b, 0xcf, 0xe5, 0x68, 3,  0,
+    ];
+    let names = SessionNames::new(DisplayName::parse("Té").as_ref(), DisplayName::parse("x").as_ref());
+    let reasons = [
+        EndReason::TakenOver(None),
+        EndReason::DeviceFull(None),
+        EndReason::ByUser(None),
+        EndReason::ByOperator,
+        EndReason::LimitLowered,
+        EndReason::Banned,
+        EndReason::Resumed,
+        EndReason::Contested,
+        EndReason::DeviceFull(names),
+    ];
+    let leaving = (0..).map(|number| NodeId::new(7).session(number)).zip(reasons);
+    let leaving: Vec<_> = leaving.map(|(session, reason)| LeavingSession { session, reason }).collect();
+    let stays = SessionRecord::new(NodeId::new(7).session(9), millis(0x018b_cfe5_6803));
+    let record = UserRecord::from_sessions(vec![stays]).unwrap().with_leaving(leaving).unwrap();
+    let mut written = Vec::new();
+    record.encode(&mut written);
+    assert_eq!(written, bytes);
+    assert_eq!(UserRecord::decode(&bytes), Ok(record));
+}
+
+#[test]
+fn told_session_is_restored_once_unless_it_leaves() {
+    let entry = |number| SessionRecord::new(HERE.session(number), Timestamp::default());
+    let left = LeavingSession { session: HERE.session(2), reason: EndReason::ByOperator };
+    let mut record = UserRecord::from_sessions(vec![entry(1)]).unwrap().with_leaving(vec![left]).unwrap();
+    for number in [1, 2, 3, 3] {
+        record.restore(entry(number));
+    }
+    assert_eq!(record.sessions(), [entry(1), entry(3)]);
+}
+
 #[test]
 fn times_are_stored_in_milliseconds() {
     let entry = |nanos| SessionRecord::new(HERE.session(1), Timestamp::from_epoch(Duration::from_nanos(nanos)));
@@ -180,13 +234,16 @@ fn every_decoding_error() {
     let second = |more: &[u8]| [&[2][..], &entry(1, more)].concat();
     let third = |more: &[u8]| [&[3, 0][..], &entry(1, more)].concat();
     let waiting = |more: &[u8]| [&[4, 0, 1][..], &entry(1, more)].concat();
+    let leaving = |reason: &[u8], number: u8, more: &[u8]| {
+        [&[5, 0, 0, 0, number][..], &HERE.session(1).to_bytes(), reason, more].concat()
+    };
     let numbers: Vec<_> = (0..=1024).collect();
     for (bytes, error, message) in [
         (vec![], RecordError::Empty, "the record is empty"),
-        (vec![0], RecordError::Version(0), "the record has version 0, this server reads versions 1 to 4"),
-        (vec![5], RecordError::Version(5), "the record has version 5, this server reads versions 1 to 4"),
+        (vec![0], RecordError::Version(0), "the record has version 0, this server reads versions 1 to 5"),
+        (vec![6], RecordError::Version(6), "the record has version 6, this server reads versions 1 to 5"),
         // The version is checked first, since an unknown one may have any layout.
-        (vec![255; 30], RecordError::Version(255), "the record has version 255, this server reads versions 1 to 4"),
+        (vec![255; 30], RecordError::Version(255), "the record has version 255, this server reads versions 1 to 5"),
         (vec![1, 0], RecordError::CutOff, "the record is cut off"),
         (vec![3], RecordError::CutOff, "the record is cut off"),
         (vec![3, 1, 0], RecordError::CutOff, "the record is cut off"),
@@ -203,6 +260,11 @@ fn every_decoding_error() {
         (waiting(&[4, 0, 0]), RecordError::BadSession, "the record has a session that makes no sense"),
         (waiting(&[32, 4, 1]), RecordError::BadSession, "the record has a session that makes no sense"),
         ([waiting(&[0]), entry(1, &[0])].concat(), RecordError::DuplicateSession, "the record has one session twice"),
+        (leaving(&[], 1, &[]), RecordError::CutOff, "the record is cut off"),
+        (leaving(&[8], 1, &[]), RecordError::BadSession, "the record has a session that makes no sense"),
+        (leaving(&[67, 0, 1, b'x'], 1, &[]), RecordError::BadSession, "the record has a session that makes no sense"),
+        (leaving(&[0], 0, &[0]), RecordError::BadSession, "the record has a session that makes no sense"),
+        (leaving(&[0], 1, &entry(1, &[0])), RecordError::DuplicateSession, "the record has one session twice"),
         (third(&[128]), RecordError::BadSession, "the record has a session that makes no sense"),
         (third(&[32, 4, 1]), RecordError::BadSession, "the record has a session that makes no sense"),
         (third(&[4, 0, 0]), RecordError::BadSession, "the record has a session that makes no sense"),

@@ -1,6 +1,9 @@
 //! A user's record as bytes, the same for every store.
 //!
 //! ```text
+//! version 5:  05 | as version 4, but before the sessions: number of leaving (2 bytes) | leaving session*
+//!             leaving session:  id (16 bytes) | reason (1 byte) [64: device] [128: label]
+//!             written only if sessions are leaving, otherwise version 4
 //! version 4:  04 | number of former slots (1 byte) | former slot* | number that wait (1 byte) | waiting session* | session*
 //!             waiting session:  id (16 bytes) | since (8 bytes) | flags (1 byte: 1: no lingering slot is freed for it)
 //!                           [4: device (2 bytes of length, then the text)] [32: claimed limit (2 bytes)]
@@ -23,13 +26,15 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::mem::discriminant;
 use core::time::Duration;
 
 use super::{
-    ClientInfo, FormerEnd, FormerSlot, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord, VERSION,
-    VERSION_1, VERSION_2, VERSION_3, WaitingSession,
+    ClientInfo, FormerEnd, FormerSlot, LeavingSession, RecordError, Resumable, SessionRecord, SessionStatus,
+    UserRecord, VERSION, VERSION_1, VERSION_2, VERSION_3, VERSION_4, WaitingSession,
 };
 use crate::id::{DisplayName, SessionId, SlotId};
+use crate::ledger::end_reason::{EndReason, SessionNames};
 use crate::ledger::limit::SlotLimit;
 use crate::resume_token::ResumeKey;
 use crate::time::Timestamp;
@@ -45,6 +50,21 @@ const WATCHES: u8 = 128;
 /// Of a session that waits.
 const SPARES_LINGERING: u8 = 1;
 
+/// Of a session that is leaving: it lost its slot to a session with this name.
+const BY_DEVICE: u8 = 64;
+const BY_LABEL: u8 = 128;
+/// The reasons in the order of their codes, which never change.
+const REASONS: [EndReason; 8] = [
+    EndReason::TakenOver(None),
+    EndReason::DeviceFull(None),
+    EndReason::ByUser(None),
+    EndReason::ByOperator,
+    EndReason::LimitLowered,
+    EndReason::Banned,
+    EndReason::Resumed,
+    EndReason::Contested,
+];
+
 const FLAGS_2: u8 = LINGERS | RESUMABLE | DEVICE | LABEL;
 const FLAGS_3: u8 = FLAGS_2 | SLOT | CLAIM | MOVED;
 const FLAGS: u8 = FLAGS_3 | WATCHES;
@@ -54,9 +74,12 @@ impl UserRecord {
     /// Clears `bytes`, then writes the record to it.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         bytes.clear();
-        bytes.push(VERSION);
+        bytes.push(if self.leaving.is_empty() { VERSION_4 } else { VERSION });
         encode_former(&self.former, bytes);
         encode_waiting(&self.waiting, bytes);
+        if !self.leaving.is_empty() {
+            encode_leaving(&self.leaving, bytes);
+        }
         for entry in &self.sessions {
             encode(entry, bytes);
         }
@@ -71,10 +94,11 @@ impl UserRecord {
         let mut rest = Reader(rest);
         let former = match version {
             VERSION_1 | VERSION_2 => Vec::new(),
-            VERSION_3 | VERSION => rest.former()?,
+            VERSION_3 | VERSION_4 | VERSION => rest.former()?,
             _ => return Err(RecordError::Version(version)),
         };
-        let waiting = if version == VERSION { rest.waiting()? } else { Vec::new() };
+        let waiting = if version >= VERSION_4 { rest.waiting()? } else { Vec::new() };
+        let leaving = if version == VERSION { rest.leaving()? } else { Vec::new() };
         let mut entries = Vec::new();
         while !rest.0.is_empty() {
             entries.push(match version {
@@ -82,7 +106,7 @@ impl UserRecord {
                 _ => decode(&mut rest, version)?,
             });
         }
-        Self { former, waiting, sessions: entries }.checked()
+        Self { former, waiting, leaving, sessions: entries }.checked()
     }
 }
 
@@ -112,6 +136,23 @@ fn encode_waiting(waiting: &[WaitingSession], bytes: &mut Vec<u8>) {
         }
         if let Some(claim) = claim {
             encode_limit(*claim, bytes);
+        }
+    }
+}
+
+/// Writes the sessions that are leaving as a record has them, their number first.
+fn encode_leaving(leaving: &[LeavingSession], bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(&u16::try_from(leaving.len()).expect("at most 2048 are leaving").to_be_bytes());
+    for LeavingSession { session, reason } in leaving {
+        bytes.extend_from_slice(&session.to_bytes());
+        let names = reason.names();
+        let device = names.and_then(|names| names.device.as_ref());
+        let label = names.and_then(|names| names.label.as_ref());
+        let code = REASONS.iter().position(|of| discriminant(of) == discriminant(reason)).expect("it has every reason");
+        let code = u8::try_from(code).expect("there are fewer than 64");
+        bytes.push(code | flag(device.is_some(), BY_DEVICE) | flag(label.is_some(), BY_LABEL));
+        for name in [device, label].into_iter().flatten() {
+            encode_name(name, bytes);
         }
     }
 }
@@ -259,6 +300,30 @@ impl Reader<'_> {
             let device = if has(DEVICE) { Some(reader.name(VERSION)?) } else { None };
             let claim = if has(CLAIM) { Some(reader.limit()?) } else { None };
             Ok(WaitingSession { session, since, claim, device, spares_lingering: has(SPARES_LINGERING) })
+        };
+        (0..number).map(|_| one(self)).collect()
+    }
+
+    fn leaving(&mut self) -> Result<Vec<LeavingSession>, RecordError> {
+        let number = u16::from_be_bytes(self.take()?);
+        if number == 0 {
+            // Version 4 says so.
+            return Err(RecordError::BadSession);
+        }
+        let one = |reader: &mut Self| {
+            let (session, [byte]) = (reader.session()?, reader.take()?);
+            let device = if byte & BY_DEVICE != 0 { Some(reader.name(VERSION)?) } else { None };
+            let label = if byte & BY_LABEL != 0 { Some(reader.name(VERSION)?) } else { None };
+            let code = usize::from(byte & !(BY_DEVICE | BY_LABEL));
+            let mut reason = REASONS.get(code).cloned().ok_or(RecordError::BadSession)?;
+            match (SessionNames::new(device.as_ref(), label.as_ref()), &mut reason) {
+                (None, _) => {}
+                (by, EndReason::TakenOver(names) | EndReason::DeviceFull(names) | EndReason::ByUser(names)) => {
+                    *names = by
+                }
+                (Some(_), _) => return Err(RecordError::BadSession),
+            }
+            Ok(LeavingSession { session, reason })
         };
         (0..number).map(|_| one(self)).collect()
     }
