@@ -187,6 +187,12 @@ impl NodeId {
         Self(bits)
     }
 
+    /// The random bits.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
     /// The id of this node's session with the given number.
     #[must_use]
     pub const fn session(self, number: u64) -> SessionId {

@@ -60,6 +60,7 @@ pub mod protocol;
 pub mod ledger;
 pub mod release_tracker;
 pub mod leaving_tracker;
+pub mod cluster;
 pub mod connection_limiter;
 pub mod fair_queue;
 mod token_bucket;

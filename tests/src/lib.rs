@@ -3,6 +3,7 @@
 //! - [`core_simulation`]: sessions and a faulty store on a virtual clock, with the invariants checked after every
 //!   step. Proptest and a fuzz target run the same operations over it.
 //! - [`simulation`]: several servers, run by the real code, over one faulty store. One seed decides everything.
+//! - [`cluster_simulation`]: several nodes of a cluster over shared stores that fail.
 //! - [`rule_oracle`]: checks the result of every ledger command. Both simulations use it.
 //! - [`told_oracle`]: checks which clients were told that they are in. Both simulations use it.
 //! - [`line_oracle`]: checks who waits in line, who passes whom, and who is told that it is its turn.
@@ -17,6 +18,7 @@
 //! - [`waiting`]: waits with a time limit, also for several things at a time.
 //! - [`processor_time`]: the processor time of processes and threads.
 //! - [`values`]: users, times, limits and other values that many tests use.
+//! - [`random`]: random numbers from a seed.
 //! - [`policies`]: admission policies of both simulations.
 
 #![allow(clippy::missing_panics_doc, reason = "a harness panics where a test fails, everywhere")]
@@ -24,6 +26,8 @@
 
 pub mod core_simulation;
 pub mod simulation;
+pub mod cluster_simulation;
+pub mod random;
 pub mod descriptors;
 pub mod values;
 pub mod policies;

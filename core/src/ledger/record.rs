@@ -375,6 +375,8 @@ impl UserRecord {
     /// is there, or is leaving.
     pub fn restore(&mut self, entry: SessionRecord) {
         if self.session(entry.session).is_none() && !self.is_leaving(entry.session) {
+            // The store may have gone back to a time when the session waited.
+            self.waiting.retain(|waiter| waiter.session != entry.session);
             self.sessions.push(entry);
         }
     }

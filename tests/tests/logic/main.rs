@@ -22,5 +22,6 @@ mod handshake;
 mod rooms;
 mod log_events;
 mod parts;
+mod cluster_simulation;
 mod core_simulation;
 mod simulation;

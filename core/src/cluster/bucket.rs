@@ -1,0 +1,644 @@
+//! What a node does in one bucket: it turns commands into requests to the shared store, and answers into outcomes.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::mem;
+
+use super::membership::{FenceReason, Membership, MembershipActions, MembershipEvent};
+use super::own_session::{CallId, OwnSession};
+use super::shared_store::{
+    Answer, AnswerBody, BeatAnswer, GenerationId, HistoryId, PageAnswer, RecordAnswer, Request, Stamp, WriteRequest,
+};
+use super::timing::ClusterTiming;
+use super::user_state::{Call, Decision, FoldContext, KnownRecord, UnderWay, UserActions, UserState};
+use crate::id::{NodeId, SessionId, UserId};
+use crate::ledger::{
+    AdmissionPolicy, EndedSession, Outcome, SessionHint, SessionStatus, StoreCommand, StoreError, UserRecord,
+};
+use crate::time::Timestamp;
+
+/// Names a request until it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// One node in one bucket of a cluster.
+///
+/// It does what a store does for the users of the bucket, with requests to a store that it shares with other nodes. The caller
+/// carries the requests to that store and the answers back, on one connection at a time.
+///
+/// # What the caller has to do
+///
+/// - Ask [`Bucket::may_serve`] before each message to a client of the bucket, at the time of sending.
+/// - Before it tells a client that it has a slot, ask [`Bucket::tell`], and tell it only if that returns `true`, with nothing in
+///   between. Otherwise the slot is lost, and the session has to be released.
+/// - After [`BucketActions::ended`], report the session with [`BucketEvent::Closed`], or submit its release, once its client is
+///   served no more.
+/// - After [`BucketActions::fenced`], close all connections of the bucket's users at once, and send
+///   [`BucketEvent::Joins`] with another id.
+/// - Report a session that was denied or rejected, and ends, to nobody: it has nothing.
+#[derive(Debug)]
+pub struct Bucket {
+    policy: AdmissionPolicy,
+    capacity: usize,
+    membership: Membership,
+    users: BTreeMap<UserId, UserState>,
+    /// The requests that are not answered, and what they are about.
+    requests: BTreeMap<RequestId, Asked>,
+    last_request: u64,
+    last_stamp: u64,
+    /// The number of the connection to the store.
+    epoch: u64,
+    /// Whether a write of an older connection may still arrive.
+    needs_floor: bool,
+    scan: Scan,
+    /// The commands that are not decided.
+    queued: usize,
+}
+
+/// The walk over all records that looks for entries that nobody stands behind.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Scan {
+    #[default]
+    Done,
+    /// Read the page after this user.
+    Next(Option<UserId>),
+    /// The page after this user was asked for. With whether to begin again after it.
+    UnderWay(Option<UserId>, bool),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Asked {
+    Beat,
+    Floor,
+    User(UserId),
+    Scan,
+    /// What becomes of it is seen in the next beat.
+    Other,
+}
+
+/// What happens to a [`Bucket`].
+#[derive(Debug)]
+pub enum BucketEvent {
+    /// Time has passed.
+    Tick,
+    /// A session, or the process, asks.
+    Submit(CallId, StoreCommand),
+    /// The store answered.
+    Answered(RequestId, Answer),
+    /// There is another connection to the store, with a higher number. What was not answered on the one before never is.
+    Reconnected(u64),
+    /// A hint of the store came: the record of this user has changed.
+    Hinted(UserId),
+    /// A session of this user that has lost its slot is served no more.
+    Closed(UserId, SessionId),
+    /// The node has another id. New sessions have that one.
+    Joins(NodeId),
+    /// The node stops. Only once it has no session in the bucket any more ([`Bucket::is_idle`]).
+    Leaves,
+}
+
+/// What a [`Bucket`] wants.
+#[derive(Debug, Default)]
+#[must_use = "requests have to be sent, and commands answered"]
+pub struct BucketActions {
+    /// What to send to the shared store, in this order.
+    pub requests: Vec<(RequestId, Request)>,
+    /// Answers to commands, in this order.
+    pub outcomes: Vec<(CallId, Outcome)>,
+    /// Sessions of this node that have lost their slots.
+    pub ended: Vec<EndedSession>,
+    /// Hints for sessions of this node.
+    pub hints: Vec<SessionHint>,
+    /// All sessions of the bucket end, now.
+    pub fenced: Option<FenceReason>,
+}
+
+impl Bucket {
+    /// A node with this id that joins a bucket. `former` is the id that it had before it was restarted, if it knows it and has
+    /// made sure that no such process is left. `capacity` is the number of commands that may wait; acquires may take three
+    /// quarters of it.
+    #[must_use]
+    pub fn new(
+        node: NodeId,
+        former: Option<NodeId>,
+        policy: AdmissionPolicy,
+        timing: ClusterTiming,
+        capacity: usize,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            policy,
+            capacity,
+            membership: Membership::new(node, former, timing, now),
+            users: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            last_request: 0,
+            last_stamp: 0,
+            epoch: 0,
+            needs_floor: false,
+            scan: Scan::Done,
+            queued: 0,
+        }
+    }
+
+    /// Whether the node may serve sessions of the bucket.
+    #[must_use]
+    pub fn may_serve(&self, now: Timestamp) -> bool {
+        self.membership.may_serve(now)
+    }
+
+    /// The membership of the node.
+    #[must_use]
+    pub const fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// When [`BucketEvent::Tick`] is due.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.membership.deadline()
+    }
+
+    /// Replaces the policy. It holds for commands that are decided from now on.
+    pub const fn set_policy(&mut self, policy: AdmissionPolicy) {
+        self.policy = policy;
+    }
+
+    /// Whether nothing is left to do: no session of this node has a slot or waits for one, and no command is undecided.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.users.values().all(UserState::is_idle) && !self.needs_floor
+    }
+
+    /// Marks the session as told, if it may be: it was granted a slot in the generation in force, and still has it.
+    #[must_use = "if it is false, the client must not be told"]
+    pub fn tell(&mut self, user: &UserId, session: SessionId, now: Timestamp) -> bool {
+        if !self.may_serve(now) {
+            return false;
+        }
+        let Some(own) = self.users.get_mut(user).and_then(|state| state.sessions.get_mut(&session)) else {
+            return false;
+        };
+        let OwnSession::Ready(entry) = own else { return false };
+        *own = OwnSession::Told { entry: entry.clone(), is_asserted: true };
+        true
+    }
+
+    /// Takes a command back that has not been sent. Returns `false` if it may be applied, or was answered.
+    #[must_use = "if it is false, the command may be applied"]
+    pub fn withdraw(&mut self, user: &UserId, call: CallId) -> bool {
+        let Some(state) = self.users.get_mut(user) else { return false };
+        let before = state.queue.len();
+        state.queue.retain(|queued| queued.id != call || queued.may_be_applied);
+        let is_withdrawn = state.queue.len() < before;
+        self.queued -= usize::from(is_withdrawn);
+        is_withdrawn
+    }
+
+    /// Takes an event.
+    pub fn handle(&mut self, event: BucketEvent, now: Timestamp) -> BucketActions {
+        let mut actions = BucketActions::default();
+        // The fence comes before everything else.
+        self.member(MembershipEvent::Tick, now, &mut actions);
+        match event {
+            BucketEvent::Tick => {}
+            BucketEvent::Submit(call, command) => self.submit(call, command, now, &mut actions),
+            BucketEvent::Answered(request, answer) => self.answered(request, answer, now, &mut actions),
+            BucketEvent::Reconnected(epoch) => self.reconnected(epoch, now, &mut actions),
+            BucketEvent::Hinted(user) => self.read_again(&user, now, &mut actions),
+            BucketEvent::Closed(user, session) => {
+                let mut told = UserActions::default();
+                if let Some(state) = self.users.get_mut(&user) {
+                    state.close(session, &mut told);
+                }
+                self.pass_on(told, &mut actions);
+                self.drive(&user, false, now, &mut actions);
+            }
+            BucketEvent::Joins(node) => self.member(MembershipEvent::Joins(node), now, &mut actions),
+            BucketEvent::Leaves => {
+                let ids: Vec<_> = self.membership.ids().collect();
+                for node in ids {
+                    self.member(MembershipEvent::Leaves(node), now, &mut actions);
+                }
+            }
+        }
+        actions
+    }
+
+    fn submit(&mut self, call: CallId, command: StoreCommand, now: Timestamp, actions: &mut BucketActions) {
+        let session = command.session();
+        let is_own = self.membership.ids().any(|node| node == session.node());
+        let outcome = match &command {
+            // What was fenced has nothing to give back.
+            _ if command.is_release() && !is_own => Some(Outcome::Released),
+            StoreCommand::Acquire { .. } if !is_own => Some(Outcome::Rejected(StoreError::Failed)),
+            StoreCommand::Acquire { .. } if self.queued >= self.capacity / 4 * 3 => {
+                Some(Outcome::Rejected(StoreError::Overloaded))
+            }
+            _ if self.queued >= self.capacity && !command.is_release() => {
+                Some(Outcome::Rejected(StoreError::Overloaded))
+            }
+            _ => None,
+        };
+        if let Some(outcome) = outcome {
+            actions.outcomes.push((call, outcome));
+            return;
+        }
+        let user = command.user().clone();
+        let state = self.users.entry(user.clone()).or_default();
+        let mut told = UserActions::default();
+        if command.is_release() {
+            state.close(session, &mut told);
+        } else if matches!(command, StoreCommand::Acquire { .. }) {
+            state.sessions.entry(session).or_insert(OwnSession::Asking { is_in_line: false });
+        }
+        state.queue.push(Call { id: call, command, may_be_applied: false });
+        self.queued += 1;
+        self.pass_on(told, actions);
+        self.drive(&user, false, now, actions);
+    }
+
+    /// Hands an event to the membership, and does what it wants.
+    fn member(&mut self, event: MembershipEvent, now: Timestamp, actions: &mut BucketActions) {
+        let MembershipActions { requests, fenced, is_new_generation, has_opened, has_died, has_looked, inbox } =
+            self.membership.handle(event, now);
+        if fenced.is_some() {
+            actions.fenced = fenced;
+            self.fence(actions);
+        }
+        for request in requests {
+            let asked = if matches!(request, Request::Beat { .. }) { Asked::Beat } else { Asked::Other };
+            self.send(request, asked, actions);
+        }
+        if is_new_generation {
+            let mut told = UserActions::default();
+            self.users.values_mut().for_each(|state| state.forget(&mut told));
+            self.pass_on(told, actions);
+        }
+        if has_opened || (has_died && self.membership.is_sweeper()) {
+            self.scan = match mem::take(&mut self.scan) {
+                Scan::UnderWay(after, _) => Scan::UnderWay(after, true),
+                Scan::Done | Scan::Next(_) => Scan::Next(None),
+            };
+        }
+        for (user, _) in inbox {
+            self.users.entry(user).or_default().must_read = true;
+        }
+        if has_looked {
+            self.after_beat(now, actions);
+        }
+    }
+
+    /// What waits for the answer to a beat: the floor, the re-assertion, the walk, and grants that wait for the dead.
+    fn after_beat(&mut self, now: Timestamp, actions: &mut BucketActions) {
+        self.raise_floor(actions);
+        let users: Vec<_> = self.users.keys().cloned().collect();
+        for user in users {
+            if let Some(state) = self.users.get_mut(&user) {
+                // Hints may be lost.
+                state.must_read |= state.has_grants();
+            }
+            self.look(&user, now, actions);
+            self.drive(&user, false, now, actions);
+        }
+        self.check_asserted(now, actions);
+        self.scan(actions);
+        let ids: Vec<_> = self.membership.ids().collect();
+        let (_, older) = ids.split_last().unwrap_or((&NodeId::new(0), &[]));
+        for &node in older {
+            if !self.users.values().any(|state| state.concerns(node)) {
+                self.member(MembershipEvent::Leaves(node), now, actions);
+            }
+        }
+    }
+
+    fn check_asserted(&mut self, now: Timestamp, actions: &mut BucketActions) {
+        if !self.membership.is_reasserted() && !self.users.values().any(UserState::must_restore) {
+            self.member(MembershipEvent::Reasserted, now, actions);
+        }
+    }
+
+    fn fence(&mut self, actions: &mut BucketActions) {
+        let mut told = UserActions::default();
+        for state in mem::take(&mut self.users).into_values() {
+            state.fence(&mut told);
+        }
+        self.requests.clear();
+        self.queued = 0;
+        (self.needs_floor, self.scan) = (false, Scan::Done);
+        actions.outcomes.extend(told.outcomes);
+    }
+
+    fn reconnected(&mut self, epoch: u64, now: Timestamp, actions: &mut BucketActions) {
+        self.epoch = epoch;
+        for asked in mem::take(&mut self.requests).into_values() {
+            match asked {
+                Asked::Beat => self.member(MembershipEvent::BeatLost, now, actions),
+                Asked::User(user) => {
+                    let Some(state) = self.users.get_mut(&user) else { continue };
+                    match state.under_way.take() {
+                        Some(UnderWay::Write(decision)) => {
+                            self.queued += decision.decided.len();
+                            state.undo(*decision, true);
+                            (state.known, self.needs_floor) = (None, true);
+                        }
+                        Some(UnderWay::Read) | None => {}
+                    }
+                    state.must_read = true;
+                }
+                Asked::Scan => {
+                    if let Scan::UnderWay(after, again) = mem::take(&mut self.scan) {
+                        self.scan = Scan::Next(after.filter(|_| !again));
+                    }
+                }
+                Asked::Floor | Asked::Other => {}
+            }
+        }
+        self.raise_floor(actions);
+        self.drive_all(now, actions);
+        self.scan(actions);
+    }
+
+    fn raise_floor(&mut self, actions: &mut BucketActions) {
+        let is_under_way = self.requests.values().any(|asked| *asked == Asked::Floor);
+        if self.needs_floor && !is_under_way {
+            let nodes = self.membership.ids().collect();
+            self.send(Request::RaiseFloor { nodes, epoch: self.epoch }, Asked::Floor, actions);
+        }
+    }
+
+    fn answered(&mut self, request: RequestId, answer: Answer, now: Timestamp, actions: &mut BucketActions) {
+        let Some(asked) = self.requests.remove(&request) else { return };
+        let Answer { history, body } = answer;
+        match (asked, body) {
+            (Asked::Beat, AnswerBody::Beat(answer)) => self.beat_answered(*answer, now, actions),
+            (Asked::Floor, AnswerBody::Done(is_done)) => {
+                self.needs_floor &= !(is_done && self.is_current(history));
+                self.drive_all(now, actions);
+            }
+            (Asked::User(user), AnswerBody::Record(answer)) => self.record_came(&user, history, *answer, now, actions),
+            (Asked::Scan, AnswerBody::Page(page)) => self.page_came(history, *page, now, actions),
+            // Tried again after the next beat.
+            (Asked::Beat, _) => self.member(MembershipEvent::BeatLost, now, actions),
+            (Asked::User(user), _) => self.request_failed(&user),
+            (Asked::Scan, _) => {
+                if let Scan::UnderWay(after, again) = mem::take(&mut self.scan) {
+                    self.scan = Scan::Next(after.filter(|_| !again));
+                }
+            }
+            (Asked::Floor | Asked::Other, _) => {}
+        }
+    }
+
+    fn beat_answered(&mut self, answer: BeatAnswer, now: Timestamp, actions: &mut BucketActions) {
+        self.member(MembershipEvent::BeatAnswered(answer), now, actions);
+    }
+
+    /// Whether an answer counts: the store had the history of the generation in force.
+    fn is_current(&self, history: HistoryId) -> bool {
+        self.membership.generation().is_some_and(|generation| generation.history == history)
+    }
+
+    fn record_came(
+        &mut self,
+        user: &UserId,
+        history: HistoryId,
+        answer: RecordAnswer,
+        now: Timestamp,
+        actions: &mut BucketActions,
+    ) {
+        let RecordAnswer { generation, is_written, record } = answer;
+        let in_force = self.membership.generation().map(|generation| generation.id);
+        let counts = self.is_current(history) && generation.is_some() && generation == in_force;
+        let read_after = self.membership.beats();
+        let Some(state) = self.users.get_mut(user) else { return };
+        let under_way = state.under_way.take();
+        let mut told = UserActions::default();
+        if !counts {
+            // Decided again after the next beat, which says what is in force.
+            if let Some(UnderWay::Write(decision)) = under_way {
+                self.queued += decision.decided.len();
+                state.undo(*decision, true);
+            }
+            (state.known, state.must_read) = (None, true);
+            return;
+        }
+        state.known = Some(KnownRecord { record, read_after });
+        state.must_read = false;
+        match under_way {
+            Some(UnderWay::Write(decision)) if is_written => {
+                let is_own = |node| self.membership.is_own(node);
+                state.commit(*decision, &is_own, &mut told);
+            }
+            Some(UnderWay::Write(decision)) => {
+                self.queued += decision.decided.len();
+                state.undo(*decision, false);
+            }
+            Some(UnderWay::Read) | None => {}
+        }
+        self.pass_on(told, actions);
+        self.look(user, now, actions);
+        self.drive(user, true, now, actions);
+        self.check_asserted(now, actions);
+    }
+
+    /// The store certainly did not apply the request.
+    fn request_failed(&mut self, user: &UserId) {
+        let Some(state) = self.users.get_mut(user) else { return };
+        if let Some(UnderWay::Write(decision)) = state.under_way.take() {
+            self.queued += decision.decided.len();
+            state.undo(*decision, false);
+        }
+        state.must_read = true;
+    }
+
+    fn page_came(&mut self, history: HistoryId, page: PageAnswer, now: Timestamp, actions: &mut BucketActions) {
+        let Scan::UnderWay(after, again) = mem::take(&mut self.scan) else { return };
+        let PageAnswer { generation, records, next } = page;
+        let in_force = self.membership.generation().map(|generation| generation.id);
+        if !self.is_current(history) || generation != in_force {
+            self.scan = Scan::Next(after.filter(|_| !again));
+            return;
+        }
+        self.scan = match next {
+            _ if again => Scan::Next(None),
+            Some(next) => Scan::Next(Some(next)),
+            None => Scan::Done,
+        };
+        for (user, stamp, record) in records {
+            if self.is_tidy(&user, &record) {
+                continue;
+            }
+            let read_after = self.membership.beats();
+            let state = self.users.entry(user.clone()).or_default();
+            state.must_tidy = true;
+            if state.under_way.is_none() {
+                state.known = Some(KnownRecord { record: Some((stamp, record)), read_after });
+            }
+            self.drive(&user, false, now, actions);
+        }
+        self.scan(actions);
+    }
+
+    /// Whether somebody stands behind each entry, as far as this node knows.
+    fn is_tidy(&self, user: &UserId, record: &UserRecord) -> bool {
+        let state = self.users.get(user);
+        let sessions = record.sessions().iter().filter(|entry| entry.status == SessionStatus::Live);
+        let sessions = sessions.map(|entry| entry.session);
+        let waiting = record.waiting().iter().map(|waiter| waiter.session);
+        let leaving = record.leaving().iter().map(|leaving| leaving.session);
+        sessions.chain(waiting).chain(leaving).all(|session| {
+            if self.membership.is_own(session.node()) {
+                state.is_some_and(|state| state.sessions.contains_key(&session))
+            } else {
+                self.membership.is_seen_alive(session.node())
+            }
+        })
+    }
+
+    fn scan(&mut self, actions: &mut BucketActions) {
+        if !self.membership.has_joined() {
+            return;
+        }
+        if let Scan::Next(after) = &mut self.scan {
+            let after = after.take();
+            self.scan = Scan::UnderWay(after.clone(), false);
+            self.send(Request::Scan(after), Asked::Scan, actions);
+        }
+    }
+
+    fn read_again(&mut self, user: &UserId, now: Timestamp, actions: &mut BucketActions) {
+        self.users.entry(user.clone()).or_default().must_read = true;
+        self.drive(user, false, now, actions);
+    }
+
+    fn drive_all(&mut self, now: Timestamp, actions: &mut BucketActions) {
+        let users: Vec<_> = self.users.keys().cloned().collect();
+        for user in users {
+            self.drive(&user, false, now, actions);
+        }
+    }
+
+    fn look(&mut self, user: &UserId, now: Timestamp, actions: &mut BucketActions) {
+        let Some(state) = self.users.get_mut(user) else { return };
+        let Some(known) = &state.known else { return };
+        let (membership, read_after) = (&self.membership, known.read_after);
+        let mut told = UserActions::default();
+        state.look(&|node| membership.is_own(node), &|node| membership.liveness(node, read_after, now), &mut told);
+        self.pass_on(told, actions);
+    }
+
+    /// Sends what the user's commands need next, if nothing is under way. `is_fresh`: the record came this very moment.
+    fn drive(&mut self, user: &UserId, is_fresh: bool, now: Timestamp, actions: &mut BucketActions) {
+        let Some(generation) = self.membership.generation().map(|generation| generation.id) else { return };
+        let Some(node) = self.membership.node() else { return };
+        let Some(state) = self.users.get_mut(user) else { return };
+        if state.under_way.is_some() || self.needs_floor {
+            return;
+        }
+        let mut told = UserActions::default();
+        let queued = state.queue.len();
+        if !self.membership.may_admit() {
+            state.refuse_acquires(&mut told);
+        }
+        let read_after = state.known.as_ref().map_or_else(|| self.membership.beats(), |known| known.read_after);
+        let (membership, policy) = (&self.membership, &self.policy);
+        let liveness = |node| membership.liveness(node, read_after, now);
+        let is_own = |node| membership.is_own(node);
+        let looked = membership.looked();
+        let has_work = state.has_work();
+        let is_read = state.must_read || (has_work && !state.may_guess()) || (state.must_tidy && state.known.is_none());
+        let request = if is_read {
+            state.under_way = Some(UnderWay::Read);
+            Some(Request::Read(user.clone()))
+        } else if has_work || state.can_tidy(looked) {
+            let context = FoldContext { user, policy, now, looked, liveness: &liveness, is_own: &is_own };
+            let decision = state.fold(&context);
+            if decision.is_changed {
+                self.last_stamp += 1;
+                let stamp = stamp(node, self.last_stamp);
+                let request = write(user, generation, (node, self.epoch), stamp, &decision, &is_own);
+                state.under_way = Some(UnderWay::Write(Box::new(decision)));
+                Some(Request::Write(Box::new(request)))
+            } else if is_fresh || !has_work {
+                state.commit(decision, &is_own, &mut told);
+                None
+            } else {
+                // What did not change anything was decided on a record that may have changed.
+                state.undo(decision, false);
+                state.under_way = Some(UnderWay::Read);
+                Some(Request::Read(user.clone()))
+            }
+        } else {
+            None
+        };
+        let is_idle = state.is_idle();
+        self.queued -= queued - state.queue.len();
+        if is_idle {
+            self.users.remove(user);
+        }
+        if let Some(request) = request {
+            self.send(request, Asked::User(user.clone()), actions);
+        } else if is_fresh {
+            // Grants that the store had already, say.
+            self.look(user, now, actions);
+        }
+        self.pass_on(told, actions);
+    }
+
+    fn send(&mut self, request: Request, asked: Asked, actions: &mut BucketActions) {
+        self.last_request += 1;
+        let id = RequestId(self.last_request);
+        self.requests.insert(id, asked);
+        actions.requests.push((id, request));
+    }
+
+    fn pass_on(&self, told: UserActions, actions: &mut BucketActions) {
+        let UserActions { outcomes, ended, hints } = told;
+        actions.outcomes.extend(outcomes);
+        actions.ended.extend(ended);
+        actions.hints.extend(hints);
+    }
+}
+
+/// A stamp that no other write has: 64 bits that are spread over all values for each node, and never come twice for one.
+fn stamp(node: NodeId, number: u64) -> Stamp {
+    // A bijection of the number (SplitMix64, Steele, Lea and Flood 2014) that the node's random id shifts.
+    let mut bits = node.bits().wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    Stamp(bits ^ (bits >> 31))
+}
+
+fn write(
+    user: &UserId,
+    generation: GenerationId,
+    (node, epoch): (NodeId, u64),
+    stamp: Stamp,
+    decision: &Decision,
+    is_own: &dyn Fn(NodeId) -> bool,
+) -> WriteRequest {
+    let Decision { expected, record, leaving, closed, has_left, hints, .. } = decision;
+    let others = |node: &NodeId| !is_own(*node);
+    let mut tell: Vec<_> = if *has_left {
+        // Sessions that wait for those who have left.
+        record.sessions().iter().map(|entry| entry.session.node()).filter(others).collect()
+    } else {
+        Vec::new()
+    };
+    tell.sort_unstable();
+    tell.dedup();
+    WriteRequest {
+        user: user.clone(),
+        generation,
+        node,
+        epoch,
+        expected: *expected,
+        record: (!record.is_empty()).then(|| (stamp, record.clone())),
+        ended: leaving.iter().copied().filter(|session| !is_own(session.node())).collect(),
+        closed: closed.clone(),
+        tell,
+        hints: hints.iter().copied().filter(|hint| !is_own(hint.session.node())).collect(),
+    }
+}

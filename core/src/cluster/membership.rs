@@ -1,0 +1,369 @@
+//! Which nodes of a bucket are alive, and whether this one may serve its sessions.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::shared_store::{BeatAnswer, Generation, GenerationId, NodeEntry, OwnId, Request};
+use super::timing::ClusterTiming;
+use crate::id::{NodeId, SessionId, UserId};
+use crate::ledger::Liveness;
+use crate::time::Timestamp;
+
+/// The membership of one node in one bucket.
+///
+/// It sends a beat every [`ClusterTiming::beat`], and learns from the answers which nodes are alive and which generation is in
+/// force. No clock but the node's own decides anything, and that one must count the time in which the machine is suspended.
+///
+/// # What always holds
+///
+/// - [`Membership::may_serve`] is false once the last confirmed beat was sent [`ClusterTiming::fence`] ago. A node never serves
+///   sessions again under an id that was fenced.
+/// - It asks to bury a node only when it has seen the same beat of it for [`ClusterTiming::lease`].
+/// - [`Membership::may_admit`] is false until the gate of the generation in force is open and this node has re-asserted its
+///   sessions in it.
+/// - A beat that begins a new generation for this node, and each one after it until the node has re-asserted its sessions, does
+///   not put off the fence.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    timing: ClusterTiming,
+    /// The newest last. Empty after a fence, until the node has another id.
+    ids: Vec<OwnId>,
+    /// Ids of this node that serve nobody any more, until they are seen buried.
+    former: Vec<NodeId>,
+    /// The number of the last beat that was sent.
+    beats: u64,
+    /// When the last confirmed beat was sent. `None` before the first.
+    confirmed: Option<Timestamp>,
+    /// The beat that is not answered yet.
+    under_way: Option<SentBeat>,
+    next_beat: Timestamp,
+    generation: Option<SeenGeneration>,
+    nodes: BTreeMap<NodeId, SeenNode>,
+    /// The number of the beat that showed [`nodes`](Self::nodes).
+    looked: u64,
+}
+
+#[derive(Debug, Clone)]
+struct SentBeat {
+    at: Timestamp,
+    /// Ids that came later have not joined by it.
+    ids: Vec<NodeId>,
+}
+
+#[derive(Debug, Clone)]
+struct SeenGeneration {
+    generation: Generation,
+    /// Since when this node has seen it.
+    since: Timestamp,
+    is_reasserted: bool,
+}
+
+#[derive(Debug, Clone)]
+struct SeenNode {
+    entry: NodeEntry,
+    /// Since when this node has seen this very entry.
+    since: Timestamp,
+}
+
+/// What happens to a [`Membership`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MembershipEvent {
+    /// Time has passed.
+    Tick,
+    /// The beat that is under way was answered.
+    BeatAnswered(BeatAnswer),
+    /// The beat that is under way gets no answer any more.
+    BeatLost,
+    /// All sessions of this node that were told of their grants are in the store again, in the generation in force.
+    Reasserted,
+    /// The node has another id. Sessions under its ids before go on, unless they were fenced.
+    Joins(NodeId),
+    /// No session of this node has this id any more, and nothing is owed for one.
+    Leaves(NodeId),
+}
+
+/// What a [`Membership`] wants.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[must_use = "requests have to be sent, and a fence closes sessions"]
+pub struct MembershipActions {
+    /// What to send to the shared store, in this order.
+    pub requests: Vec<Request>,
+    /// All sessions of the bucket end, now. The node needs another id to join again ([`MembershipEvent::Joins`]).
+    pub fenced: Option<FenceReason>,
+    /// Another generation is in force: what was read before is worth nothing, what was not told must not be told any more, and
+    /// sessions that were told have to be re-asserted ([`MembershipEvent::Reasserted`]).
+    pub is_new_generation: bool,
+    /// The gate of the generation was seen open for the first time.
+    pub has_opened: bool,
+    /// A node was seen dead for the first time, or was not seen any more.
+    pub has_died: bool,
+    /// The answer to a beat came, so that nodes may count as dead that did not before.
+    pub has_looked: bool,
+    /// What the inbox has: sessions of this node that have lost their slots.
+    pub inbox: Vec<(UserId, SessionId)>,
+}
+
+/// Why all sessions of a bucket end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FenceReason {
+    /// No beat was confirmed for [`ClusterTiming::fence`].
+    NotConfirmed,
+    /// The others take this node for dead.
+    Buried,
+}
+
+impl Membership {
+    /// A node with this id that joins. `former` is the id that it had before it was restarted, if it knows it and has made sure
+    /// that no such process is left.
+    #[must_use]
+    pub fn new(node: NodeId, former: Option<NodeId>, timing: ClusterTiming, now: Timestamp) -> Self {
+        Self {
+            timing,
+            ids: [OwnId { node, has_joined: false }].into(),
+            former: former.into_iter().collect(),
+            beats: 0,
+            confirmed: None,
+            under_way: None,
+            next_beat: now,
+            generation: None,
+            nodes: BTreeMap::new(),
+            looked: 0,
+        }
+    }
+
+    /// Takes an event. Call [`Membership::may_serve`] before anything is served, not this alone.
+    pub fn handle(&mut self, event: MembershipEvent, now: Timestamp) -> MembershipActions {
+        if self.confirmed.is_some() && !self.may_serve(now) {
+            // The event does not matter any more: it concerns ids that are fenced, or comes again.
+            let mut actions = self.fence(FenceReason::NotConfirmed);
+            if let MembershipEvent::Joins(node) = event {
+                self.join(node, now);
+                actions.requests.extend(self.beat_if_due(now));
+            }
+            return actions;
+        }
+        let mut actions = match event {
+            MembershipEvent::Tick => MembershipActions::default(),
+            MembershipEvent::BeatAnswered(answer) => self.answered(answer, now),
+            MembershipEvent::BeatLost => {
+                self.under_way = None;
+                MembershipActions::default()
+            }
+            MembershipEvent::Reasserted => {
+                if let Some(seen) = &mut self.generation {
+                    seen.is_reasserted = true;
+                }
+                MembershipActions::default()
+            }
+            MembershipEvent::Joins(node) => {
+                self.join(node, now);
+                MembershipActions::default()
+            }
+            MembershipEvent::Leaves(node) => {
+                self.ids.retain(|own| own.node != node);
+                MembershipActions { requests: [Request::Leave(node)].into(), ..MembershipActions::default() }
+            }
+        };
+        actions.requests.extend(self.beat_if_due(now));
+        actions
+    }
+
+    /// When [`MembershipEvent::Tick`] is due.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let beat = (self.under_way.is_none() && !self.ids.is_empty()).then_some(self.next_beat);
+        let fence = self.confirmed.map(|at| at + self.timing.fence());
+        beat.into_iter().chain(fence).min()
+    }
+
+    /// Whether the node may serve its sessions in this bucket. Ask before each message to a client, at the time of sending.
+    #[must_use]
+    pub fn may_serve(&self, now: Timestamp) -> bool {
+        self.confirmed.is_some_and(|sent| now.since(sent) < self.timing.fence())
+    }
+
+    /// Whether the node may admit sessions in this bucket.
+    #[must_use]
+    pub fn may_admit(&self) -> bool {
+        let is_ready = |seen: &SeenGeneration| seen.is_reasserted && seen.generation.is_open;
+        self.confirmed.is_some() && self.generation.as_ref().is_some_and(is_ready)
+    }
+
+    /// The generation in force, as far as this node knows.
+    #[must_use]
+    pub fn generation(&self) -> Option<&Generation> {
+        self.generation.as_ref().map(|seen| &seen.generation)
+    }
+
+    /// Whether the node has re-asserted its sessions in the generation in force.
+    #[must_use]
+    pub fn is_reasserted(&self) -> bool {
+        self.generation.as_ref().is_some_and(|seen| seen.is_reasserted)
+    }
+
+    /// Whether a beat was confirmed under an id that is in force.
+    #[must_use]
+    pub const fn has_joined(&self) -> bool {
+        self.confirmed.is_some()
+    }
+
+    /// The newest id, if the store knows it. Sessions get it.
+    #[must_use]
+    pub fn node(&self) -> Option<NodeId> {
+        self.ids.iter().rev().find(|own| own.has_joined).map(|own| own.node)
+    }
+
+    /// The ids in force.
+    pub fn ids(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.ids.iter().map(|own| own.node)
+    }
+
+    /// Whether this is an id of this node that the store knows.
+    #[must_use]
+    pub fn is_own(&self, node: NodeId) -> bool {
+        self.ids.iter().any(|own| own.node == node && own.has_joined)
+    }
+
+    /// The number of the last beat that was sent. Keep it with each record that is read, for [`Membership::liveness`].
+    #[must_use]
+    pub const fn beats(&self) -> u64 {
+        self.beats
+    }
+
+    /// The number of the beat that showed the bucket's nodes.
+    #[must_use]
+    pub const fn looked(&self) -> u64 {
+        self.looked
+    }
+
+    /// Whether a node is alive, for a record that was read when this was the number of the last beat.
+    ///
+    /// A node that the store does not know is dead, but only if the beat that showed so was sent after the record was read.
+    /// Otherwise the node may have joined in between.
+    #[must_use]
+    pub fn liveness(&self, node: NodeId, read_after: u64, now: Timestamp) -> Liveness {
+        if self.ids().any(|own| own == node) {
+            return Liveness::Alive;
+        }
+        match self.nodes.get(&node).map(|seen| seen.entry) {
+            Some(NodeEntry::Beats(_)) => Liveness::Alive,
+            Some(NodeEntry::Dead(at)) => Liveness::DeadSince(at),
+            // It has left, and let its sessions linger itself.
+            None if self.looked > read_after => Liveness::DeadSince(now),
+            None => Liveness::Alive,
+        }
+    }
+
+    /// Whether the last look at the bucket's nodes showed this one, and not as dead.
+    #[must_use]
+    pub fn is_seen_alive(&self, node: NodeId) -> bool {
+        matches!(self.nodes.get(&node).map(|seen| seen.entry), Some(NodeEntry::Beats(_)))
+    }
+
+    /// Whether this node is the one of those alive that clears the slots of dead nodes.
+    #[must_use]
+    pub fn is_sweeper(&self) -> bool {
+        let is_alive = |(_, seen): &(&NodeId, &SeenNode)| matches!(seen.entry, NodeEntry::Beats(_));
+        let first = self.nodes.iter().find(is_alive);
+        first.is_some_and(|(node, _)| self.ids().any(|own| own == *node))
+    }
+
+    fn join(&mut self, node: NodeId, now: Timestamp) {
+        self.ids.push(OwnId { node, has_joined: false });
+        self.next_beat = now;
+    }
+
+    fn fence(&mut self, reason: FenceReason) -> MembershipActions {
+        self.former.extend(self.ids.drain(..).map(|own| own.node));
+        (self.confirmed, self.under_way) = (None, None);
+        if let Some(seen) = &mut self.generation {
+            // No session is left that could be missing.
+            seen.is_reasserted = true;
+        }
+        MembershipActions { fenced: Some(reason), ..MembershipActions::default() }
+    }
+
+    fn beat_if_due(&mut self, now: Timestamp) -> Option<Request> {
+        let &OwnId { node, .. } = self.ids.last()?;
+        if self.under_way.is_some() || now < self.next_beat {
+            return None;
+        }
+        self.beats += 1;
+        self.under_way = Some(SentBeat { at: now, ids: self.ids().collect() });
+        self.next_beat = now + self.timing.beat();
+        Some(Request::Beat {
+            ids: self.ids.clone(),
+            number: self.beats,
+            seen: self.generation().map(|generation| generation.id),
+            proposed: GenerationId { node, beat: self.beats },
+        })
+    }
+
+    fn answered(&mut self, answer: BeatAnswer, now: Timestamp) -> MembershipActions {
+        let Some(sent) = self.under_way.take() else { return MembershipActions::default() };
+        let BeatAnswer { is_confirmed, generation, nodes, inbox } = answer;
+        if !is_confirmed {
+            return self.fence(FenceReason::Buried);
+        }
+        // A beat that shows another generation for the first time does not put off the fence.
+        let was_reasserted = self.is_reasserted() && !self.is_other(&generation);
+        let mut actions = MembershipActions { inbox, has_looked: true, ..MembershipActions::default() };
+        (actions.is_new_generation, actions.has_opened) = self.see_generation(generation, now);
+        actions.has_died = self.see_nodes(nodes, now);
+        if self.confirmed.is_none() || was_reasserted {
+            self.confirmed = self.confirmed.max(Some(sent.at));
+        }
+        for own in &mut self.ids {
+            own.has_joined |= sent.ids.contains(&own.node);
+        }
+        actions.requests = self.decisions(now);
+        actions
+    }
+
+    fn is_other(&self, generation: &Generation) -> bool {
+        self.generation().is_none_or(|seen| seen.id != generation.id)
+    }
+
+    /// Returns whether the generation is new to this node, and whether its gate is seen open for the first time.
+    fn see_generation(&mut self, generation: Generation, now: Timestamp) -> (bool, bool) {
+        if let Some(seen) = &mut self.generation
+            && seen.generation.id == generation.id
+        {
+            let has_opened = generation.is_open && !seen.generation.is_open;
+            seen.generation.is_open |= generation.is_open;
+            return (false, has_opened);
+        }
+        self.generation = Some(SeenGeneration { generation, since: now, is_reasserted: false });
+        (true, generation.is_open)
+    }
+
+    /// Returns whether a node was alive and is not any more.
+    fn see_nodes(&mut self, nodes: Vec<(NodeId, NodeEntry)>, now: Timestamp) -> bool {
+        // One beat is under way at a time.
+        self.looked = self.beats;
+        let before = core::mem::take(&mut self.nodes);
+        for (node, entry) in nodes {
+            let since = before.get(&node).filter(|seen| seen.entry == entry).map_or(now, |seen| seen.since);
+            self.nodes.insert(node, SeenNode { entry, since });
+        }
+        let is_alive = |seen: &SeenNode| matches!(seen.entry, NodeEntry::Beats(_));
+        before.iter().any(|(node, seen)| is_alive(seen) && !self.nodes.get(node).is_some_and(is_alive))
+    }
+
+    /// Whom to bury, and whether to open the gate.
+    fn decisions(&mut self, now: Timestamp) -> Vec<Request> {
+        let lease = self.timing.lease();
+        let nodes = &self.nodes;
+        self.former.retain(|node| !matches!(nodes.get(node).map(|seen| seen.entry), Some(NodeEntry::Dead(_))));
+        let former = self.former.iter().map(|&node| Request::Bury { node, beat: None, at: now });
+        let silent = nodes.iter().filter_map(|(&node, seen)| match seen.entry {
+            NodeEntry::Beats(beat) if now.since(seen.since) >= lease && !self.ids().any(|own| own == node) => {
+                Some(Request::Bury { node, beat: Some(beat), at: now })
+            }
+            NodeEntry::Beats(_) | NodeEntry::Dead(_) => None,
+        });
+        let closed = self.generation.as_ref().filter(|seen| !seen.generation.is_open);
+        let open = closed.filter(|seen| now.since(seen.since) >= lease).map(|seen| Request::Open(seen.generation.id));
+        former.chain(silent).chain(open).collect()
+    }
+}

@@ -1,0 +1,17 @@
+//! Share one limit among several servers: pure machines for nodes that share a store.
+
+mod timing;
+mod shared_store;
+mod membership;
+mod own_session;
+mod user_state;
+mod bucket;
+
+pub use bucket::{Bucket, BucketActions, BucketEvent, RequestId};
+pub use membership::{FenceReason, Membership, MembershipActions, MembershipEvent};
+pub use own_session::CallId;
+pub use shared_store::{
+    Answer, AnswerBody, BeatAnswer, Generation, GenerationId, HistoryId, NodeEntry, OwnId, PageAnswer, RecordAnswer,
+    Request, Stamp, StoredRecord, WriteRequest,
+};
+pub use timing::{ClusterTiming, ClusterTimingError};

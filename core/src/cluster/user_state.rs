@@ -1,0 +1,379 @@
+//! What a node does for one user: the commands of its sessions are folded into one change of the user's record.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::mem;
+
+use super::own_session::{CallId, Grant, OwnSession};
+use super::shared_store::{Stamp, StoredRecord};
+use crate::id::{NodeId, SessionId, UserId};
+use crate::ledger::{
+    AdmissionPolicy, ApplyResult, EndedSession, LeavingSession, Liveness, Outcome, SessionHint, SessionStatus,
+    StoreCommand, StoreError, UserRecord, apply, remove_lapsed,
+};
+use crate::time::Timestamp;
+
+/// The commands of one user's sessions on this node, and what is known of the record.
+#[derive(Debug, Default)]
+pub(super) struct UserState {
+    /// The commands that are not decided yet, in their order.
+    pub queue: Vec<Call>,
+    /// The user's sessions on this node.
+    pub sessions: BTreeMap<SessionId, OwnSession>,
+    /// Sessions of this node that are not served any more: to take out of those who are leaving.
+    pub closed: BTreeSet<SessionId>,
+    /// The record as it was last read or written.
+    pub known: Option<KnownRecord>,
+    /// The request that is not answered yet.
+    pub under_way: Option<UnderWay>,
+    /// Whether the record has to be read again: it has changed, or may have.
+    pub must_read: bool,
+    /// Whether it may have entries that nobody stands behind. It is looked at once a look at the nodes is later than the record.
+    pub must_tidy: bool,
+}
+
+/// A command to decide.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub id: CallId,
+    pub command: StoreCommand,
+    /// Whether a write that applied it was sent, and may have arrived.
+    pub may_be_applied: bool,
+}
+
+/// A record, and when it was read.
+#[derive(Debug, Clone)]
+pub(super) struct KnownRecord {
+    pub record: StoredRecord,
+    /// The number of the last beat that was sent before.
+    pub read_after: u64,
+}
+
+/// A request about the record.
+#[derive(Debug)]
+pub(super) enum UnderWay {
+    Read,
+    Write(Box<Decision>),
+}
+
+/// What a fold decided. It counts once the store has written the record, or has said that it had not to change.
+#[derive(Debug)]
+pub(super) struct Decision {
+    /// The record on which it is based.
+    pub expected: Option<Stamp>,
+    /// The record as decided.
+    pub record: UserRecord,
+    pub is_changed: bool,
+    pub decided: Vec<(Call, ApplyResult)>,
+    /// Sessions that lost their slots, and are leaving from now on.
+    pub leaving: Vec<SessionId>,
+    /// Sessions whose end is acknowledged.
+    pub closed: Vec<SessionId>,
+    /// Sessions that are asserted to be in the record.
+    pub asserted: Vec<SessionId>,
+    /// Whether sessions that were leaving are gone.
+    pub has_left: bool,
+    pub hints: Vec<SessionHint>,
+    /// Whether it could tell all entries that nobody stands behind.
+    pub is_tidy: bool,
+}
+
+/// What a fold has to know beside the record.
+pub(super) struct FoldContext<'a> {
+    pub user: &'a UserId,
+    pub policy: &'a AdmissionPolicy,
+    pub now: Timestamp,
+    /// The number of the beat that showed the nodes.
+    pub looked: u64,
+    pub liveness: &'a dyn Fn(NodeId) -> Liveness,
+    pub is_own: &'a dyn Fn(NodeId) -> bool,
+}
+
+/// What the caller of a [`Bucket`](super::Bucket) has to do for a user.
+#[derive(Debug, Default)]
+pub(super) struct UserActions {
+    pub outcomes: Vec<(CallId, Outcome)>,
+    pub ended: Vec<EndedSession>,
+    pub hints: Vec<SessionHint>,
+}
+
+impl UserState {
+    /// Whether nothing is left to do or to know.
+    pub(super) fn is_idle(&self) -> bool {
+        self.sessions.is_empty() && self.under_way.is_none() && !self.must_read && !self.must_tidy && !self.has_work()
+    }
+
+    /// Whether the record may have to change for the node's own sessions.
+    pub(super) fn has_work(&self) -> bool {
+        !self.queue.is_empty() || !self.closed.is_empty() || self.must_restore()
+    }
+
+    /// Whether entries that nobody stands behind can be told from others. `looked` is the number of the beat that showed the nodes.
+    pub(super) fn can_tidy(&self, looked: u64) -> bool {
+        self.must_tidy && self.known.as_ref().is_some_and(|known| looked > known.read_after)
+    }
+
+    pub(super) fn must_restore(&self) -> bool {
+        self.sessions.values().any(OwnSession::must_be_restored)
+    }
+
+    /// Whether a session waits for others to leave.
+    pub(super) fn has_grants(&self) -> bool {
+        self.sessions.values().any(|session| matches!(session, OwnSession::Granted(_)))
+    }
+
+    /// Whether anything is kept for sessions of this node id.
+    pub(super) fn concerns(&self, node: NodeId) -> bool {
+        let called = self.queue.iter().map(|call| call.command.session());
+        let kept = self.sessions.keys().chain(&self.closed).copied().chain(called);
+        self.under_way.is_some() || kept.into_iter().any(|session| session.node() == node)
+    }
+
+    /// Whether to write without reading first: whoever signs in mostly has no record, or that of a moment ago.
+    pub(super) fn may_guess(&self) -> bool {
+        let is_acquire = |call: &Call| matches!(call.command, StoreCommand::Acquire { .. }) && !call.may_be_applied;
+        self.known.is_some() || self.queue.first().is_some_and(is_acquire)
+    }
+
+    /// Answers the acquires, which must not be decided now.
+    pub(super) fn refuse_acquires(&mut self, actions: &mut UserActions) {
+        let is_acquire = |call: &mut Call| matches!(call.command, StoreCommand::Acquire { .. });
+        for Call { id, command, may_be_applied } in self.queue.extract_if(.., is_acquire).collect::<Vec<_>>() {
+            self.denied(command.session());
+            let rejected = Outcome::Rejected(StoreError::Failed);
+            actions.outcomes.push((id, if may_be_applied { Outcome::Unknown } else { rejected }));
+        }
+    }
+
+    /// Folds all commands into one change of the record, and takes them out of the queue.
+    pub(super) fn fold(&mut self, context: &FoldContext<'_>) -> Decision {
+        let FoldContext { user, policy, now, looked, liveness, is_own } = *context;
+        let is_tidy = self.can_tidy(looked);
+        let (expected, before) = match self.known.as_ref().and_then(|known| known.record.as_ref()) {
+            Some((stamp, record)) => (Some(*stamp), record.clone()),
+            None => (None, UserRecord::default()),
+        };
+        let mut record = before.clone();
+        let closed: Vec<_> = self.closed.iter().copied().collect();
+        let leaving_before = record.leaving().len();
+        let is_gone = |session: SessionId| liveness(session.node()) != Liveness::Alive;
+        record.leaving_mut().retain(|leaving| !self.closed.contains(&leaving.session) && !is_gone(leaving.session));
+        let has_left = record.leaving().len() < leaving_before;
+        remove_lapsed(&mut record, now, liveness);
+        // What this node does not know, it does not serve: a release was lost with what the store forgot.
+        let is_known = |session| !is_own(SessionId::node(session)) || self.sessions.contains_key(&session);
+        record.sessions_mut().retain(|entry| entry.status != SessionStatus::Live || is_known(entry.session));
+        record.waiting_mut().retain(|waiter| is_known(waiter.session));
+        let mut asserted = Vec::new();
+        for (&session, own) in &self.sessions {
+            if let OwnSession::Told { entry, is_asserted: false } = own {
+                record.restore((**entry).clone());
+                asserted.push(session);
+            }
+        }
+        let (mut decided, mut leaving, mut hints) = (Vec::new(), Vec::new(), Vec::new());
+        let mut granted = BTreeSet::new();
+        for call in mem::take(&mut self.queue) {
+            let session = call.command.session();
+            let is_full = record.leaving().len() >= UserRecord::MAX_LEAVING / 2;
+            let is_acquire = matches!(call.command, StoreCommand::Acquire { .. });
+            let result = if is_full && !call.command.is_release() {
+                refuse(Outcome::Rejected(StoreError::Overloaded))
+            } else if is_acquire && record.is_leaving(session) {
+                // A write whose answer was lost had granted it a slot, and another session has taken that.
+                refuse(Outcome::Unknown)
+            } else {
+                apply(user, &mut record, &call.command, policy, liveness)
+            };
+            let is_asking = matches!(self.sessions.get(&session), Some(OwnSession::Asking { .. }));
+            if is_asking && matches!(result.outcome, Outcome::Granted { .. }) {
+                granted.insert(session);
+            }
+            for EndedSession { session, reason } in &result.ended {
+                // Who was granted a slot in this very change was not told, nor is it in the store.
+                if !granted.remove(session) {
+                    record.leaving_mut().push(LeavingSession { session: *session, reason: reason.clone() });
+                    leaving.push(*session);
+                }
+            }
+            hints.extend(result.hints.iter().copied());
+            decided.push((call, result));
+        }
+        record.forget_if_empty();
+        let is_changed = record != before;
+        Decision { expected, record, is_changed, decided, leaving, closed, asserted, has_left, hints, is_tidy }
+    }
+
+    /// The change was not made: its commands have to be decided again.
+    pub(super) fn undo(&mut self, decision: Decision, may_be_applied: bool) {
+        let undone = decision.decided.into_iter().map(|(call, _)| {
+            let may_be_applied = call.may_be_applied || may_be_applied;
+            Call { may_be_applied, ..call }
+        });
+        self.queue.splice(..0, undone);
+    }
+
+    /// The change was made. Grants wait for all who are leaving now.
+    pub(super) fn commit(&mut self, decision: Decision, is_own: &dyn Fn(NodeId) -> bool, actions: &mut UserActions) {
+        let Decision { record, decided, closed, asserted, hints, is_tidy, .. } = decision;
+        self.must_tidy &= !is_tidy;
+        for session in closed {
+            self.closed.remove(&session);
+        }
+        for session in asserted {
+            if let Some(OwnSession::Told { is_asserted, .. }) = self.sessions.get_mut(&session) {
+                *is_asserted = true;
+            }
+        }
+        actions.hints.extend(hints.into_iter().filter(|hint| is_own(hint.session.node())));
+        let waits_for: Vec<_> = record.leaving().iter().map(|leaving| leaving.session).collect();
+        for (call, ApplyResult { outcome, ended, .. }) in decided {
+            // Sessions of the same change that were granted a slot and lost it again. The others are found in the record.
+            for ended in ended.into_iter().filter(|ended| !record.is_leaving(ended.session)) {
+                if let Some(OwnSession::Granted(grant)) = self.sessions.insert(ended.session, OwnSession::Ended) {
+                    actions.ended.push(ended);
+                    actions.outcomes.push((grant.call, grant.outcome));
+                }
+            }
+            let session = call.command.session();
+            let is_asking = matches!(self.sessions.get(&session), Some(OwnSession::Asking { .. }));
+            if is_asking && matches!(call.command, StoreCommand::Acquire { .. }) {
+                match &outcome {
+                    Outcome::Granted { .. } => {
+                        let grant = Grant { waits_for: waits_for.clone(), call: call.id, outcome };
+                        self.sessions.insert(session, OwnSession::Granted(Box::new(grant)));
+                        continue;
+                    }
+                    Outcome::Denied(Some(usage)) | Outcome::Waiting(usage) if usage.is_in_line() => {
+                        self.sessions.insert(session, OwnSession::Asking { is_in_line: true });
+                    }
+                    Outcome::Rejected(_) => self.denied(session),
+                    _ => {
+                        self.sessions.remove(&session);
+                    }
+                }
+            }
+            actions.outcomes.push((call.id, outcome));
+        }
+    }
+
+    /// An acquire of this session was not applied. If it is in line, it stays there.
+    fn denied(&mut self, session: SessionId) {
+        if let Some(OwnSession::Asking { is_in_line: false }) = self.sessions.get(&session) {
+            self.sessions.remove(&session);
+        }
+    }
+
+    /// Looks at the record that was just read or written: who of this node has lost its slot, and who may be told.
+    pub(super) fn look(
+        &mut self,
+        is_own: &dyn Fn(NodeId) -> bool,
+        liveness: &dyn Fn(NodeId) -> Liveness,
+        actions: &mut UserActions,
+    ) {
+        let empty = UserRecord::default();
+        let record = self.known.as_ref().and_then(|known| known.record.as_ref()).map_or(&empty, |(_, record)| record);
+        for LeavingSession { session, reason } in record.leaving() {
+            if !is_own(session.node()) {
+                continue;
+            }
+            let ended = EndedSession { session: *session, reason: reason.clone() };
+            match self.sessions.remove(session) {
+                // It was never told, so it is not served.
+                None => {
+                    self.closed.insert(*session);
+                }
+                Some(OwnSession::Asking { .. }) => {
+                    self.closed.insert(*session);
+                    let is_its = |call: &mut Call| call.command.session() == *session && !call.command.is_release();
+                    let unknown = self.queue.extract_if(.., is_its).map(|call| (call.id, Outcome::Unknown));
+                    actions.outcomes.extend(unknown);
+                }
+                Some(OwnSession::Granted(grant)) => {
+                    self.closed.insert(*session);
+                    actions.ended.push(ended);
+                    actions.outcomes.push((grant.call, grant.outcome));
+                }
+                Some(OwnSession::Ready(_) | OwnSession::Told { .. }) => {
+                    self.sessions.insert(*session, OwnSession::Ended);
+                    actions.ended.push(ended);
+                }
+                Some(OwnSession::Ended) => {
+                    self.sessions.insert(*session, OwnSession::Ended);
+                }
+            }
+        }
+        for (session, own) in &mut self.sessions {
+            let Some(read) = record.session(*session) else { continue };
+            match own {
+                OwnSession::Told { entry, .. } | OwnSession::Ready(entry) => (**entry).clone_from(read),
+                OwnSession::Granted(grant) => {
+                    let is_there =
+                        |waits: &SessionId| record.is_leaving(*waits) && liveness(waits.node()) == Liveness::Alive;
+                    grant.waits_for.retain(is_there);
+                    if grant.waits_for.is_empty() {
+                        actions.outcomes.push((grant.call, grant.outcome.clone()));
+                        *own = OwnSession::Ready(Box::new(read.clone()));
+                    }
+                }
+                OwnSession::Asking { .. } | OwnSession::Ended => {}
+            }
+        }
+    }
+
+    /// The session gives up its slot, or has never had one: it is not served any more.
+    pub(super) fn close(&mut self, session: SessionId, actions: &mut UserActions) {
+        match self.sessions.remove(&session) {
+            Some(OwnSession::Granted(grant)) => actions.outcomes.push((grant.call, Outcome::Unknown)),
+            Some(OwnSession::Asking { .. } | OwnSession::Ready(_) | OwnSession::Told { .. } | OwnSession::Ended)
+            | None => {}
+        }
+        self.closed.insert(session);
+    }
+
+    /// Another generation is in force: what was read is worth nothing, and grants that were not told never are.
+    pub(super) fn forget(&mut self, actions: &mut UserActions) {
+        self.known = None;
+        self.sessions.retain(|_, own| match own {
+            OwnSession::Granted(grant) => {
+                actions.outcomes.push((grant.call, Outcome::Unknown));
+                false
+            }
+            OwnSession::Ready(_) => false,
+            OwnSession::Told { is_asserted, .. } => {
+                *is_asserted = false;
+                true
+            }
+            OwnSession::Asking { .. } | OwnSession::Ended => true,
+        });
+    }
+
+    /// All sessions have ended with their node id, and every command is answered.
+    pub(super) fn fence(self, actions: &mut UserActions) {
+        let decided = match self.under_way {
+            Some(UnderWay::Write(decision)) => decision.decided,
+            Some(UnderWay::Read) | None => Vec::new(),
+        };
+        let sent = decided.into_iter().map(|(call, _)| Call { may_be_applied: true, ..call });
+        for Call { id, command, may_be_applied } in sent.chain(self.queue) {
+            // The slot of a fenced session lapses with its node id.
+            let outcome = match (command.is_release(), may_be_applied) {
+                (true, _) => Outcome::Released,
+                (false, true) => Outcome::Unknown,
+                (false, false) => Outcome::Rejected(StoreError::Failed),
+            };
+            actions.outcomes.push((id, outcome));
+        }
+        for own in self.sessions.into_values() {
+            if let OwnSession::Granted(grant) = own {
+                actions.outcomes.push((grant.call, Outcome::Unknown));
+            }
+        }
+    }
+}
+
+/// The result of a command that is not applied.
+const fn refuse(outcome: Outcome) -> ApplyResult {
+    ApplyResult { outcome, ended: Vec::new(), lapsed: Vec::new(), displaced: Vec::new(), hints: Vec::new() }
+}

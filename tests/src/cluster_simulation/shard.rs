@@ -1,0 +1,112 @@
+//! A shared store that fails as a real one does: a primary, its replica, and what they forget.
+
+use std::collections::BTreeMap;
+
+use session_core::cluster::{Answer, AnswerBody, HistoryId, Request};
+
+use super::bucket_data::{BucketData, Published};
+
+/// The buckets of one primary.
+pub(super) type Buckets = BTreeMap<u16, BucketData>;
+
+/// A primary with a replica that lags behind.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shard {
+    /// What the primary has.
+    pub(super) primary: Buckets,
+    history: u64,
+    last_history: u64,
+    /// What the replica has: everything up to some request.
+    replica: Buckets,
+    /// What was saved to the disk, some time ago.
+    saved: Buckets,
+    /// A former primary that some nodes still reach, with its history and since when it is cut off.
+    pub(super) former: Option<(Buckets, u64, u64)>,
+    /// Until when each request fails.
+    pub(super) fails_until: u64,
+}
+
+/// How long a primary that is cut off from its replica goes on to take writes: `min-replicas-max-lag`.
+pub(super) const MAX_LAG: u64 = 40;
+
+fn history_id(number: u64) -> HistoryId {
+    let mut bytes = [0; 20];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    HistoryId(bytes)
+}
+
+impl Shard {
+    /// Applies a request at the primary, or at the former one.
+    pub(super) fn apply(
+        &mut self,
+        bucket: u16,
+        request: &Request,
+        at_former: bool,
+        now: u64,
+        published: &mut Vec<Published>,
+    ) -> Answer {
+        let (buckets, history) = match &mut self.former {
+            Some((_, history, since))
+                if at_former && now - *since > MAX_LAG && !matches!(request, Request::Read(_)) =>
+            {
+                return Answer { history: history_id(*history), body: AnswerBody::Failed };
+            }
+            Some((buckets, history, _)) if at_former => (buckets, *history),
+            _ => (&mut self.primary, self.history),
+        };
+        let history = history_id(history);
+        if now < self.fails_until {
+            return Answer { history, body: AnswerBody::Failed };
+        }
+        let body = buckets.entry(bucket).or_default().apply(request, history, published);
+        Answer { history, body }
+    }
+
+    /// The replica catches up.
+    pub(super) fn replicate(&mut self) {
+        self.replica.clone_from(&self.primary);
+    }
+
+    /// The primary saves what it has.
+    pub(super) fn save(&mut self) {
+        self.saved.clone_from(&self.primary);
+    }
+
+    fn begin_history(&mut self) {
+        self.last_history += 1;
+        self.history = self.last_history;
+    }
+
+    /// The replica becomes the primary. What it had not received is lost.
+    pub(super) fn fail_over(&mut self) {
+        self.primary.clone_from(&self.replica);
+        self.begin_history();
+    }
+
+    /// The replica becomes the primary, and the former one goes on for those who reach it.
+    pub(super) fn split(&mut self, now: u64) {
+        let before = (std::mem::take(&mut self.primary), self.history, now);
+        self.fail_over();
+        self.former = Some(before);
+    }
+
+    /// The primary restarts with nothing.
+    pub(super) fn restart_empty(&mut self) {
+        self.primary.clear();
+        self.replica.clear();
+        self.begin_history();
+    }
+
+    /// The primary restarts with what it had saved.
+    pub(super) fn restart_saved(&mut self) {
+        self.primary.clone_from(&self.saved);
+        self.replica.clone_from(&self.saved);
+        self.begin_history();
+    }
+
+    /// `FLUSHALL`: everything is gone, and the history stays.
+    pub(super) fn flush(&mut self) {
+        self.primary.clear();
+        self.replica.clear();
+    }
+}

@@ -1,0 +1,49 @@
+//! Random histories of a cluster whose stores, nodes and connections fail.
+//!
+//! `CLUSTER_SEEDS=1000000 cargo test -p tests --release --test logic cluster` runs as many, and prints what they met.
+//! `CLUSTER_SEED=7` runs one, and prints each step.
+
+use std::env;
+use std::thread;
+
+use tests::cluster_simulation::{History, Summary, Violation};
+
+/// The number of a variable of the environment.
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+fn fail(seed: u64, violation: Violation) -> ! {
+    let before = violation.history.steps.len();
+    let Violation { what, history } = violation.minimised();
+    panic!("seed {seed}: {what}, after {} of {before} steps: {history:?}", history.steps.len());
+}
+
+#[test]
+fn limit_holds_and_slots_come_back_whatever_fails() {
+    let (first, count) = match (number("CLUSTER_SEED"), number("CLUSTER_SEEDS")) {
+        (Some(seed), _) => (seed, 1),
+        (None, count) => (0, count.unwrap_or(1000)),
+    };
+    let threads = thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    let one = |thread: u64| {
+        let mut summary = Summary::default();
+        for seed in (first..first + count).filter(|seed| seed % threads == thread) {
+            match History::of(seed).run() {
+                Ok(coverage) => summary.add(&coverage),
+                Err(violation) => fail(seed, violation),
+            }
+        }
+        summary
+    };
+    let summaries: Vec<_> = thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || one(thread))).collect();
+        running.into_iter().map(|thread| thread.join().expect("a history broke a rule")).collect()
+    });
+    let mut all = Summary::default();
+    summaries.into_iter().for_each(|summary| all.merge(summary));
+    println!("{}", all.table());
+    if count >= 1000 {
+        assert_eq!(all.missing(), [""; 0], "not met in {count} histories");
+    }
+}
