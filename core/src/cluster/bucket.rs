@@ -1,7 +1,7 @@
 //! What a node does in one bucket: it turns commands into requests to the shared store, and answers into outcomes.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::mem;
 
@@ -52,6 +52,10 @@ pub struct Bucket {
     /// Whether a write of an older connection may still arrive.
     needs_floor: bool,
     scan: Scan,
+    /// The dead nodes that were known when the walk began.
+    sweeping: BTreeSet<NodeId>,
+    /// The dead nodes of which no record has an entry any more.
+    swept: BTreeSet<NodeId>,
     /// The commands that are not decided.
     queued: usize,
 }
@@ -138,6 +142,8 @@ impl Bucket {
             epoch: 0,
             needs_floor: false,
             scan: Scan::Done,
+            sweeping: BTreeSet::new(),
+            swept: BTreeSet::new(),
             queued: 0,
         }
     }
@@ -232,7 +238,10 @@ impl Bucket {
         let outcome = match &command {
             // What was fenced has nothing to give back.
             _ if command.is_release() && !is_own => Some(Outcome::Released),
-            StoreCommand::Acquire { .. } if !is_own => Some(Outcome::Rejected(StoreError::Failed)),
+            // To the others the slot of a node that has not joined is that of a dead one.
+            StoreCommand::Acquire { .. } if !self.membership.is_own(session.node()) => {
+                Some(Outcome::Rejected(StoreError::Failed))
+            }
             StoreCommand::Acquire { .. } if self.queued >= self.capacity / 4 * 3 => {
                 Some(Outcome::Rejected(StoreError::Overloaded))
             }
@@ -261,7 +270,7 @@ impl Bucket {
 
     /// Hands an event to the membership, and does what it wants.
     fn member(&mut self, event: MembershipEvent, now: Timestamp, actions: &mut BucketActions) {
-        let MembershipActions { requests, fenced, is_new_generation, has_opened, has_died, has_looked, inbox } =
+        let MembershipActions { requests, fenced, is_new_generation, has_opened, has_looked, inbox } =
             self.membership.handle(event, now);
         if fenced.is_some() {
             actions.fenced = fenced;
@@ -274,13 +283,12 @@ impl Bucket {
         if is_new_generation {
             let mut told = UserActions::default();
             self.users.values_mut().for_each(|state| state.forget(&mut told));
+            self.swept.clear();
+            self.sweeping.clear();
             self.pass_on(told, actions);
         }
-        if has_opened || (has_died && self.membership.is_sweeper()) {
-            self.scan = match mem::take(&mut self.scan) {
-                Scan::UnderWay(after, _) => Scan::UnderWay(after, true),
-                Scan::Done | Scan::Next(_) => Scan::Next(None),
-            };
+        if has_opened {
+            self.begin_scan();
         }
         for (user, _) in inbox {
             self.users.entry(user).or_default().must_read = true;
@@ -303,6 +311,10 @@ impl Bucket {
             self.drive(&user, false, now, actions);
         }
         self.check_asserted(now, actions);
+        let must_sweep = self.membership.is_sweeper() && self.membership.dead().any(|node| !self.swept.contains(&node));
+        if must_sweep && self.scan == Scan::Done {
+            self.begin_scan();
+        }
         self.scan(actions);
         let ids: Vec<_> = self.membership.ids().collect();
         let (_, older) = ids.split_last().unwrap_or((&NodeId::new(0), &[]));
@@ -311,6 +323,14 @@ impl Bucket {
                 self.member(MembershipEvent::Leaves(node), now, actions);
             }
         }
+    }
+
+    fn begin_scan(&mut self) {
+        self.sweeping = self.membership.dead().collect();
+        self.scan = match mem::take(&mut self.scan) {
+            Scan::UnderWay(after, _) => Scan::UnderWay(after, true),
+            Scan::Done | Scan::Next(_) => Scan::Next(None),
+        };
     }
 
     fn check_asserted(&mut self, now: Timestamp, actions: &mut BucketActions) {
@@ -464,7 +484,10 @@ impl Bucket {
         self.scan = match next {
             _ if again => Scan::Next(None),
             Some(next) => Scan::Next(Some(next)),
-            None => Scan::Done,
+            None => {
+                self.swept.append(&mut self.sweeping);
+                Scan::Done
+            }
         };
         for (user, stamp, record) in records {
             if self.is_tidy(&user, &record) {

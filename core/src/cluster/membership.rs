@@ -95,8 +95,6 @@ pub struct MembershipActions {
     pub is_new_generation: bool,
     /// The gate of the generation was seen open for the first time.
     pub has_opened: bool,
-    /// A node was seen dead for the first time, or was not seen any more.
-    pub has_died: bool,
     /// The answer to a beat came, so that nodes may count as dead that did not before.
     pub has_looked: bool,
     /// What the inbox has: sessions of this node that have lost their slots.
@@ -260,6 +258,12 @@ impl Membership {
         matches!(self.nodes.get(&node).map(|seen| seen.entry), Some(NodeEntry::Beats(_)))
     }
 
+    /// The nodes that are buried.
+    pub fn dead(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let is_dead = |(_, seen): &(&NodeId, &SeenNode)| matches!(seen.entry, NodeEntry::Dead(_));
+        self.nodes.iter().filter(is_dead).map(|(node, _)| *node)
+    }
+
     /// Whether this node is the one of those alive that clears the slots of dead nodes.
     #[must_use]
     pub fn is_sweeper(&self) -> bool {
@@ -309,7 +313,7 @@ impl Membership {
         let was_reasserted = self.is_reasserted() && !self.is_other(&generation);
         let mut actions = MembershipActions { inbox, has_looked: true, ..MembershipActions::default() };
         (actions.is_new_generation, actions.has_opened) = self.see_generation(generation, now);
-        actions.has_died = self.see_nodes(nodes, now);
+        self.see_nodes(nodes, actions.is_new_generation, now);
         if self.confirmed.is_none() || was_reasserted {
             self.confirmed = self.confirmed.max(Some(sent.at));
         }
@@ -337,17 +341,16 @@ impl Membership {
         (true, generation.is_open)
     }
 
-    /// Returns whether a node was alive and is not any more.
-    fn see_nodes(&mut self, nodes: Vec<(NodeId, NodeEntry)>, now: Timestamp) -> bool {
+    /// In a new generation each node is seen anew: the store may have forgotten its last beats, and the node counts them.
+    fn see_nodes(&mut self, nodes: Vec<(NodeId, NodeEntry)>, is_new_generation: bool, now: Timestamp) {
         // One beat is under way at a time.
         self.looked = self.beats;
         let before = core::mem::take(&mut self.nodes);
         for (node, entry) in nodes {
-            let since = before.get(&node).filter(|seen| seen.entry == entry).map_or(now, |seen| seen.since);
+            let same = before.get(&node).filter(|seen| seen.entry == entry && !is_new_generation);
+            let since = same.map_or(now, |seen| seen.since);
             self.nodes.insert(node, SeenNode { entry, since });
         }
-        let is_alive = |seen: &SeenNode| matches!(seen.entry, NodeEntry::Beats(_));
-        before.iter().any(|(node, seen)| is_alive(seen) && !self.nodes.get(node).is_some_and(is_alive))
     }
 
     /// Whom to bury, and whether to open the gate.
