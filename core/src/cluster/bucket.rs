@@ -235,20 +235,16 @@ impl Bucket {
     fn submit(&mut self, call: CallId, command: StoreCommand, now: Timestamp, actions: &mut BucketActions) {
         let session = command.session();
         let is_own = self.membership.ids().any(|node| node == session.node());
-        let outcome = match &command {
+        let is_acquire = matches!(command, StoreCommand::Acquire { .. });
+        let room = if is_acquire { self.capacity / 4 * 3 } else { self.capacity };
+        let outcome = if command.is_release() {
             // What was fenced has nothing to give back.
-            _ if command.is_release() && !is_own => Some(Outcome::Released),
+            (!is_own).then_some(Outcome::Released)
+        } else if is_acquire && !self.membership.is_own(session.node()) {
             // To the others the slot of a node that has not joined is that of a dead one.
-            StoreCommand::Acquire { .. } if !self.membership.is_own(session.node()) => {
-                Some(Outcome::Rejected(StoreError::Failed))
-            }
-            StoreCommand::Acquire { .. } if self.queued >= self.capacity / 4 * 3 => {
-                Some(Outcome::Rejected(StoreError::Overloaded))
-            }
-            _ if self.queued >= self.capacity && !command.is_release() => {
-                Some(Outcome::Rejected(StoreError::Overloaded))
-            }
-            _ => None,
+            Some(Outcome::Rejected(StoreError::Failed))
+        } else {
+            (self.queued >= room).then_some(Outcome::Rejected(StoreError::Overloaded))
         };
         if let Some(outcome) = outcome {
             actions.outcomes.push((call, outcome));
@@ -259,7 +255,7 @@ impl Bucket {
         let mut told = UserActions::default();
         if command.is_release() {
             state.close(session, &mut told);
-        } else if matches!(command, StoreCommand::Acquire { .. }) {
+        } else if is_acquire {
             state.sessions.entry(session).or_insert(OwnSession::Asking { is_in_line: false });
         }
         state.queue.push(Call { id: call, command, may_be_applied: false });
@@ -596,18 +592,17 @@ impl Bucket {
         } else {
             None
         };
-        let is_idle = state.is_idle();
         self.queued -= queued - state.queue.len();
-        if is_idle {
+        self.pass_on(told, actions);
+        match request {
+            Some(request) => self.send(request, Asked::User(user.clone()), actions),
+            // Grants that the store had already, say.
+            None if is_fresh => self.look(user, now, actions),
+            None => {}
+        }
+        if self.users.get(user).is_some_and(UserState::is_idle) {
             self.users.remove(user);
         }
-        if let Some(request) = request {
-            self.send(request, Asked::User(user.clone()), actions);
-        } else if is_fresh {
-            // Grants that the store had already, say.
-            self.look(user, now, actions);
-        }
-        self.pass_on(told, actions);
     }
 
     fn send(&mut self, request: Request, asked: Asked, actions: &mut BucketActions) {

@@ -29,7 +29,7 @@ pub(super) enum OwnSession {
         /// Whether it is in the store in the generation in force.
         is_asserted: bool,
     },
-    /// It has lost its slot, and has not been reported closed.
+    /// It has lost its slot, or nobody knows whether it has one, and it has not been reported closed or released.
     Ended,
 }
 

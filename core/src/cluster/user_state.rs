@@ -140,9 +140,14 @@ impl UserState {
     pub(super) fn refuse_acquires(&mut self, actions: &mut UserActions) {
         let is_acquire = |call: &mut Call| matches!(call.command, StoreCommand::Acquire { .. });
         for Call { id, command, may_be_applied } in self.queue.extract_if(.., is_acquire).collect::<Vec<_>>() {
-            self.denied(command.session());
-            let rejected = Outcome::Rejected(StoreError::Failed);
-            actions.outcomes.push((id, if may_be_applied { Outcome::Unknown } else { rejected }));
+            let outcome = if may_be_applied {
+                self.in_doubt(command.session());
+                Outcome::Unknown
+            } else {
+                self.denied(command.session());
+                Outcome::Rejected(StoreError::Failed)
+            };
+            actions.outcomes.push((id, outcome));
         }
     }
 
@@ -180,8 +185,8 @@ impl UserState {
             let is_acquire = matches!(call.command, StoreCommand::Acquire { .. });
             let result = if is_full && !call.command.is_release() {
                 refuse(Outcome::Rejected(StoreError::Overloaded))
-            } else if is_acquire && record.is_leaving(session) {
-                // A write whose answer was lost had granted it a slot, and another session has taken that.
+            } else if is_acquire && (record.is_leaving(session) || self.closed.contains(&session)) {
+                // A write whose answer was lost had granted it a slot, and another session has taken that; or it has given it up.
                 refuse(Outcome::Unknown)
             } else {
                 apply(user, &mut record, &call.command, policy, liveness)
@@ -231,9 +236,11 @@ impl UserState {
         for (call, ApplyResult { outcome, ended, .. }) in decided {
             // Sessions of the same change that were granted a slot and lost it again. The others are found in the record.
             for ended in ended.into_iter().filter(|ended| !record.is_leaving(ended.session)) {
-                if let Some(OwnSession::Granted(grant)) = self.sessions.insert(ended.session, OwnSession::Ended) {
+                let Some(own) = self.sessions.get_mut(&ended.session) else { continue };
+                if let OwnSession::Granted(grant) = own {
+                    actions.outcomes.push((grant.call, grant.outcome.clone()));
                     actions.ended.push(ended);
-                    actions.outcomes.push((grant.call, grant.outcome));
+                    *own = OwnSession::Ended;
                 }
             }
             let session = call.command.session();
@@ -249,7 +256,14 @@ impl UserState {
                         self.sessions.insert(session, OwnSession::Asking { is_in_line: true });
                     }
                     Outcome::Rejected(_) => self.denied(session),
-                    _ => {
+                    Outcome::Unknown => self.in_doubt(session),
+                    Outcome::Denied(_)
+                    | Outcome::Waiting(_)
+                    | Outcome::Released
+                    | Outcome::Counted { .. }
+                    | Outcome::Listed(_)
+                    | Outcome::Ended { .. }
+                    | Outcome::NotRenewed(_) => {
                         self.sessions.remove(&session);
                     }
                 }
@@ -262,6 +276,13 @@ impl UserState {
     fn denied(&mut self, session: SessionId) {
         if let Some(OwnSession::Asking { is_in_line: false }) = self.sessions.get(&session) {
             self.sessions.remove(&session);
+        }
+    }
+
+    /// Nobody knows whether the session has a slot. It has to be released.
+    fn in_doubt(&mut self, session: SessionId) {
+        if let Some(own) = self.sessions.get_mut(&session) {
+            *own = OwnSession::Ended;
         }
     }
 
@@ -286,6 +307,7 @@ impl UserState {
                 }
                 Some(OwnSession::Asking { .. }) => {
                     self.closed.insert(*session);
+                    self.sessions.insert(*session, OwnSession::Ended);
                     let is_its = |call: &mut Call| call.command.session() == *session && !call.command.is_release();
                     let unknown = self.queue.extract_if(.., is_its).map(|call| (call.id, Outcome::Unknown));
                     actions.outcomes.extend(unknown);
@@ -335,18 +357,17 @@ impl UserState {
     /// Another generation is in force: what was read is worth nothing, and grants that were not told never are.
     pub(super) fn forget(&mut self, actions: &mut UserActions) {
         self.known = None;
-        self.sessions.retain(|_, own| match own {
-            OwnSession::Granted(grant) => {
-                actions.outcomes.push((grant.call, Outcome::Unknown));
-                false
+        for own in self.sessions.values_mut() {
+            match own {
+                OwnSession::Granted(grant) => {
+                    actions.outcomes.push((grant.call, Outcome::Unknown));
+                    *own = OwnSession::Ended;
+                }
+                OwnSession::Ready(_) => *own = OwnSession::Ended,
+                OwnSession::Told { is_asserted, .. } => *is_asserted = false,
+                OwnSession::Asking { .. } | OwnSession::Ended => {}
             }
-            OwnSession::Ready(_) => false,
-            OwnSession::Told { is_asserted, .. } => {
-                *is_asserted = false;
-                true
-            }
-            OwnSession::Asking { .. } | OwnSession::Ended => true,
-        });
+        }
     }
 
     /// All sessions have ended with their node id, and every command is answered.

@@ -63,7 +63,12 @@ impl BucketData {
     }
 
     /// Applies a request as a whole.
-    pub(super) fn apply(&mut self, request: &Request, history: HistoryId, published: &mut Vec<Published>) -> AnswerBody {
+    pub(super) fn apply(
+        &mut self,
+        request: &Request,
+        history: HistoryId,
+        published: &mut Vec<Published>,
+    ) -> AnswerBody {
         match request {
             Request::Beat { ids, number, seen, proposed } => {
                 self.begin_if_forgotten(*proposed, history);

@@ -11,7 +11,9 @@ impl World {
         let shard = random.index(self.shards.len());
         let long = 50 + random.below(900);
         let which = random.below(20);
-        super::log(|| format!("{} FAULT {which} at m{index} s{shard}", self.now));
+        if self.prints {
+            println!("{} fault {which} at machine {index}, shard {shard}", self.now);
+        }
         match which {
             0 | 1 => self.kill(index, random),
             2..5 => {

@@ -36,9 +36,22 @@ impl History {
     /// # Errors
     /// The first thing that does not hold.
     pub fn run(&self) -> Result<Coverage, Violation> {
+        self.go(false)
+    }
+
+    /// As [`History::run`], and prints everything that happens.
+    ///
+    /// # Errors
+    /// The first thing that does not hold.
+    pub fn print(&self) -> Result<Coverage, Violation> {
+        self.go(true)
+    }
+
+    fn go(&self, prints: bool) -> Result<Coverage, Violation> {
         let mut random = Random::new(self.world);
         let settings = WorldSettings::random(&mut random);
         let mut world = World::new(settings, &mut random);
+        world.prints = prints;
         for (index, bits) in self.steps.iter().enumerate() {
             if let Err(what) = world.step(*bits) {
                 let history = Self { world: self.world, steps: self.steps[..=index].to_vec() };

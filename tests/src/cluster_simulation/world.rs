@@ -49,6 +49,8 @@ pub struct World {
     nodes: u64,
     /// What has happened.
     pub coverage: Coverage,
+    /// Whether to print everything that happens.
+    pub prints: bool,
 }
 
 /// The time limit of a call to the store.
@@ -119,6 +121,7 @@ impl World {
             keys: Vec::new(),
             nodes: 0,
             coverage: Coverage::default(),
+            prints: false,
         };
         for machine in 0..world.machines.len() {
             world.start(machine);
@@ -203,10 +206,14 @@ impl World {
         let machine = &mut self.machines[index];
         let now = machine.clock(self.now);
         let Some(process) = &mut machine.process else { return };
-        super::log(|| format!("{} m{index} b{bucket} <- {event:?}", self.now));
+        if self.prints {
+            println!("{} machine {index} bucket {bucket} <- {event:?}", self.now);
+        }
         let BucketActions { requests, outcomes, ended, hints, fenced } =
             process.buckets[usize::from(bucket)].handle(event, now);
-        super::log(|| format!("      -> {requests:?} {outcomes:?} {ended:?} {fenced:?} may_serve {}", process.buckets[usize::from(bucket)].may_serve(now)));
+        if self.prints {
+            println!("    -> {requests:?} {outcomes:?} {ended:?} {fenced:?}");
+        }
         if let Some(reason) = fenced {
             self.coverage.saw(Event::Fenced(reason));
             process.clients.retain(|_, client| client.bucket != bucket);
@@ -317,7 +324,9 @@ impl World {
         let connection = &mut process.connections[shard];
         let Some(sent) = connection.sent.pop_front() else { return };
         let answer = self.shards[shard].apply(sent.bucket, &sent.request, at_former, self.now, &mut self.published);
-        super::log(|| format!("{} m{index} applied {sent:?}: {answer:?}", self.now));
+        if self.prints {
+            println!("{} of machine {index}: {sent:?} applied: {answer:?}", self.now);
+        }
         self.coverage.applied(&sent.request, &answer.body);
         connection.answers.push_back((sent, answer));
     }

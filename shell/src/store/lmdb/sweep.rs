@@ -135,7 +135,10 @@ impl SweepStep<'_> {
                 Found::Lingering(lapsed, changed) => {
                     lingers = true;
                     all_lapsed.extend(lapsed.into_iter().map(|session| (key.clone(), session)));
-                    to_write.extend(changed.map(|(before, now)| (key.clone(), before, now)));
+                    if let Some(changed) = changed {
+                        let (before, now) = *changed;
+                        to_write.push((key.clone(), before, now));
+                    }
                 }
                 Found::Live => {}
             }
@@ -164,7 +167,7 @@ enum Found {
     /// Bytes that are no record.
     Unreadable(RecordError),
     /// A session that lingers, those that have lapsed, and the record as it is and as it must be written, if that changed.
-    Lingering(Vec<SessionId>, Option<(StoredRecord, UserRecord)>),
+    Lingering(Vec<SessionId>, Option<Box<(StoredRecord, UserRecord)>>),
     /// Only live sessions.
     Live,
 }
@@ -181,7 +184,7 @@ fn look(record: ReadRecord, context: ApplyContext<'_>) -> Found {
         [] if now.is_empty() => Found::LeftOver(lapsed),
         sessions if sessions.iter().any(|session| session.status != SessionStatus::Live) => {
             let is_changed = now != before.record;
-            Found::Lingering(lapsed, is_changed.then_some((before, now)))
+            Found::Lingering(lapsed, is_changed.then(|| Box::new((before, now))))
         }
         _ => Found::Live,
     }

@@ -18,6 +18,7 @@ pub(super) const CORE_ARROWS: Arrows = &[
     ("protocol", &["ledger"]),
     ("release_tracker", &["ledger"]),
     ("leaving_tracker", &["id", "time"]),
+    ("cluster", &["ledger"]),
     ("ledger", &["id", "time", "resume_token"]),
     ("connection_limiter", &["id", "token_bucket"]),
     ("token_bucket", &["time"]),
