@@ -64,12 +64,10 @@ pub mod cluster;
 pub mod connection_limiter;
 pub mod fair_queue;
 mod token_bucket;
-mod resume_token;
 mod id;
 mod time;
 
-pub use id::{DisplayName, NodeId, SessionId, SlotId, UserId, UserIdError};
-pub use resume_token::{ResumeKey, ResumeToken};
+pub use id::{DisplayName, NodeId, ResumeKey, ResumeToken, SessionId, SlotId, UserId, UserIdError};
 pub use time::{Timestamp, UnixSeconds};
 
 #[doc = include_str!("../docs/embedding.md")]

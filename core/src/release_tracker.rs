@@ -4,9 +4,8 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
-use crate::id::{SessionId, UserId};
+use crate::id::{ResumeKey, SessionId, UserId};
 use crate::ledger::{KnownToken, Outcome, StoreCommand, StoreError};
-use crate::resume_token::ResumeKey;
 use crate::time::Timestamp;
 
 /// Tracks the slots of one process until the store confirms that they are released.

@@ -1,26 +1,21 @@
 //! What a node does in one bucket: it turns commands into requests to the shared store, and answers into outcomes.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::mem;
 
-use super::membership::{FenceReason, Membership, MembershipActions, MembershipEvent};
+use super::io::{BucketActions, BucketEvent, RequestId};
+use super::membership::{Membership, MembershipActions, MembershipEvent};
 use super::own_session::{CallId, OwnSession};
-use super::shared_store::{
-    Answer, AnswerBody, BeatAnswer, GenerationId, HistoryId, PageAnswer, RecordAnswer, Request, Stamp, WriteRequest,
-};
+use super::shared_store::{Answer, AnswerBody, BeatAnswer, HistoryId, PageAnswer, RecordAnswer, Request};
 use super::timing::ClusterTiming;
-use super::user_state::{Call, Decision, FoldContext, KnownRecord, UnderWay, UserActions, UserState};
+use super::user_state::{Call, FoldContext, KnownRecord, UnderWay, UserActions, UserState};
+use super::walk::Walk;
+use super::write::{stamp, write};
 use crate::id::{NodeId, SessionId, UserId};
-use crate::ledger::{
-    AdmissionPolicy, EndedSession, Outcome, SessionHint, SessionStatus, StoreCommand, StoreError, UserRecord,
-};
+use crate::ledger::{AdmissionPolicy, Outcome, SessionStatus, StoreCommand, StoreError, UserRecord};
 use crate::time::Timestamp;
-
-/// Names a request until it is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(pub u64);
 
 /// One node in one bucket of a cluster.
 ///
@@ -51,24 +46,9 @@ pub struct Bucket {
     epoch: u64,
     /// Whether a write of an older connection may still arrive.
     needs_floor: bool,
-    scan: Scan,
-    /// The dead nodes that were known when the walk began.
-    sweeping: BTreeSet<NodeId>,
-    /// The dead nodes of which no record has an entry any more.
-    swept: BTreeSet<NodeId>,
+    walk: Walk,
     /// The commands that are not decided.
     queued: usize,
-}
-
-/// The walk over all records that looks for entries that nobody stands behind.
-#[derive(Debug, Default, PartialEq, Eq)]
-enum Scan {
-    #[default]
-    Done,
-    /// Read the page after this user.
-    Next(Option<UserId>),
-    /// The page after this user was asked for. With whether to begin again after it.
-    UnderWay(Option<UserId>, bool),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,43 +59,6 @@ enum Asked {
     Scan,
     /// What becomes of it is seen in the next beat.
     Other,
-}
-
-/// What happens to a [`Bucket`].
-#[derive(Debug)]
-pub enum BucketEvent {
-    /// Time has passed.
-    Tick,
-    /// A session, or the process, asks.
-    Submit(CallId, StoreCommand),
-    /// The store answered.
-    Answered(RequestId, Answer),
-    /// There is another connection to the store, with a higher number. What was not answered on the one before never is.
-    Reconnected(u64),
-    /// A hint of the store came: the record of this user has changed.
-    Hinted(UserId),
-    /// A session of this user that has lost its slot is served no more.
-    Closed(UserId, SessionId),
-    /// The node has another id. New sessions have that one.
-    Joins(NodeId),
-    /// The node stops. Only once it has no session in the bucket any more ([`Bucket::is_idle`]).
-    Leaves,
-}
-
-/// What a [`Bucket`] wants.
-#[derive(Debug, Default)]
-#[must_use = "requests have to be sent, and commands answered"]
-pub struct BucketActions {
-    /// What to send to the shared store, in this order.
-    pub requests: Vec<(RequestId, Request)>,
-    /// Answers to commands, in this order.
-    pub outcomes: Vec<(CallId, Outcome)>,
-    /// Sessions of this node that have lost their slots.
-    pub ended: Vec<EndedSession>,
-    /// Hints for sessions of this node.
-    pub hints: Vec<SessionHint>,
-    /// All sessions of the bucket end, now.
-    pub fenced: Option<FenceReason>,
 }
 
 impl Bucket {
@@ -141,9 +84,7 @@ impl Bucket {
             last_stamp: 0,
             epoch: 0,
             needs_floor: false,
-            scan: Scan::Done,
-            sweeping: BTreeSet::new(),
-            swept: BTreeSet::new(),
+            walk: Walk::default(),
             queued: 0,
         }
     }
@@ -279,12 +220,11 @@ impl Bucket {
         if is_new_generation {
             let mut told = UserActions::default();
             self.users.values_mut().for_each(|state| state.forget(&mut told));
-            self.swept.clear();
-            self.sweeping.clear();
+            self.walk.forget();
             self.pass_on(told, actions);
         }
         if has_opened {
-            self.begin_scan();
+            self.walk.begin(self.membership.dead());
         }
         for (user, _) in inbox {
             self.users.entry(user).or_default().must_read = true;
@@ -307,9 +247,8 @@ impl Bucket {
             self.drive(&user, false, now, actions);
         }
         self.check_asserted(now, actions);
-        let must_sweep = self.membership.is_sweeper() && self.membership.dead().any(|node| !self.swept.contains(&node));
-        if must_sweep && self.scan == Scan::Done {
-            self.begin_scan();
+        if self.membership.is_sweeper() {
+            self.walk.begin_if_dead(self.membership.dead());
         }
         self.scan(actions);
         let ids: Vec<_> = self.membership.ids().collect();
@@ -319,14 +258,6 @@ impl Bucket {
                 self.member(MembershipEvent::Leaves(node), now, actions);
             }
         }
-    }
-
-    fn begin_scan(&mut self) {
-        self.sweeping = self.membership.dead().collect();
-        self.scan = match mem::take(&mut self.scan) {
-            Scan::UnderWay(after, _) => Scan::UnderWay(after, true),
-            Scan::Done | Scan::Next(_) => Scan::Next(None),
-        };
     }
 
     fn check_asserted(&mut self, now: Timestamp, actions: &mut BucketActions) {
@@ -342,7 +273,7 @@ impl Bucket {
         }
         self.requests.clear();
         self.queued = 0;
-        (self.needs_floor, self.scan) = (false, Scan::Done);
+        (self.needs_floor, self.walk) = (false, Walk::default());
         actions.outcomes.extend(told.outcomes);
     }
 
@@ -363,11 +294,7 @@ impl Bucket {
                     }
                     state.must_read = true;
                 }
-                Asked::Scan => {
-                    if let Scan::UnderWay(after, again) = mem::take(&mut self.scan) {
-                        self.scan = Scan::Next(after.filter(|_| !again));
-                    }
-                }
+                Asked::Scan => self.walk.page_lost(),
                 Asked::Floor | Asked::Other => {}
             }
         }
@@ -398,11 +325,7 @@ impl Bucket {
             // Tried again after the next beat.
             (Asked::Beat, _) => self.member(MembershipEvent::BeatLost, now, actions),
             (Asked::User(user), _) => self.request_failed(&user),
-            (Asked::Scan, _) => {
-                if let Scan::UnderWay(after, again) = mem::take(&mut self.scan) {
-                    self.scan = Scan::Next(after.filter(|_| !again));
-                }
-            }
+            (Asked::Scan, _) => self.walk.page_lost(),
             (Asked::Floor | Asked::Other, _) => {}
         }
     }
@@ -470,21 +393,13 @@ impl Bucket {
     }
 
     fn page_came(&mut self, history: HistoryId, page: PageAnswer, now: Timestamp, actions: &mut BucketActions) {
-        let Scan::UnderWay(after, again) = mem::take(&mut self.scan) else { return };
         let PageAnswer { generation, records, next } = page;
         let in_force = self.membership.generation().map(|generation| generation.id);
         if !self.is_current(history) || generation != in_force {
-            self.scan = Scan::Next(after.filter(|_| !again));
+            self.walk.page_lost();
             return;
         }
-        self.scan = match next {
-            _ if again => Scan::Next(None),
-            Some(next) => Scan::Next(Some(next)),
-            None => {
-                self.swept.append(&mut self.sweeping);
-                Scan::Done
-            }
-        };
+        self.walk.page_came(next);
         for (user, stamp, record) in records {
             if self.is_tidy(&user, &record) {
                 continue;
@@ -520,10 +435,8 @@ impl Bucket {
         if !self.membership.has_joined() {
             return;
         }
-        if let Scan::Next(after) = &mut self.scan {
-            let after = after.take();
-            self.scan = Scan::UnderWay(after.clone(), false);
-            self.send(Request::Scan(after), Asked::Scan, actions);
+        if let Some(request) = self.walk.next_request() {
+            self.send(request, Asked::Scan, actions);
         }
     }
 
@@ -617,46 +530,5 @@ impl Bucket {
         actions.outcomes.extend(outcomes);
         actions.ended.extend(ended);
         actions.hints.extend(hints);
-    }
-}
-
-/// A stamp that no other write has: 64 bits that are spread over all values for each node, and never come twice for one.
-fn stamp(node: NodeId, number: u64) -> Stamp {
-    // A bijection of the number (SplitMix64, Steele, Lea and Flood 2014) that the node's random id shifts.
-    let mut bits = node.bits().wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    Stamp(bits ^ (bits >> 31))
-}
-
-fn write(
-    user: &UserId,
-    generation: GenerationId,
-    (node, epoch): (NodeId, u64),
-    stamp: Stamp,
-    decision: &Decision,
-    is_own: &dyn Fn(NodeId) -> bool,
-) -> WriteRequest {
-    let Decision { expected, record, leaving, closed, has_left, hints, .. } = decision;
-    let others = |node: &NodeId| !is_own(*node);
-    let mut tell: Vec<_> = if *has_left {
-        // Sessions that wait for those who have left.
-        record.sessions().iter().map(|entry| entry.session.node()).filter(others).collect()
-    } else {
-        Vec::new()
-    };
-    tell.sort_unstable();
-    tell.dedup();
-    WriteRequest {
-        user: user.clone(),
-        generation,
-        node,
-        epoch,
-        expected: *expected,
-        record: (!record.is_empty()).then(|| (stamp, record.clone())),
-        ended: leaving.iter().copied().filter(|session| !is_own(session.node())).collect(),
-        closed: closed.clone(),
-        tell,
-        hints: hints.iter().copied().filter(|hint| !is_own(hint.session.node())).collect(),
     }
 }

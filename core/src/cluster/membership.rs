@@ -259,7 +259,7 @@ impl Membership {
     }
 
     /// The nodes that are buried.
-    pub fn dead(&self) -> impl Iterator<Item = NodeId> + '_ {
+    pub fn dead(&self) -> impl Iterator<Item = NodeId> + Clone + '_ {
         let is_dead = |(_, seen): &(&NodeId, &SeenNode)| matches!(seen.entry, NodeEntry::Dead(_));
         self.nodes.iter().filter(is_dead).map(|(node, _)| *node)
     }

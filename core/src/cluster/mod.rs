@@ -5,9 +5,13 @@ mod shared_store;
 mod membership;
 mod own_session;
 mod user_state;
+mod walk;
+mod write;
+mod io;
 mod bucket;
 
-pub use bucket::{Bucket, BucketActions, BucketEvent, RequestId};
+pub use bucket::Bucket;
+pub use io::{BucketActions, BucketEvent, RequestId};
 pub use membership::{FenceReason, Membership, MembershipActions, MembershipEvent};
 pub use own_session::CallId;
 pub use shared_store::{

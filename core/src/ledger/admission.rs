@@ -17,8 +17,7 @@ use super::policy::{AdmissionPolicy, CountBy, LimitSource};
 use super::record::{ClientInfo, Resumable, SessionRecord, SessionStatus, UserRecord};
 use super::room::{Room, find_room, names_gone};
 use super::slots::{Slots, evicts_oldest};
-use crate::id::{NodeId, SessionId, SlotId};
-use crate::resume_token::ResumeKey;
+use crate::id::{NodeId, ResumeKey, SessionId, SlotId};
 use crate::time::Timestamp;
 
 /// A request for a slot.

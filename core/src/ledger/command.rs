@@ -4,8 +4,7 @@ use alloc::boxed::Box;
 
 use super::end_reason::EndReason;
 use super::limit::SlotLimit;
-use crate::id::{DisplayName, SessionId, UserId};
-use crate::resume_token::ResumeKey;
+use crate::id::{DisplayName, ResumeKey, SessionId, UserId};
 use crate::time::Timestamp;
 
 /// A command of a session to the store, about the session's own user. Each is idempotent.

@@ -8,8 +8,7 @@ use thiserror::Error;
 
 use super::end_reason::{EndReason, SessionNames};
 use super::limit::SlotLimit;
-use crate::id::{DisplayName, SessionId, SlotId};
-use crate::resume_token::ResumeKey;
+use crate::id::{DisplayName, ResumeKey, SessionId, SlotId};
 use crate::time::Timestamp;
 
 mod encoding;

@@ -9,9 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 use super::error::{AuthenticateFailure, EvictedCode, RequestError};
-use crate::id::{DisplayName, SessionId, SlotId, UserId};
+use crate::id::{DisplayName, ResumeToken, SessionId, SlotId, UserId};
 use crate::ledger::{Resumption, SessionRecord, SessionStatus, SlotLimit, SlotUsage};
-use crate::resume_token::ResumeToken;
 
 mod encoding;
 

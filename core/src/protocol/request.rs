@@ -10,9 +10,8 @@ use serde_json::error::Category;
 
 use self::reader::{Field, Fields, Frame, Value};
 use super::error::{AuthenticateOptionsError, RequestError};
-use crate::id::{DisplayName, SessionId};
+use crate::id::{DisplayName, ResumeToken, SessionId};
 use crate::ledger::Evict;
-use crate::resume_token::ResumeToken;
 
 mod options;
 mod reader;

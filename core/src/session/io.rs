@@ -1,9 +1,8 @@
 //! Input and output of a session: events, actions, and the types in them.
 
-use crate::id::{DisplayName, UserId};
+use crate::id::{DisplayName, ResumeToken, UserId};
 use crate::ledger::{self, EndReason, Hint, Outcome, SlotLimit};
 use crate::protocol::{CloseReason, Credential, CredentialError, ServerMessage};
-use crate::resume_token::ResumeToken;
 use crate::time::UnixSeconds;
 
 /// What can happen to a session.

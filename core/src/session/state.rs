@@ -4,10 +4,9 @@ use alloc::boxed::Box;
 use core::num::NonZeroU32;
 use core::time::Duration;
 
-use crate::id::{DisplayName, SessionId, UserId};
+use crate::id::{DisplayName, ResumeToken, SessionId, UserId};
 use crate::ledger::{AcquireOptions, Evict, SlotLimit};
 use crate::protocol::AuthenticateOptions;
-use crate::resume_token::ResumeToken;
 use crate::time::{Timestamp, UnixSeconds};
 
 /// The slot that the session holds, or that its pending acquire asks for.

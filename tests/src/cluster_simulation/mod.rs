@@ -7,6 +7,8 @@ mod shard;
 mod machine;
 mod coverage;
 mod world;
+mod clients;
+mod checks;
 mod fault;
 mod history;
 

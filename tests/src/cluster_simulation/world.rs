@@ -1,15 +1,15 @@
 //! Several machines, the stores that they share, and their clients, on one virtual clock.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use session_core::cluster::{AnswerBody, Bucket, BucketActions, BucketEvent, CallId, ClusterTiming, Request};
-use session_core::ledger::{AcquireOptions, AdmissionPolicy, Evict, Hint, Outcome, SlotLimit, StoreCommand, WhenFull};
-use session_core::{NodeId, ResumeKey, ResumeToken, SessionId, UserId};
+use session_core::ledger::{AdmissionPolicy, Outcome, SlotLimit, WhenFull};
+use session_core::{NodeId, ResumeKey, UserId};
 
 use super::bucket_data::Published;
 use super::coverage::{Coverage, Event};
-use super::machine::{Client, ClientState, Connection, Machine, Process, Sent};
+use super::machine::{ClientState, Connection, Machine, Process, Sent};
 use super::shard::Shard;
 use crate::random::Random;
 
@@ -35,17 +35,17 @@ pub struct WorldSettings {
 /// Several machines, the stores that they share, and their clients.
 #[derive(Debug)]
 pub struct World {
-    settings: WorldSettings,
+    pub(super) settings: WorldSettings,
     timing: ClusterTiming,
     /// In milliseconds, by a clock that nobody has.
     pub now: u64,
     pub(super) shards: Vec<Shard>,
     pub(super) machines: Vec<Machine>,
-    users: Vec<(u16, UserId)>,
+    pub(super) users: Vec<(u16, UserId)>,
     /// Requests of connections that are gone. They may still arrive, in the order in which each was sent.
     pub(super) late: Vec<VecDeque<(Sent, bool)>>,
     pub(super) published: Vec<Published>,
-    keys: Vec<(u16, UserId, ResumeKey)>,
+    pub(super) keys: Vec<(u16, UserId, ResumeKey)>,
     nodes: u64,
     /// What has happened.
     pub coverage: Coverage,
@@ -344,182 +344,6 @@ impl World {
         self.handle(index, sent.bucket, BucketEvent::Answered(sent.id, answer));
     }
 
-    fn sign_in(&mut self, index: usize, random: &mut Random) {
-        let now = self.now;
-        let machine = &mut self.machines[index];
-        let (at, is_running) = (machine.clock(now), machine.runs(now));
-        let Some(process) = machine.process.as_mut().filter(|_| is_running) else { return };
-        if process.clients.len() > 12 {
-            return;
-        }
-        process.sessions += 1;
-        let session = process.node.session(process.sessions);
-        let resume = if self.keys.is_empty() || !random.one_in(3) { None } else { Some(random.index(self.keys.len())) };
-        let (bucket, user) = match resume {
-            Some(known) => (self.keys[known].0, self.keys[known].1.clone()),
-            None => self.users[random.index(self.users.len())].clone(),
-        };
-        let shown = resume.map(|known| self.keys[known].2);
-        let new_key = ResumeToken::new([u8::try_from(random.below(256)).unwrap_or_default(); 32]).key();
-        let evict = match random.below(4) {
-            0 => Some(Evict::Oldest),
-            1 => Some(Evict::Nobody),
-            _ => None,
-        };
-        let options = AcquireOptions {
-            resume: shown,
-            new_resume_key: Some(new_key),
-            evict,
-            must_resume: resume.is_some() && random.one_in(2),
-            waits: random.one_in(3),
-            ..AcquireOptions::default()
-        };
-        let options = if resume.is_none() && random.one_in(3) { None } else { Some(Box::new(options)) };
-        let key = options.is_some().then(|| shown.unwrap_or(new_key));
-        let call = process.call();
-        process.calls.insert(call, session);
-        process.clients.insert(session, Client { user: user.clone(), bucket, state: ClientState::Asking(call), key });
-        self.handle(
-            index,
-            bucket,
-            BucketEvent::Submit(call, StoreCommand::Acquire { user, session, limit: None, at, options }),
-        );
-    }
-
-    fn pick(
-        &self,
-        index: usize,
-        random: &mut Random,
-        is_wanted: impl Fn(&Client) -> bool,
-    ) -> Option<(SessionId, Client)> {
-        let machine = &self.machines[index];
-        let process = machine.process.as_ref().filter(|_| machine.runs(self.now))?;
-        let wanted: Vec<_> = process.clients.iter().filter(|(_, client)| is_wanted(client)).collect();
-        let (session, client) = wanted.get(random.index(wanted.len().max(1)))?;
-        Some((**session, (*client).clone()))
-    }
-
-    /// A server tells a client that it is in, or finds that it must not.
-    pub(super) fn tell_one(&mut self, index: usize, random: &mut Random) {
-        let Some((session, client)) = self.pick(index, random, |client| client.state == ClientState::Granted) else {
-            return;
-        };
-        let machine = &mut self.machines[index];
-        let at = machine.clock(self.now);
-        let Some(process) = &mut machine.process else { return };
-        if process.buckets[usize::from(client.bucket)].tell(&client.user, session, at) {
-            self.coverage.saw(Event::Told);
-            if let Some(client) = process.clients.get_mut(&session) {
-                client.state = ClientState::Told;
-            }
-            if let Some(key) = client.key {
-                self.keys.truncate(15);
-                self.keys.insert(0, (client.bucket, client.user, key));
-            }
-            return;
-        }
-        self.coverage.saw(Event::NotTold);
-        process.clients.remove(&session);
-        let event = process.release(session, &client, false, at);
-        self.handle(index, client.bucket, event);
-    }
-
-    /// A server closes the connection of a client that has lost its slot.
-    pub(super) fn close_one(&mut self, index: usize, random: &mut Random) {
-        let Some((session, client)) = self.pick(index, random, |client| client.state == ClientState::Leaving) else {
-            return;
-        };
-        if let Some(process) = &mut self.machines[index].process {
-            process.clients.remove(&session);
-        }
-        self.handle(index, client.bucket, BucketEvent::Closed(client.user, session));
-    }
-
-    /// A client leaves: it says BYE, is lost, or does not wait for the answer.
-    fn leave_one(&mut self, index: usize, random: &mut Random) {
-        let Some((session, client)) = self.pick(index, random, |_| true) else { return };
-        let machine = &mut self.machines[index];
-        let at = machine.clock(self.now);
-        let Some(process) = &mut machine.process else { return };
-        process.clients.remove(&session);
-        if let ClientState::Asking(call) = client.state {
-            process.calls.remove(&call);
-            if process.buckets[usize::from(client.bucket)].withdraw(&client.user, call) {
-                self.coverage.saw(Event::Withdrawn);
-            }
-        }
-        let lingers = client.state == ClientState::Told && client.key.is_some() && random.one_in(2);
-        self.coverage.saw(if lingers { Event::Lost } else { Event::Left });
-        let event = process.release(session, &client, lingers, at);
-        self.handle(index, client.bucket, event);
-    }
-
-    /// A client in line asks again.
-    pub(super) fn ask_again(&mut self, index: usize, random: &mut Random) {
-        let Some((session, client)) = self.pick(index, random, |client| client.state == ClientState::InLine) else {
-            return;
-        };
-        self.ask(index, session, client);
-    }
-
-    fn ask(&mut self, index: usize, session: SessionId, client: Client) {
-        let machine = &mut self.machines[index];
-        let at = machine.clock(self.now);
-        let Some(process) = &mut machine.process else { return };
-        let options = AcquireOptions { new_resume_key: client.key, waits: true, ..AcquireOptions::default() };
-        let call = process.call();
-        process.calls.insert(call, session);
-        let command =
-            StoreCommand::Acquire { user: client.user, session, limit: None, at, options: Some(Box::new(options)) };
-        self.handle(index, client.bucket, BucketEvent::Submit(call, command));
-    }
-
-    /// A hint arrives, or is lost.
-    pub(super) fn hint_one(&mut self, random: &mut Random) {
-        if self.published.is_empty() {
-            return;
-        }
-        let hint = self.published.swap_remove(random.index(self.published.len()));
-        if random.one_in(4) {
-            self.coverage.saw(Event::HintLost);
-            return;
-        }
-        let node = match &hint {
-            Published::Changed(node, _) => *node,
-            Published::Session(hint) => hint.session.node(),
-        };
-        let now = self.now;
-        let has_node = |machine: &Machine| {
-            let bucket = |process: &Process| process.buckets.iter().any(|bucket| bucket.membership().is_own(node));
-            machine.runs(now) && machine.process.as_ref().is_some_and(bucket)
-        };
-        let Some(index) = self.machines.iter().position(has_node) else { return };
-        match hint {
-            Published::Changed(_, user) => {
-                let Some(&(bucket, _)) = self.users.iter().find(|(_, other)| *other == user) else { return };
-                self.handle(index, bucket, BucketEvent::Hinted(user));
-            }
-            Published::Session(hint) if hint.hint == Hint::Turn => {
-                let process = self.machines[index].process.as_ref();
-                let client = process.and_then(|process| process.clients.get(&hint.session)).cloned();
-                if let Some(client) = client.filter(|client| client.state == ClientState::InLine) {
-                    self.ask(index, hint.session, client);
-                }
-            }
-            Published::Session(_) => {}
-        }
-    }
-
-    pub(super) fn release_owed(&mut self, index: usize) {
-        let machine = &mut self.machines[index];
-        let is_running = machine.runs(self.now);
-        let Some(process) = machine.process.as_mut().filter(|_| is_running) else { return };
-        let Some((user, session)) = process.owed.pop() else { return };
-        let bucket = self.users.iter().find(|(_, other)| *other == user).map_or(0, |(bucket, _)| *bucket);
-        let call = process.call();
-        self.handle(index, bucket, BucketEvent::Submit(call, StoreCommand::Release { user, session }));
-    }
-
     /// A request of a connection that is gone arrives, or is lost with all after it.
     pub(super) fn late_one(&mut self, random: &mut Random) {
         if self.late.is_empty() {
@@ -538,89 +362,6 @@ impl World {
         let answer = self.shards[shard].apply(sent.bucket, &sent.request, at_former, self.now, &mut self.published);
         if let (Request::Write(_), AnswerBody::Record(answer)) = (&sent.request, &answer.body) {
             self.coverage.saw(if answer.is_written { Event::LateWriteApplied } else { Event::LateWriteRefused });
-        }
-    }
-
-    /// Checks what must hold at every moment.
-    pub(super) fn check(&self) -> Result<(), String> {
-        let mut served: BTreeMap<&UserId, u32> = BTreeMap::new();
-        for machine in &self.machines {
-            let clock = machine.clock(self.now);
-            let Some(process) = &machine.process else { continue };
-            for (number, bucket) in (0..).zip(&process.buckets) {
-                if !bucket.may_serve(clock) {
-                    continue;
-                }
-                let clients = process.clients.values().filter(|client| client.bucket == number && client.is_in());
-                let mut is_serving = false;
-                for client in clients {
-                    *served.entry(&client.user).or_default() += 1;
-                    is_serving = true;
-                }
-                let data = self.shards[usize::from(number) % self.shards.len()].primary.get(&number);
-                let nodes = data.and_then(|data| data.nodes.as_ref()).map(|(_, nodes)| nodes);
-                let is_dead = |node: &NodeId| {
-                    nodes
-                        .is_some_and(|nodes| matches!(nodes.get(node), Some(session_core::cluster::NodeEntry::Dead(_))))
-                };
-                if is_serving && bucket.membership().ids().any(|node| is_dead(&node)) {
-                    return Err(format!("buried: a node that serves clients of bucket {number}"));
-                }
-            }
-        }
-        let limit = self.settings.policy.limit.slots();
-        match served.into_iter().find(|(_, served)| *served > limit) {
-            Some((user, served)) => Err(format!("overrun: {served} of {user}'s clients are in, of {limit}")),
-            None => Ok(()),
-        }
-    }
-
-    /// Checks what must hold once all is quiet: the records equal the sockets.
-    pub(super) fn check_settled(&self) -> Result<(), String> {
-        let mut told: BTreeSet<SessionId> = BTreeSet::new();
-        for machine in &self.machines {
-            let Some(process) = &machine.process else { continue };
-            for (session, client) in &process.clients {
-                match client.state {
-                    ClientState::Told => {
-                        told.insert(*session);
-                    }
-                    ClientState::InLine => {}
-                    other => return Err(format!("stuck: session {session} is {other:?}")),
-                }
-            }
-            for bucket in &process.buckets {
-                if !bucket.may_serve(machine.clock(self.now)) {
-                    return Err("stuck: a node has not joined".to_owned());
-                }
-            }
-        }
-        let mut held = BTreeSet::new();
-        for (number, data) in self.shards.iter().flat_map(|shard| &shard.primary) {
-            if !data.is_open() {
-                return Err(format!("stuck: the gate of bucket {number} is closed"));
-            }
-            if data.in_inboxes() > 0 {
-                return Err(format!("leak: an inbox of bucket {number}"));
-            }
-            for user in data.users() {
-                let record = data.record(user);
-                if !record.leaving().is_empty() {
-                    return Err(format!("leak: {:?} are leaving for ever", record.leaving()));
-                }
-                held.extend(
-                    record
-                        .sessions()
-                        .iter()
-                        .filter(|entry| entry.status.lingers_until().is_none())
-                        .map(|entry| entry.session),
-                );
-            }
-        }
-        match (held.difference(&told).next(), told.difference(&held).next()) {
-            (Some(session), _) => Err(format!("leak: session {session} has a slot and no socket")),
-            (_, Some(session)) => Err(format!("missing: session {session} has a socket and no slot")),
-            (None, None) => Ok(()),
         }
     }
 }

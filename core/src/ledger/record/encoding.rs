@@ -33,10 +33,9 @@ use super::{
     ClientInfo, FormerEnd, FormerSlot, LeavingSession, RecordError, Resumable, SessionRecord, SessionStatus,
     UserRecord, VERSION, VERSION_1, VERSION_2, VERSION_3, VERSION_4, WaitingSession,
 };
-use crate::id::{DisplayName, SessionId, SlotId};
+use crate::id::{DisplayName, ResumeKey, SessionId, SlotId};
 use crate::ledger::end_reason::{EndReason, SessionNames};
 use crate::ledger::limit::SlotLimit;
-use crate::resume_token::ResumeKey;
 use crate::time::Timestamp;
 
 const LINGERS: u8 = 1;

@@ -13,10 +13,9 @@ use super::{
     AuthenticateFailureDetails, AuthenticateSuccessDetails, ErrorDetails, EvictedDetails, EvictedSummary, Greeting,
     SUBPROTOCOL, ServerMessage, ServerMessageError, SessionSummary, UserSummary, WaitingDetails, is_zero,
 };
-use crate::id::{DisplayName, SessionId, SlotId, UserId};
+use crate::id::{DisplayName, ResumeToken, SessionId, SlotId, UserId};
 use crate::ledger::{NotResumed, Resumption, SlotLimit};
 use crate::protocol::error::{AuthenticateFailure, EvictedCode, RequestError};
-use crate::resume_token::ResumeToken;
 
 /// A detailed grant on the wire. A grant without `session` is not detailed.
 #[derive(Serialize, Deserialize)]

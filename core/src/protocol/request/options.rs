@@ -7,9 +7,8 @@ use core::time::Duration;
 
 use serde_json::Map;
 
-use crate::id::DisplayName;
+use crate::id::{DisplayName, ResumeToken};
 use crate::ledger::Evict;
-use crate::resume_token::ResumeToken;
 
 /// What a client asks for beyond a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

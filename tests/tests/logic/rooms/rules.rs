@@ -19,11 +19,10 @@ pub(super) const CORE_ARROWS: Arrows = &[
     ("release_tracker", &["ledger"]),
     ("leaving_tracker", &["id", "time"]),
     ("cluster", &["ledger"]),
-    ("ledger", &["id", "time", "resume_token"]),
+    ("ledger", &["id", "time"]),
     ("connection_limiter", &["id", "token_bucket"]),
     ("token_bucket", &["time"]),
     ("fair_queue", &[]),
-    ("resume_token", &[]),
     ("id", &[]),
     ("time", &[]),
 ];

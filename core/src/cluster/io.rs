@@ -1,0 +1,50 @@
+//! What goes into a [`Bucket`](super::Bucket) and what comes out.
+
+use alloc::vec::Vec;
+
+use super::membership::FenceReason;
+use super::own_session::CallId;
+use super::shared_store::{Answer, Request};
+use crate::id::{NodeId, SessionId, UserId};
+use crate::ledger::{EndedSession, Outcome, SessionHint, StoreCommand};
+
+/// Names a request until it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// What happens to a [`Bucket`](super::Bucket).
+#[derive(Debug)]
+pub enum BucketEvent {
+    /// Time has passed.
+    Tick,
+    /// A session, or the process, asks.
+    Submit(CallId, StoreCommand),
+    /// The store answered.
+    Answered(RequestId, Answer),
+    /// There is another connection to the store, with a higher number. What was not answered on the one before never is.
+    Reconnected(u64),
+    /// A hint of the store came: the record of this user has changed.
+    Hinted(UserId),
+    /// A session of this user that has lost its slot is served no more.
+    Closed(UserId, SessionId),
+    /// The node has another id. New sessions have that one.
+    Joins(NodeId),
+    /// The node stops. Only once it has no session in the bucket any more ([`Bucket::is_idle`](super::Bucket::is_idle)).
+    Leaves,
+}
+
+/// What a [`Bucket`](super::Bucket) wants.
+#[derive(Debug, Default)]
+#[must_use = "requests have to be sent, and commands answered"]
+pub struct BucketActions {
+    /// What to send to the shared store, in this order.
+    pub requests: Vec<(RequestId, Request)>,
+    /// Answers to commands, in this order.
+    pub outcomes: Vec<(CallId, Outcome)>,
+    /// Sessions of this node that have lost their slots.
+    pub ended: Vec<EndedSession>,
+    /// Hints for sessions of this node.
+    pub hints: Vec<SessionHint>,
+    /// All sessions of the bucket end, now.
+    pub fenced: Option<FenceReason>,
+}

@@ -1,0 +1,189 @@
+//! What clients do, and what the servers tell them.
+
+use session_core::cluster::BucketEvent;
+use session_core::ledger::{AcquireOptions, Evict, Hint, StoreCommand};
+use session_core::{ResumeToken, SessionId};
+
+use super::bucket_data::Published;
+use super::coverage::Event;
+use super::machine::{Client, ClientState, Machine, Process};
+use super::world::World;
+use crate::random::Random;
+
+impl World {
+    pub(super) fn sign_in(&mut self, index: usize, random: &mut Random) {
+        let now = self.now;
+        let machine = &mut self.machines[index];
+        let (at, is_running) = (machine.clock(now), machine.runs(now));
+        let Some(process) = machine.process.as_mut().filter(|_| is_running) else { return };
+        if process.clients.len() > 12 {
+            return;
+        }
+        process.sessions += 1;
+        let session = process.node.session(process.sessions);
+        let resume = if self.keys.is_empty() || !random.one_in(3) { None } else { Some(random.index(self.keys.len())) };
+        let (bucket, user) = match resume {
+            Some(known) => (self.keys[known].0, self.keys[known].1.clone()),
+            None => self.users[random.index(self.users.len())].clone(),
+        };
+        let shown = resume.map(|known| self.keys[known].2);
+        let new_key = ResumeToken::new([u8::try_from(random.below(256)).unwrap_or_default(); 32]).key();
+        let evict = match random.below(4) {
+            0 => Some(Evict::Oldest),
+            1 => Some(Evict::Nobody),
+            _ => None,
+        };
+        let options = AcquireOptions {
+            resume: shown,
+            new_resume_key: Some(new_key),
+            evict,
+            must_resume: resume.is_some() && random.one_in(2),
+            waits: random.one_in(3),
+            ..AcquireOptions::default()
+        };
+        let options = if resume.is_none() && random.one_in(3) { None } else { Some(Box::new(options)) };
+        let key = options.is_some().then(|| shown.unwrap_or(new_key));
+        let call = process.call();
+        process.calls.insert(call, session);
+        process.clients.insert(session, Client { user: user.clone(), bucket, state: ClientState::Asking(call), key });
+        self.handle(
+            index,
+            bucket,
+            BucketEvent::Submit(call, StoreCommand::Acquire { user, session, limit: None, at, options }),
+        );
+    }
+
+    fn pick(
+        &self,
+        index: usize,
+        random: &mut Random,
+        is_wanted: impl Fn(&Client) -> bool,
+    ) -> Option<(SessionId, Client)> {
+        let machine = &self.machines[index];
+        let process = machine.process.as_ref().filter(|_| machine.runs(self.now))?;
+        let wanted: Vec<_> = process.clients.iter().filter(|(_, client)| is_wanted(client)).collect();
+        let (session, client) = wanted.get(random.index(wanted.len().max(1)))?;
+        Some((**session, (*client).clone()))
+    }
+
+    /// A server tells a client that it is in, or finds that it must not.
+    pub(super) fn tell_one(&mut self, index: usize, random: &mut Random) {
+        let Some((session, client)) = self.pick(index, random, |client| client.state == ClientState::Granted) else {
+            return;
+        };
+        let machine = &mut self.machines[index];
+        let at = machine.clock(self.now);
+        let Some(process) = &mut machine.process else { return };
+        if process.buckets[usize::from(client.bucket)].tell(&client.user, session, at) {
+            self.coverage.saw(Event::Told);
+            if let Some(client) = process.clients.get_mut(&session) {
+                client.state = ClientState::Told;
+            }
+            if let Some(key) = client.key {
+                self.keys.truncate(15);
+                self.keys.insert(0, (client.bucket, client.user, key));
+            }
+            return;
+        }
+        self.coverage.saw(Event::NotTold);
+        process.clients.remove(&session);
+        let event = process.release(session, &client, false, at);
+        self.handle(index, client.bucket, event);
+    }
+
+    /// A server closes the connection of a client that has lost its slot.
+    pub(super) fn close_one(&mut self, index: usize, random: &mut Random) {
+        let Some((session, client)) = self.pick(index, random, |client| client.state == ClientState::Leaving) else {
+            return;
+        };
+        if let Some(process) = &mut self.machines[index].process {
+            process.clients.remove(&session);
+        }
+        self.handle(index, client.bucket, BucketEvent::Closed(client.user, session));
+    }
+
+    /// A client leaves: it says BYE, is lost, or does not wait for the answer.
+    pub(super) fn leave_one(&mut self, index: usize, random: &mut Random) {
+        let Some((session, client)) = self.pick(index, random, |_| true) else { return };
+        let machine = &mut self.machines[index];
+        let at = machine.clock(self.now);
+        let Some(process) = &mut machine.process else { return };
+        process.clients.remove(&session);
+        if let ClientState::Asking(call) = client.state {
+            process.calls.remove(&call);
+            if process.buckets[usize::from(client.bucket)].withdraw(&client.user, call) {
+                self.coverage.saw(Event::Withdrawn);
+            }
+        }
+        let lingers = client.state == ClientState::Told && client.key.is_some() && random.one_in(2);
+        self.coverage.saw(if lingers { Event::Lost } else { Event::Left });
+        let event = process.release(session, &client, lingers, at);
+        self.handle(index, client.bucket, event);
+    }
+
+    /// A client in line asks again.
+    pub(super) fn ask_again(&mut self, index: usize, random: &mut Random) {
+        let Some((session, client)) = self.pick(index, random, |client| client.state == ClientState::InLine) else {
+            return;
+        };
+        self.ask(index, session, client);
+    }
+
+    fn ask(&mut self, index: usize, session: SessionId, client: Client) {
+        let machine = &mut self.machines[index];
+        let at = machine.clock(self.now);
+        let Some(process) = &mut machine.process else { return };
+        let options = AcquireOptions { new_resume_key: client.key, waits: true, ..AcquireOptions::default() };
+        let call = process.call();
+        process.calls.insert(call, session);
+        let command =
+            StoreCommand::Acquire { user: client.user, session, limit: None, at, options: Some(Box::new(options)) };
+        self.handle(index, client.bucket, BucketEvent::Submit(call, command));
+    }
+
+    /// A hint arrives, or is lost.
+    pub(super) fn hint_one(&mut self, random: &mut Random) {
+        if self.published.is_empty() {
+            return;
+        }
+        let hint = self.published.swap_remove(random.index(self.published.len()));
+        if random.one_in(4) {
+            self.coverage.saw(Event::HintLost);
+            return;
+        }
+        let node = match &hint {
+            Published::Changed(node, _) => *node,
+            Published::Session(hint) => hint.session.node(),
+        };
+        let now = self.now;
+        let has_node = |machine: &Machine| {
+            let bucket = |process: &Process| process.buckets.iter().any(|bucket| bucket.membership().is_own(node));
+            machine.runs(now) && machine.process.as_ref().is_some_and(bucket)
+        };
+        let Some(index) = self.machines.iter().position(has_node) else { return };
+        match hint {
+            Published::Changed(_, user) => {
+                let Some(&(bucket, _)) = self.users.iter().find(|(_, other)| *other == user) else { return };
+                self.handle(index, bucket, BucketEvent::Hinted(user));
+            }
+            Published::Session(hint) if hint.hint == Hint::Turn => {
+                let process = self.machines[index].process.as_ref();
+                let client = process.and_then(|process| process.clients.get(&hint.session)).cloned();
+                if let Some(client) = client.filter(|client| client.state == ClientState::InLine) {
+                    self.ask(index, hint.session, client);
+                }
+            }
+            Published::Session(_) => {}
+        }
+    }
+
+    pub(super) fn release_owed(&mut self, index: usize) {
+        let machine = &mut self.machines[index];
+        let is_running = machine.runs(self.now);
+        let Some(process) = machine.process.as_mut().filter(|_| is_running) else { return };
+        let Some((user, session)) = process.owed.pop() else { return };
+        let bucket = self.users.iter().find(|(_, other)| *other == user).map_or(0, |(bucket, _)| *bucket);
+        let call = process.call();
+        self.handle(index, bucket, BucketEvent::Submit(call, StoreCommand::Release { user, session }));
+    }
+}
