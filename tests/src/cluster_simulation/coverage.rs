@@ -138,6 +138,11 @@ impl Coverage {
         *self.events.entry(event).or_default() += 1;
     }
 
+    /// Whether such a thing has happened.
+    pub fn has_seen(&self, is_wanted: impl Fn(Event) -> bool) -> bool {
+        self.events.keys().any(|event| is_wanted(*event))
+    }
+
     pub(super) fn asked(&mut self, request: &Request) {
         self.saw(match request {
             Request::Beat { .. } => Event::Beat,

@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    fn break_connections(&mut self, shard: usize) {
+    pub(super) fn break_connections(&mut self, shard: usize) {
         self.heal(shard);
         // Nothing of before reaches the new primary.
         for machine in &mut self.machines {

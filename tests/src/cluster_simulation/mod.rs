@@ -11,7 +11,9 @@ mod clients;
 mod checks;
 mod fault;
 mod history;
+mod scenarios;
 
 pub use coverage::{Coverage, Event, Summary};
 pub use history::{History, Violation};
+pub use scenarios::{shard_is_unreachable, store_forgets, stores_are_unreachable_for_a_while};
 pub use world::{World, WorldSettings};

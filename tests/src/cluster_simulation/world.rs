@@ -54,9 +54,9 @@ pub struct World {
 }
 
 /// The time limit of a call to the store.
-const CALL_MS: u64 = 200;
+pub(super) const CALL_MS: u64 = 200;
 pub(super) const BEAT_MS: u64 = 100;
-const FENCE_MS: u64 = 500;
+pub(super) const FENCE_MS: u64 = 500;
 pub(super) const LEASE_MS: u64 = 620;
 
 impl WorldSettings {

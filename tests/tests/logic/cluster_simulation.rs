@@ -8,7 +8,9 @@
 use std::env;
 use std::thread;
 
-use tests::cluster_simulation::{History, Summary, Violation};
+use tests::cluster_simulation::{
+    History, Summary, Violation, shard_is_unreachable, store_forgets, stores_are_unreachable_for_a_while,
+};
 
 /// What few histories meet: a node that is buried has nearly always fenced before.
 const RARE: [&str; 2] = ["Fenced(Buried)", "NotConfirmed"];
@@ -55,4 +57,25 @@ fn limit_holds_and_slots_come_back_whatever_fails() {
         let missing: Vec<_> = all.missing().into_iter().filter(|event| !RARE.contains(&event.as_str())).collect();
         assert_eq!(missing, [""; 0], "not met in {count} histories");
     }
+}
+
+/// Runs a scenario with many seeds. Each says how many sessions it was about.
+fn run(scenario: fn(u64) -> Result<usize, String>) {
+    let sessions: usize = (0..20).map(|seed| scenario(seed).unwrap_or_else(|what| panic!("seed {seed}: {what}"))).sum();
+    assert!(sessions > 20, "only {sessions} sessions were there");
+}
+
+#[test]
+fn store_that_forgets_ends_no_session() {
+    run(store_forgets);
+}
+
+#[test]
+fn unreachable_shard_ends_its_own_sessions_alone() {
+    run(shard_is_unreachable);
+}
+
+#[test]
+fn outage_shorter_than_the_fence_ends_no_session() {
+    run(stores_are_unreachable_for_a_while);
 }
