@@ -47,8 +47,8 @@ pub struct Bucket {
     /// Whether a write of an older connection may still arrive.
     needs_floor: bool,
     walk: Walk,
-    /// The commands that are not decided.
-    queued: usize,
+    /// The number of commands that are not answered.
+    unanswered: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +63,8 @@ enum Asked {
 
 impl Bucket {
     /// A node with this id that joins a bucket. `former` is the id that it had before it was restarted, if it knows it and has
-    /// made sure that no such process is left. `capacity` is the number of commands that may wait; acquires may take three
-    /// quarters of it.
+    /// made sure that no such process is left. `capacity` is the number of commands that may wait for their answers; acquires may
+    /// take three quarters of it, and releases are always taken.
     #[must_use]
     pub fn new(
         node: NodeId,
@@ -85,7 +85,7 @@ impl Bucket {
             epoch: 0,
             needs_floor: false,
             walk: Walk::default(),
-            queued: 0,
+            unanswered: 0,
         }
     }
 
@@ -136,10 +136,9 @@ impl Bucket {
     #[must_use = "if it is false, the command may be applied"]
     pub fn withdraw(&mut self, user: &UserId, call: CallId) -> bool {
         let Some(state) = self.users.get_mut(user) else { return false };
-        let before = state.queue.len();
-        state.queue.retain(|queued| queued.id != call || queued.may_be_applied);
-        let is_withdrawn = state.queue.len() < before;
-        self.queued -= usize::from(is_withdrawn);
+        let is_withdrawn = state.withdraw(call);
+        self.unanswered -= usize::from(is_withdrawn);
+        self.forget_if_idle(user);
         is_withdrawn
     }
 
@@ -185,7 +184,7 @@ impl Bucket {
             // To the others the slot of a node that has not joined is that of a dead one.
             Some(Outcome::Rejected(StoreError::Failed))
         } else {
-            (self.queued >= room).then_some(Outcome::Rejected(StoreError::Overloaded))
+            (self.unanswered >= room).then_some(Outcome::Rejected(StoreError::Overloaded))
         };
         if let Some(outcome) = outcome {
             actions.outcomes.push((call, outcome));
@@ -200,7 +199,7 @@ impl Bucket {
             state.sessions.entry(session).or_insert(OwnSession::Asking { is_in_line: false });
         }
         state.queue.push(Call { id: call, command, may_be_applied: false });
-        self.queued += 1;
+        self.unanswered += 1;
         self.pass_on(told, actions);
         self.drive(&user, false, now, actions);
     }
@@ -272,7 +271,7 @@ impl Bucket {
             state.fence(&mut told);
         }
         self.requests.clear();
-        self.queued = 0;
+        self.unanswered = 0;
         (self.needs_floor, self.walk) = (false, Walk::default());
         actions.outcomes.extend(told.outcomes);
     }
@@ -286,7 +285,6 @@ impl Bucket {
                     let Some(state) = self.users.get_mut(&user) else { continue };
                     match state.under_way.take() {
                         Some(UnderWay::Write(decision)) => {
-                            self.queued += decision.decided.len();
                             state.undo(*decision, true);
                             (state.known, self.needs_floor) = (None, true);
                         }
@@ -357,7 +355,6 @@ impl Bucket {
         if !counts {
             // Decided again after the next beat, which says what is in force.
             if let Some(UnderWay::Write(decision)) = under_way {
-                self.queued += decision.decided.len();
                 state.undo(*decision, true);
             }
             (state.known, state.must_read) = (None, true);
@@ -371,7 +368,6 @@ impl Bucket {
                 state.commit(*decision, &is_own, &mut told);
             }
             Some(UnderWay::Write(decision)) => {
-                self.queued += decision.decided.len();
                 state.undo(*decision, false);
             }
             Some(UnderWay::Read) | None => {}
@@ -386,7 +382,6 @@ impl Bucket {
     fn request_failed(&mut self, user: &UserId) {
         let Some(state) = self.users.get_mut(user) else { return };
         if let Some(UnderWay::Write(decision)) = state.under_way.take() {
-            self.queued += decision.decided.len();
             state.undo(*decision, false);
         }
         state.must_read = true;
@@ -470,7 +465,6 @@ impl Bucket {
             return;
         }
         let mut told = UserActions::default();
-        let queued = state.queue.len();
         if !self.membership.may_admit() {
             state.refuse_acquires(&mut told);
         }
@@ -505,7 +499,6 @@ impl Bucket {
         } else {
             None
         };
-        self.queued -= queued - state.queue.len();
         self.pass_on(told, actions);
         match request {
             Some(request) => self.send(request, Asked::User(user.clone()), actions),
@@ -513,6 +506,10 @@ impl Bucket {
             None if is_fresh => self.look(user, now, actions),
             None => {}
         }
+        self.forget_if_idle(user);
+    }
+
+    fn forget_if_idle(&mut self, user: &UserId) {
         if self.users.get(user).is_some_and(UserState::is_idle) {
             self.users.remove(user);
         }
@@ -525,8 +522,9 @@ impl Bucket {
         actions.requests.push((id, request));
     }
 
-    fn pass_on(&self, told: UserActions, actions: &mut BucketActions) {
+    fn pass_on(&mut self, told: UserActions, actions: &mut BucketActions) {
         let UserActions { outcomes, ended, hints } = told;
+        self.unanswered -= outcomes.len();
         actions.outcomes.extend(outcomes);
         actions.ended.extend(ended);
         actions.hints.extend(hints);

@@ -136,6 +136,17 @@ impl UserState {
         self.known.is_some() || self.queue.first().is_some_and(is_acquire)
     }
 
+    /// Takes a command out of the queue, if it has never been sent.
+    pub(super) fn withdraw(&mut self, id: CallId) -> bool {
+        let is_it = |call: &Call| call.id == id && !call.may_be_applied;
+        let Some(at) = self.queue.iter().position(is_it) else { return false };
+        let Call { command, .. } = self.queue.remove(at);
+        if matches!(command, StoreCommand::Acquire { .. }) {
+            self.denied(command.session());
+        }
+        true
+    }
+
     /// Answers the acquires, which must not be decided now.
     pub(super) fn refuse_acquires(&mut self, actions: &mut UserActions) {
         let is_acquire = |call: &mut Call| matches!(call.command, StoreCommand::Acquire { .. });

@@ -112,7 +112,9 @@ impl World {
         if let ClientState::Asking(call) = client.state {
             process.calls.remove(&call);
             if process.buckets[usize::from(client.bucket)].withdraw(&client.user, call) {
+                // It certainly took nothing.
                 self.coverage.saw(Event::Withdrawn);
+                return;
             }
         }
         let lingers = client.state == ClientState::Told && client.key.is_some() && random.one_in(2);

@@ -13,6 +13,7 @@ pub enum Event {
     Killed,
     Paused,
     Unreachable,
+    Slow,
     ConnectionLost,
     FailOver,
     RestartedEmpty,
@@ -62,10 +63,11 @@ pub enum Event {
 
 impl Event {
     /// The faults.
-    pub const FAULTS: [Self; 11] = [
+    pub const FAULTS: [Self; 12] = [
         Self::Killed,
         Self::Paused,
         Self::Unreachable,
+        Self::Slow,
         Self::ConnectionLost,
         Self::FailOver,
         Self::RestartedEmpty,
@@ -77,10 +79,11 @@ impl Event {
     ];
 
     /// What every long run has to meet.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 46] = [
         Self::Killed,
         Self::Paused,
         Self::Unreachable,
+        Self::Slow,
         Self::ConnectionLost,
         Self::FailOver,
         Self::RestartedEmpty,

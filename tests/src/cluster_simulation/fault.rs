@@ -10,7 +10,7 @@ impl World {
     pub(super) fn fault(&mut self, index: usize, random: &mut Random) {
         let shard = random.index(self.shards.len());
         let long = 50 + random.below(900);
-        let which = random.below(20);
+        let which = random.below(22);
         if self.prints {
             println!("{} fault {which} at machine {index}, shard {shard}", self.now);
         }
@@ -66,6 +66,10 @@ impl World {
                 }
             }
             18 => self.heal(shard),
+            19 | 20 => {
+                self.coverage.saw(Event::Slow);
+                self.machines[index].slow_until = self.now + long;
+            }
             _ => self.stop(index),
         }
     }
@@ -152,7 +156,7 @@ impl World {
         }
         for index in 0..self.machines.len() {
             let machine = &mut self.machines[index];
-            machine.paused_until = 0;
+            (machine.paused_until, machine.slow_until) = (0, 0);
             machine.unreachable_until.fill(0);
             if machine.process.is_none() && (index == 0 || random.one_in(2)) {
                 self.start(index);

@@ -22,6 +22,8 @@ pub(super) struct Machine {
     pub(super) paused_until: u64,
     /// Until when it reaches no store.
     pub(super) unreachable_until: Vec<u64>,
+    /// Until when answers come to it late, just within the time limit of a call.
+    pub(super) slow_until: u64,
     /// Whether it reaches the former primary of a shard that is split.
     pub(super) at_former: Vec<bool>,
 }

@@ -104,6 +104,7 @@ impl World {
             offset: random.below(100_000),
             rate: [990, 1000, 1010][random.index(3)],
             paused_until: 0,
+            slow_until: 0,
             unreachable_until: vec![0; settings.shards],
             at_former: vec![false; settings.shards],
         };
@@ -336,7 +337,12 @@ impl World {
         let machine = &mut self.machines[index];
         let is_reachable = self.now >= machine.unreachable_until[shard] && machine.runs(self.now);
         let Some(process) = machine.process.as_mut().filter(|_| is_reachable) else { return };
-        let Some((sent, answer)) = process.connections[shard].answers.pop_front() else { return };
+        let connection = &mut process.connections[shard];
+        let is_slow = |(sent, _): &&(Sent, _)| self.now < machine.slow_until && self.now < sent.at + CALL_MS - 20;
+        if connection.answers.front().filter(is_slow).is_some() {
+            return;
+        }
+        let Some((sent, answer)) = connection.answers.pop_front() else { return };
         // Without its primary's replica a beat does not count (`WAIT 1`).
         let is_unconfirmed = machine.at_former[shard] && matches!(answer.body, AnswerBody::Beat(_));
         let body = if is_unconfirmed { AnswerBody::Failed } else { answer.body };
