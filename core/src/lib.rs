@@ -10,6 +10,7 @@
 //! | admit users and count their slots | [`ledger`] | user (a record) |
 //! | release slots although answers were lost | [`release_tracker::ReleaseTracker`] | process |
 //! | tell clients that they are in, but never too many | [`leaving_tracker::LeavingTracker`] | process |
+//! | share one limit among several servers | [`cluster::Bucket`] | bucket of users |
 //! | limit connections before authentication | [`connection_limiter::ConnectionLimiter`] | process |
 //! | share the processor among clients | [`fair_queue::FairQueue`] | process |
 //! | parse and write messages, on either side | [`protocol`] | |

@@ -1,4 +1,4 @@
-//! Share one limit among several servers: pure machines for nodes that share a store.
+#![doc = include_str!("../../docs/cluster.md")]
 
 mod timing;
 mod shared_store;
