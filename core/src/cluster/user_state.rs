@@ -178,7 +178,11 @@ impl UserState {
         let has_left = record.leaving().len() < leaving_before;
         remove_lapsed(&mut record, now, liveness);
         // What this node does not know, it does not serve: a release was lost with what the store forgot.
-        let is_known = |session| !is_own(SessionId::node(session)) || self.sessions.contains_key(&session);
+        // A session that gives its slot up still has it until the command is applied.
+        let asks: BTreeSet<_> = self.queue.iter().map(|call| call.command.session()).collect();
+        let is_known = |session: SessionId| {
+            !is_own(session.node()) || self.sessions.contains_key(&session) || asks.contains(&session)
+        };
         record.sessions_mut().retain(|entry| entry.status != SessionStatus::Live || is_known(entry.session));
         record.waiting_mut().retain(|waiter| is_known(waiter.session));
         let mut asserted = Vec::new();

@@ -2,7 +2,7 @@
 
 use session_core::cluster::BucketEvent;
 use session_core::ledger::{AcquireOptions, Evict, Hint, StoreCommand};
-use session_core::{ResumeToken, SessionId};
+use session_core::{ResumeToken, SessionId, UserId};
 
 use super::bucket_data::Published;
 use super::coverage::Event;
@@ -12,15 +12,11 @@ use crate::random::Random;
 
 impl World {
     pub(super) fn sign_in(&mut self, index: usize, random: &mut Random) {
-        let now = self.now;
-        let machine = &mut self.machines[index];
-        let (at, is_running) = (machine.clock(now), machine.runs(now));
-        let Some(process) = machine.process.as_mut().filter(|_| is_running) else { return };
-        if process.clients.len() > 12 {
+        let machine = &self.machines[index];
+        let clients = machine.process.as_ref().map_or(0, |process| process.clients.len());
+        if !machine.runs(self.now) || clients > 12 {
             return;
         }
-        process.sessions += 1;
-        let session = process.node.session(process.sessions);
         let resume = if self.keys.is_empty() || !random.one_in(3) { None } else { Some(random.index(self.keys.len())) };
         let (bucket, user) = match resume {
             Some(known) => (self.keys[known].0, self.keys[known].1.clone()),
@@ -41,16 +37,31 @@ impl World {
             waits: random.one_in(3),
             ..AcquireOptions::default()
         };
-        let options = if resume.is_none() && random.one_in(3) { None } else { Some(Box::new(options)) };
-        let key = options.is_some().then(|| shown.unwrap_or(new_key));
+        let options = if resume.is_none() && random.one_in(3) { None } else { Some(options) };
+        self.connect(index, bucket, user, options);
+    }
+
+    /// A client connects to a machine and asks for a slot.
+    pub(super) fn connect(
+        &mut self,
+        index: usize,
+        bucket: u16,
+        user: UserId,
+        options: Option<AcquireOptions>,
+    ) -> Option<SessionId> {
+        let machine = &mut self.machines[index];
+        let at = machine.clock(self.now);
+        let process = machine.process.as_mut()?;
+        process.sessions += 1;
+        let session = process.node.session(process.sessions);
+        let key = options.as_ref().and_then(|options| options.resume.or(options.new_resume_key));
         let call = process.call();
         process.calls.insert(call, session);
         process.clients.insert(session, Client { user: user.clone(), bucket, state: ClientState::Asking(call), key });
-        self.handle(
-            index,
-            bucket,
-            BucketEvent::Submit(call, StoreCommand::Acquire { user, session, limit: None, at, options }),
-        );
+        let options = options.map(Box::new);
+        let acquire = StoreCommand::Acquire { user, session, limit: None, at, options };
+        self.handle(index, bucket, BucketEvent::Submit(call, acquire));
+        Some(session)
     }
 
     fn pick(
@@ -105,10 +116,16 @@ impl World {
     /// A client leaves: it says BYE, is lost, or does not wait for the answer.
     pub(super) fn leave_one(&mut self, index: usize, random: &mut Random) {
         let Some((session, client)) = self.pick(index, random, |_| true) else { return };
+        let lingers = client.state == ClientState::Told && client.key.is_some() && random.one_in(2);
+        self.leave(index, session, lingers);
+    }
+
+    /// A client leaves. Its slot lingers if it was lost.
+    pub(super) fn leave(&mut self, index: usize, session: SessionId, lingers: bool) {
         let machine = &mut self.machines[index];
         let at = machine.clock(self.now);
         let Some(process) = &mut machine.process else { return };
-        process.clients.remove(&session);
+        let Some(client) = process.clients.remove(&session) else { return };
         if let ClientState::Asking(call) = client.state {
             process.calls.remove(&call);
             if process.buckets[usize::from(client.bucket)].withdraw(&client.user, call) {
@@ -117,7 +134,6 @@ impl World {
                 return;
             }
         }
-        let lingers = client.state == ClientState::Told && client.key.is_some() && random.one_in(2);
         self.coverage.saw(if lingers { Event::Lost } else { Event::Left });
         let event = process.release(session, &client, lingers, at);
         self.handle(index, client.bucket, event);

@@ -1,16 +1,31 @@
 //! Histories with one kind of trouble, and what it must not do.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use session_core::SessionId;
-use session_core::ledger::{AdmissionPolicy, SlotLimit};
+use session_core::ledger::{AcquireOptions, AdmissionPolicy, Hint, SessionHint, SlotLimit};
+use session_core::{ResumeToken, SessionId};
 
+use super::bucket_data::Published;
 use super::coverage::Event;
 use super::machine::ClientState;
 use super::world::{BEAT_MS, FENCE_MS, LEASE_MS, World, WorldSettings};
 use crate::random::Random;
 
 impl World {
+    /// Two machines with this policy, and no client.
+    fn small(policy: AdmissionPolicy, random: &mut Random) -> Result<Self, String> {
+        let settings =
+            WorldSettings { machines: 2, shards: 1, buckets: 2, users: 2, policy, faults: false, splits: false };
+        let mut world = Self::new(settings, random);
+        world.calm(LEASE_MS + 3 * BEAT_MS, random)?;
+        // A grace period ends at a time by the wall clock, so here these agree.
+        let latest = world.machines.iter().map(|machine| machine.offset).max().unwrap_or_default();
+        world.machines.iter_mut().for_each(|machine| machine.offset = latest);
+        world.calm(3 * BEAT_MS, random)?;
+        Ok(world)
+    }
+
     /// Three machines, two shards and four buckets, on which clients have signed in. Nothing has failed.
     fn quiet(random: &mut Random) -> Result<Self, String> {
         let settings = WorldSettings {
@@ -32,6 +47,26 @@ impl World {
         Ok(world)
     }
 
+    /// All requests arrive, and all answers. Who may be told is told.
+    fn deliver(&mut self, random: &mut Random) {
+        for _ in 0..10 {
+            for index in 0..self.machines.len() {
+                for shard in 0..self.shards.len() {
+                    for _ in 0..10 {
+                        self.apply_next(index, shard);
+                        self.answer_next(index, shard);
+                    }
+                }
+                self.tell_one(index, random);
+                self.close_one(index, random);
+            }
+        }
+    }
+
+    fn is_told(&self, wanted: SessionId) -> bool {
+        self.told().iter().any(|(_, session)| *session == wanted)
+    }
+
     /// The sessions that are told that they are in, with the shards of their users.
     fn told(&self) -> BTreeSet<(usize, SessionId)> {
         let processes = self.machines.iter().filter_map(|machine| machine.process.as_ref());
@@ -39,6 +74,10 @@ impl World {
         let told = clients.filter(|(_, client)| client.state == ClientState::Told);
         told.map(|(session, client)| (usize::from(client.bucket) % self.shards.len(), *session)).collect()
     }
+}
+
+fn limit_of_one() -> AdmissionPolicy {
+    AdmissionPolicy::new(SlotLimit::new(1).expect("it is small"))
 }
 
 /// A store forgets, once or several times. That ends no session, and the records equal the sockets again.
@@ -114,4 +153,59 @@ pub fn stores_are_unreachable_for_a_while(seed: u64) -> Result<usize, String> {
         return Err(format!("ended: {:?} were in, now {:?} are", told, world.told()));
     }
     Ok(told.len())
+}
+
+/// A client is lost, with its server or without, and finds its slot at another node.
+///
+/// # Errors
+/// What does not hold.
+pub fn lost_client_resumes_elsewhere(seed: u64) -> Result<usize, String> {
+    let mut random = Random::new(seed);
+    let linger = Duration::from_millis(10 * LEASE_MS);
+    let mut world = World::small(AdmissionPolicy { linger, lingering_first: false, ..limit_of_one() }, &mut random)?;
+    let (bucket, user) = world.users[random.index(world.users.len())].clone();
+    let key = ResumeToken::new([7; 32]).key();
+    let options = AcquireOptions { new_resume_key: Some(key), ..AcquireOptions::default() };
+    let lost = world.connect(0, bucket, user.clone(), Some(options)).ok_or("no process")?;
+    world.deliver(&mut random);
+    if !world.is_told(lost) {
+        return Err("stuck: the first client is not in".to_owned());
+    }
+    if random.one_in(2) {
+        world.leave(0, lost, true);
+    } else {
+        world.machines[0].process = None;
+        world.calm(2 * LEASE_MS, &mut random)?;
+    }
+    world.deliver(&mut random);
+    let other = world.connect(1, bucket, user.clone(), None).ok_or("no process")?;
+    world.deliver(&mut random);
+    if world.is_told(other) {
+        return Err("lost: the slot does not linger".to_owned());
+    }
+    let options = AcquireOptions { resume: Some(key), must_resume: true, ..AcquireOptions::default() };
+    let back = world.connect(1, bucket, user, Some(options)).ok_or("no process")?;
+    world.deliver(&mut random);
+    if world.is_told(back) { Ok(1) } else { Err("lost: the slot is not resumed".to_owned()) }
+}
+
+/// A slot is given back, and the node of the first in line is told so at once.
+///
+/// # Errors
+/// What does not hold.
+pub fn released_slot_calls_the_first_in_line(seed: u64) -> Result<usize, String> {
+    let mut random = Random::new(seed);
+    let mut world = World::small(AdmissionPolicy { max_waiting: 4, ..limit_of_one() }, &mut random)?;
+    let (bucket, user) = world.users[random.index(world.users.len())].clone();
+    let holder = world.connect(0, bucket, user.clone(), None).ok_or("no process")?;
+    world.deliver(&mut random);
+    let options = AcquireOptions { waits: true, ..AcquireOptions::default() };
+    let waiting = world.connect(random.index(2), bucket, user, Some(options)).ok_or("no process")?;
+    world.deliver(&mut random);
+    world.published.clear();
+    world.leave(0, holder, false);
+    world.deliver(&mut random);
+    let hint = SessionHint { session: waiting, hint: Hint::Turn };
+    let is_called = world.published.contains(&Published::Session(hint));
+    if is_called { Ok(1) } else { Err(format!("lost: {waiting} is not called, only {:?}", world.published)) }
 }

@@ -77,6 +77,7 @@ impl WorldSettings {
                 linger,
                 max_waiting,
                 client_choice: true,
+                lingering_first: random.one_in(2),
                 ..AdmissionPolicy::new(limit)
             },
             faults: !random.one_in(16),
