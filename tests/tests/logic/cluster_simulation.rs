@@ -9,6 +9,7 @@ use std::env;
 use std::thread;
 
 use tests::cluster_simulation::{History, Summary, Violation};
+use tests::values::fuzz_seeds;
 
 /// What few histories meet: a node that is buried has nearly always fenced before.
 const RARE: [&str; 2] = ["Fenced(Buried)", "NotConfirmed"];
@@ -55,4 +56,18 @@ fn limit_holds_and_slots_come_back_whatever_fails() {
         let missing: Vec<_> = all.missing().into_iter().filter(|event| !RARE.contains(&event.as_str())).collect();
         assert_eq!(missing, [""; 0], "not met in {count} histories");
     }
+}
+
+/// The committed seeds of the fuzz target.
+#[test]
+fn fuzz_seeds_pass() {
+    let mut all = Summary::default();
+    for seed in fuzz_seeds("cluster") {
+        let history = History::from_bytes(&seed);
+        let coverage = history.run().unwrap_or_else(|violation| panic!("{}: {:?}", violation.what, violation.history));
+        all.add(&coverage);
+    }
+    let missing: Vec<_> =
+        all.missing().into_iter().filter(|what| !what.contains(" with ") && !RARE.contains(&what.as_str())).collect();
+    assert_eq!(missing, [""; 0], "what the seeds do not meet");
 }
