@@ -113,6 +113,9 @@ impl World {
             process.calls.remove(&call);
             if process.buckets[usize::from(client.bucket)].withdraw(&client.user, call) {
                 self.coverage.saw(Event::Withdrawn);
+                if process.unanswered.remove(&call).is_none() {
+                    self.broken = Some(format!("answered: {call:?}, which is withdrawn"));
+                }
             }
         }
         let lingers = client.state == ClientState::Told && client.key.is_some() && random.one_in(2);
