@@ -156,9 +156,11 @@ impl Bucket {
             BucketEvent::Closed(user, session) => {
                 let mut told = UserActions::default();
                 if let Some(state) = self.users.get_mut(&user) {
-                    state.close(session, &mut told);
+                    state.close(session, false, &mut told);
                 }
                 self.pass_on(told, &mut actions);
+                // Another session of this node may have waited for it.
+                self.look(&user, now, &mut actions);
                 self.drive(&user, false, now, &mut actions);
             }
             BucketEvent::Joins(node) => self.member(MembershipEvent::Joins(node), now, &mut actions),
@@ -194,13 +196,14 @@ impl Bucket {
         let state = self.users.entry(user.clone()).or_default();
         let mut told = UserActions::default();
         if command.is_release() {
-            state.close(session, &mut told);
+            state.close(session, matches!(command, StoreCommand::Linger { .. }), &mut told);
         } else if is_acquire {
             state.sessions.entry(session).or_insert(OwnSession::Asking { is_in_line: false });
         }
         state.queue.push(Call { id: call, command, may_be_applied: false });
         self.unanswered += 1;
         self.pass_on(told, actions);
+        self.look(&user, now, actions);
         self.drive(&user, false, now, actions);
     }
 

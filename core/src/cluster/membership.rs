@@ -151,6 +151,8 @@ impl Membership {
                 if let Some(seen) = &mut self.generation {
                     seen.is_reasserted = true;
                 }
+                // The next beat puts the fence off again, and may have been due for long.
+                self.next_beat = now;
                 MembershipActions::default()
             }
             MembershipEvent::Joins(node) => {

@@ -38,10 +38,8 @@ pub(super) enum OwnSession {
 pub(super) struct Grant {
     /// The sessions that were leaving when it was granted, and may still be open.
     pub waits_for: Vec<SessionId>,
-    /// The command to answer.
-    pub call: CallId,
-    /// The answer.
-    pub outcome: Outcome,
+    /// The commands to answer, mostly one: a session in line may have asked again.
+    pub answers: Vec<(CallId, Outcome)>,
 }
 
 impl OwnSession {

@@ -9,8 +9,8 @@ use super::own_session::{CallId, Grant, OwnSession};
 use super::shared_store::{Stamp, StoredRecord};
 use crate::id::{NodeId, SessionId, UserId};
 use crate::ledger::{
-    AdmissionPolicy, ApplyResult, EndedSession, LeavingSession, Liveness, Outcome, SessionHint, SessionStatus,
-    StoreCommand, StoreError, UserRecord, apply, remove_lapsed,
+    AdmissionPolicy, ApplyResult, EndedSession, LeavingSession, Liveness, Outcome, SessionHint, SessionRecord,
+    SessionStatus, StoreCommand, StoreError, UserRecord, apply, remove_lapsed,
 };
 use crate::time::Timestamp;
 
@@ -23,6 +23,8 @@ pub(super) struct UserState {
     pub sessions: BTreeMap<SessionId, OwnSession>,
     /// Sessions of this node that are not served any more: to take out of those who are leaving.
     pub closed: BTreeSet<SessionId>,
+    /// Sessions that were told, were lost before they were in the store again, and linger.
+    pub lost: Vec<SessionRecord>,
     /// The record as it was last read or written.
     pub known: Option<KnownRecord>,
     /// The request that is not answered yet.
@@ -115,7 +117,7 @@ impl UserState {
     }
 
     pub(super) fn must_restore(&self) -> bool {
-        self.sessions.values().any(OwnSession::must_be_restored)
+        !self.lost.is_empty() || self.sessions.values().any(OwnSession::must_be_restored)
     }
 
     /// Whether a session waits for others to leave.
@@ -125,9 +127,13 @@ impl UserState {
 
     /// Whether anything is kept for sessions of this node id.
     pub(super) fn concerns(&self, node: NodeId) -> bool {
-        let called = self.queue.iter().map(|call| call.command.session());
-        let kept = self.sessions.keys().chain(&self.closed).copied().chain(called);
-        self.under_way.is_some() || kept.into_iter().any(|session| session.node() == node)
+        let under_way = match &self.under_way {
+            Some(UnderWay::Write(decision)) => decision.decided.as_slice(),
+            Some(UnderWay::Read) | None => &[],
+        };
+        let calls = self.queue.iter().chain(under_way.iter().map(|(call, _)| call));
+        let asked = calls.map(|call| call.command.session());
+        self.sessions.keys().chain(&self.closed).copied().chain(asked).any(|session| session.node() == node)
     }
 
     /// Whether to write without reading first: whoever signs in mostly has no record, or that of a moment ago.
@@ -192,6 +198,10 @@ impl UserState {
                 asserted.push(session);
             }
         }
+        for entry in &self.lost {
+            record.restore(entry.clone());
+            asserted.push(entry.session);
+        }
         let (mut decided, mut leaving, mut hints) = (Vec::new(), Vec::new(), Vec::new());
         let mut granted = BTreeSet::new();
         for call in mem::take(&mut self.queue) {
@@ -242,6 +252,7 @@ impl UserState {
             self.closed.remove(&session);
         }
         for session in asserted {
+            self.lost.retain(|entry| entry.session != session);
             if let Some(OwnSession::Told { is_asserted, .. }) = self.sessions.get_mut(&session) {
                 *is_asserted = true;
             }
@@ -253,17 +264,22 @@ impl UserState {
             for ended in ended.into_iter().filter(|ended| !record.is_leaving(ended.session)) {
                 let Some(own) = self.sessions.get_mut(&ended.session) else { continue };
                 if let OwnSession::Granted(grant) = own {
-                    actions.outcomes.push((grant.call, grant.outcome.clone()));
+                    actions.outcomes.append(&mut grant.answers);
                     actions.ended.push(ended);
                     *own = OwnSession::Ended;
                 }
             }
             let session = call.command.session();
-            let is_asking = matches!(self.sessions.get(&session), Some(OwnSession::Asking { .. }));
-            if is_asking && matches!(call.command, StoreCommand::Acquire { .. }) {
+            let is_acquire = matches!(call.command, StoreCommand::Acquire { .. });
+            let own = self.sessions.get_mut(&session);
+            if is_acquire && let Some(OwnSession::Granted(grant)) = own {
+                grant.answers.push((call.id, outcome));
+                continue;
+            }
+            if is_acquire && matches!(own, Some(OwnSession::Asking { .. })) {
                 match &outcome {
                     Outcome::Granted { .. } => {
-                        let grant = Grant { waits_for: waits_for.clone(), call: call.id, outcome };
+                        let grant = Grant { waits_for: waits_for.clone(), answers: [(call.id, outcome)].into() };
                         self.sessions.insert(session, OwnSession::Granted(Box::new(grant)));
                         continue;
                     }
@@ -330,7 +346,7 @@ impl UserState {
                 Some(OwnSession::Granted(grant)) => {
                     self.closed.insert(*session);
                     actions.ended.push(ended);
-                    actions.outcomes.push((grant.call, grant.outcome));
+                    actions.outcomes.extend(grant.answers);
                 }
                 Some(OwnSession::Ready(_) | OwnSession::Told { .. }) => {
                     self.sessions.insert(*session, OwnSession::Ended);
@@ -346,11 +362,11 @@ impl UserState {
             match own {
                 OwnSession::Told { entry, .. } | OwnSession::Ready(entry) => (**entry).clone_from(read),
                 OwnSession::Granted(grant) => {
-                    let is_there =
-                        |waits: &SessionId| record.is_leaving(*waits) && liveness(waits.node()) == Liveness::Alive;
-                    grant.waits_for.retain(is_there);
+                    // Who was served by this node is closed before the store knows.
+                    let is_open = |waits: &SessionId| record.is_leaving(*waits) && !self.closed.contains(waits);
+                    grant.waits_for.retain(|waits| is_open(waits) && liveness(waits.node()) == Liveness::Alive);
                     if grant.waits_for.is_empty() {
-                        actions.outcomes.push((grant.call, grant.outcome.clone()));
+                        actions.outcomes.append(&mut grant.answers);
                         *own = OwnSession::Ready(Box::new(read.clone()));
                     }
                 }
@@ -359,10 +375,12 @@ impl UserState {
         }
     }
 
-    /// The session gives up its slot, or has never had one: it is not served any more.
-    pub(super) fn close(&mut self, session: SessionId, actions: &mut UserActions) {
+    /// The session gives up its slot, or has never had one: it is not served any more. `lingers`: its client may resume it.
+    pub(super) fn close(&mut self, session: SessionId, lingers: bool, actions: &mut UserActions) {
         match self.sessions.remove(&session) {
-            Some(OwnSession::Granted(grant)) => actions.outcomes.push((grant.call, Outcome::Unknown)),
+            Some(OwnSession::Granted(grant)) => actions.outcomes.extend(unknown(*grant)),
+            // It lingers once it is in the store again.
+            Some(OwnSession::Told { entry, is_asserted: false }) if lingers => self.lost.push(*entry),
             Some(OwnSession::Asking { .. } | OwnSession::Ready(_) | OwnSession::Told { .. } | OwnSession::Ended)
             | None => {}
         }
@@ -375,7 +393,7 @@ impl UserState {
         for own in self.sessions.values_mut() {
             match own {
                 OwnSession::Granted(grant) => {
-                    actions.outcomes.push((grant.call, Outcome::Unknown));
+                    actions.outcomes.extend(grant.answers.iter().map(|(call, _)| (*call, Outcome::Unknown)));
                     *own = OwnSession::Ended;
                 }
                 OwnSession::Ready(_) => *own = OwnSession::Ended,
@@ -403,10 +421,15 @@ impl UserState {
         }
         for own in self.sessions.into_values() {
             if let OwnSession::Granted(grant) = own {
-                actions.outcomes.push((grant.call, Outcome::Unknown));
+                actions.outcomes.extend(unknown(*grant));
             }
         }
     }
+}
+
+/// What a session is told whose grant is not told.
+fn unknown(grant: Grant) -> impl Iterator<Item = (CallId, Outcome)> {
+    grant.answers.into_iter().map(|(call, _)| (call, Outcome::Unknown))
 }
 
 /// The result of a command that is not applied.

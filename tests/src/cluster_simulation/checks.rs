@@ -11,6 +11,9 @@ use super::world::World;
 impl World {
     /// Checks what must hold at every moment.
     pub(super) fn check(&self) -> Result<(), String> {
+        if let Some(broken) = &self.broken {
+            return Err(broken.clone());
+        }
         let mut served: BTreeMap<&UserId, u32> = BTreeMap::new();
         for machine in &self.machines {
             let clock = machine.clock(self.now);
@@ -54,6 +57,9 @@ impl World {
                     ClientState::InLine => {}
                     other => return Err(format!("stuck: session {session} is {other:?}")),
                 }
+            }
+            if let Some((call, bucket)) = process.unanswered.first_key_value() {
+                return Err(format!("unanswered: {call:?} of bucket {bucket}"));
             }
             for bucket in &process.buckets {
                 if !bucket.may_serve(machine.clock(self.now)) {

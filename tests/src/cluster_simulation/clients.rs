@@ -131,6 +131,9 @@ impl World {
             if process.buckets[usize::from(client.bucket)].withdraw(&client.user, call) {
                 // It certainly took nothing.
                 self.coverage.saw(Event::Withdrawn);
+                if process.unanswered.remove(&call).is_none() {
+                    self.broken = Some(format!("answered: {call:?}, which is withdrawn"));
+                }
                 return;
             }
         }

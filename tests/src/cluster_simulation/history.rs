@@ -23,12 +23,24 @@ pub struct Violation {
 }
 
 impl History {
+    /// The most steps that a history from bytes has.
+    pub const MAX_STEPS: usize = 600;
+
     /// The history of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let (world, steps) = (random.bits(), 100 + random.below(500));
         Self { world, steps: (0..steps).map(|_| random.bits()).collect() }
+    }
+
+    /// The history that these bytes describe: eight draw the world, and each two after them are a step. Steps
+    /// beyond [`History::MAX_STEPS`] do not count.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let (world, steps) = bytes.split_at(bytes.len().min(8));
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        Self { world: number(world), steps: steps.chunks(2).take(Self::MAX_STEPS).map(number).collect() }
     }
 
     /// Runs the history, then lets the world come to rest.

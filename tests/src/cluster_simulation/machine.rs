@@ -41,6 +41,8 @@ pub(super) struct Process {
     pub(super) clients: BTreeMap<SessionId, Client>,
     /// Who asked.
     pub(super) calls: BTreeMap<CallId, SessionId>,
+    /// The commands that are neither answered nor withdrawn, with their buckets.
+    pub(super) unanswered: BTreeMap<CallId, u16>,
     /// Releases that are owed, because nobody knows whether the acquire was applied.
     pub(super) owed: Vec<(UserId, SessionId)>,
     pub(super) sessions: u64,

@@ -47,6 +47,8 @@ pub struct World {
     pub(super) published: Vec<Published>,
     pub(super) keys: Vec<(u16, UserId, ResumeKey)>,
     nodes: u64,
+    /// What a bucket did that it must not do.
+    pub(super) broken: Option<String>,
     /// What has happened.
     pub coverage: Coverage,
     /// Whether to print everything that happens.
@@ -122,6 +124,7 @@ impl World {
             published: Vec::new(),
             keys: Vec::new(),
             nodes: 0,
+            broken: None,
             coverage: Coverage::default(),
             prints: false,
         };
@@ -195,6 +198,7 @@ impl World {
             connections,
             clients: BTreeMap::new(),
             calls: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
             owed: Vec::new(),
             sessions: 0,
             last_call: 0,
@@ -210,6 +214,9 @@ impl World {
         let Some(process) = &mut machine.process else { return };
         if self.prints {
             println!("{} machine {index} bucket {bucket} <- {event:?}", self.now);
+        }
+        if let BucketEvent::Submit(call, _) = &event {
+            process.unanswered.insert(*call, bucket);
         }
         let BucketActions { requests, outcomes, ended, hints, fenced } =
             process.buckets[usize::from(bucket)].handle(event, now);
@@ -230,7 +237,13 @@ impl World {
             }
         }
         for (call, outcome) in outcomes {
+            if process.unanswered.remove(&call).is_none() {
+                self.broken = Some(format!("answered: {call:?} of bucket {bucket}, which was answered before"));
+            }
             Self::answered(process, &mut self.coverage, call, &outcome);
+        }
+        if fenced.is_some() && process.unanswered.values().any(|of| *of == bucket) {
+            self.broken = Some(format!("unanswered: a command of bucket {bucket}, which was fenced"));
         }
         self.published.extend(hints.into_iter().map(Published::Session));
         let shard = usize::from(bucket) % self.shards.len();

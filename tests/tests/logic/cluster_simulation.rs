@@ -12,6 +12,7 @@ use tests::cluster_simulation::{
     History, Summary, Violation, lost_client_resumes_elsewhere, released_slot_calls_the_first_in_line,
     shard_is_unreachable, store_forgets, stores_are_unreachable_for_a_while,
 };
+use tests::values::fuzz_seeds;
 
 /// What few histories meet: a node that is buried has nearly always fenced before.
 const RARE: [&str; 2] = ["Fenced(Buried)", "NotConfirmed"];
@@ -89,4 +90,18 @@ fn lost_client_finds_its_slot_at_another_node() {
 #[test]
 fn released_slot_goes_to_the_line_of_another_node() {
     run(released_slot_calls_the_first_in_line);
+}
+
+/// The committed seeds of the fuzz target.
+#[test]
+fn fuzz_seeds_pass() {
+    let mut all = Summary::default();
+    for seed in fuzz_seeds("cluster") {
+        let history = History::from_bytes(&seed);
+        let coverage = history.run().unwrap_or_else(|violation| panic!("{}: {:?}", violation.what, violation.history));
+        all.add(&coverage);
+    }
+    let missing: Vec<_> =
+        all.missing().into_iter().filter(|what| !what.contains(" with ") && !RARE.contains(&what.as_str())).collect();
+    assert_eq!(missing, [""; 0], "what the seeds do not meet");
 }

@@ -23,5 +23,6 @@ mod rooms;
 mod log_events;
 mod parts;
 mod cluster_simulation;
+mod membership;
 mod core_simulation;
 mod simulation;
