@@ -6,6 +6,7 @@ use session_core::ledger::{AdmissionPolicy, SlotLimit};
 use session_core::{SessionId, UserId};
 
 use crate::node::Told;
+use crate::store::BucketData;
 use crate::traffic::Traffic;
 use crate::world::{BUCKETS, MS, Random, SECOND, World};
 
@@ -34,9 +35,7 @@ pub(crate) fn print() {
         "\ncluster::failures: {NODES} nodes, {BUCKETS} buckets, {SHARDS} shards, {sessions} sessions of {USERS} users"
     );
     kill_node();
-    for outage in [0, OUTAGE] {
-        lose_writes(outage);
-    }
+    lose_writes();
     lose_everything();
 }
 
@@ -89,7 +88,7 @@ impl Cluster {
         }
     }
 
-    /// Prints what happened since, with the figures of these shards.
+    /// Prints what happened since. `ended` and `before` are the counts at the beginning.
     fn report(&self, ended: usize, before: Traffic, idle: Traffic) {
         let ended = self.world.told(Told::Ended) - ended;
         let traffic = self.world.traffic() - before;
@@ -135,17 +134,17 @@ fn kill_node() {
     cluster.report(ended, before, idle);
 }
 
-fn lose_writes(outage: u64) {
+fn lose_writes() {
     println!(
         "one shard fails over: it has lost its last second of writes, and cannot be reached for {}",
-        millis(outage)
+        millis(OUTAGE)
     );
     let mut cluster = Cluster::new();
     let idle = cluster.idle_second();
     cluster.load(SECOND);
     let replica = cluster.world.shards[0].buckets.clone();
     cluster.load(SECOND);
-    fail(cluster, outage, replica, idle);
+    fail(cluster, replica, idle);
 }
 
 fn lose_everything() {
@@ -153,27 +152,23 @@ fn lose_everything() {
     let mut cluster = Cluster::new();
     let idle = cluster.idle_second();
     cluster.load(2 * SECOND);
-    fail(cluster, OUTAGE, BTreeMap::new(), idle);
+    fail(cluster, BTreeMap::new(), idle);
 }
 
-fn fail(mut cluster: Cluster, outage: u64, left: BTreeMap<u16, crate::store::BucketData>, idle: Traffic) {
+fn fail(mut cluster: Cluster, left: BTreeMap<u16, BucketData>, idle: Traffic) {
     let world = &mut cluster.world;
     let (ended, before, began) = (world.told(Told::Ended), world.traffic(), world.now);
     let sockets: usize = world.nodes.iter().map(|node| node.sockets.len()).sum();
     world.disconnect(0);
-    world.run_for(outage);
+    world.run_for(OUTAGE);
     let back = world.now;
     world.shards[0].fail_over(left);
     world.reconnect(0, RECONNECT);
-    world.run_for(2 * RECONNECT);
+    let is_restored = wait(world, |world| world.has_entries(0));
+    let restored = if is_restored { millis(world.now - back) } else { "never".to_owned() };
+    // By now each bucket has begun another generation.
+    world.run_until(world.now.max(back + 2 * RECONNECT));
     let buckets: Vec<_> = world.buckets_of(0).collect();
-    let is_told = wait(world, |world| {
-        let mut nodes = world.nodes.iter().flat_map(|node| &node.sockets);
-        let records: usize = world.records(0).map(|record| record.sessions().len()).sum();
-        let here = nodes.by_ref().filter(|(_, socket)| buckets.contains(&socket.bucket) && socket.is_in).count();
-        records >= here
-    });
-    let restored = if is_told { millis(world.now - back) } else { "never".to_owned() };
     let is_open = wait(world, |world| world.shards[0].is_open(buckets.iter().copied()));
     let open = if is_open { millis(world.now - back) } else { "never".to_owned() };
     let does_admit = wait(world, |world| world.may_admit(0));
@@ -181,7 +176,7 @@ fn fail(mut cluster: Cluster, outage: u64, left: BTreeMap<u16, crate::store::Buc
     let is_equal = wait(world, |world| world.equals_sockets(0));
     let equal = if is_equal { millis(world.shards[0].last_write - back) } else { "never".to_owned() };
     line("sessions", &sockets.to_string());
-    line("until as many entries as sockets, after that", &restored);
+    line("until each socket has an entry, after that", &restored);
     line("until each bucket is open", &open);
     line("until each node admits", &admit);
     line("until records equal sockets", &equal);

@@ -1,6 +1,7 @@
 //! A shard of the shared store: its buckets, what it counts, and what it forgets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
 
 use session_core::cluster::{
     Answer, AnswerBody, BeatAnswer, Generation, GenerationId, HistoryId, NodeEntry, PageAnswer, RecordAnswer, Request,
@@ -157,7 +158,6 @@ impl BucketData {
     }
 
     fn page(&self, after: Option<&UserId>) -> AnswerBody {
-        use std::ops::Bound::{Excluded, Unbounded};
         let rest = self.records.range::<UserId, _>((after.map_or(Unbounded, Excluded), Unbounded));
         let records: Vec<_> =
             rest.take(PAGE).map(|(user, (stamp, record))| (user.clone(), *stamp, record.clone())).collect();

@@ -152,18 +152,23 @@ impl World {
 
     /// Whether the records of a shard equal the sockets of its users.
     pub(crate) fn equals_sockets(&self, shard: usize) -> bool {
+        self.records(shard).all(|record| record.leaving().is_empty()) && self.held(shard) == self.served(shard)
+    }
+
+    /// Whether each socket of the users of a shard has an entry there.
+    pub(crate) fn has_entries(&self, shard: usize) -> bool {
+        self.served(shard).is_subset(&self.held(shard))
+    }
+
+    fn held(&self, shard: usize) -> BTreeSet<SessionId> {
+        self.records(shard).flat_map(UserRecord::sessions).map(|entry| entry.session).collect()
+    }
+
+    fn served(&self, shard: usize) -> BTreeSet<SessionId> {
         let is_here = |bucket: u16| usize::from(bucket) % self.shards.len() == shard;
         let nodes = self.nodes.iter().filter(|node| !node.is_killed);
         let sockets = nodes.flat_map(|node| &node.sockets).filter(|(_, socket)| is_here(socket.bucket) && socket.is_in);
-        let sockets: BTreeSet<_> = sockets.map(|(session, _)| *session).collect();
-        let mut held = BTreeSet::new();
-        for record in self.records(shard) {
-            if !record.leaving().is_empty() {
-                return false;
-            }
-            held.extend(record.sessions().iter().map(|entry| entry.session));
-        }
-        held == sockets
+        sockets.map(|(session, _)| *session).collect()
     }
 
     /// The records of a shard.
