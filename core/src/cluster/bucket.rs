@@ -112,10 +112,17 @@ impl Bucket {
         self.policy = policy;
     }
 
-    /// Whether nothing is left to do: no session of this node has a slot or waits for one, and no command is undecided.
+    /// Whether nothing is left to do: no session of this node has a slot or waits for one, no command is undecided, and no entry of
+    /// this node can be left in the generation in force.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.users.values().all(UserState::is_idle) && !self.needs_floor
+        self.users.values().all(UserState::is_idle) && !self.needs_floor && self.is_scrubbed()
+    }
+
+    /// Whether the store has no entry of this node that no session stands behind. If it has forgotten a release, the walk finds
+    /// out, as long as the node has its id.
+    fn is_scrubbed(&self) -> bool {
+        self.membership.may_admit() && self.walk.is_over() && !self.users.values().any(|state| state.must_tidy)
     }
 
     /// Marks the session as told, if it may be: it was granted a slot in the generation in force, and still has it.
@@ -256,7 +263,7 @@ impl Bucket {
         let ids: Vec<_> = self.membership.ids().collect();
         let (_, older) = ids.split_last().unwrap_or((&NodeId::new(0), &[]));
         for &node in older {
-            if !self.users.values().any(|state| state.concerns(node)) {
+            if self.is_scrubbed() && !self.users.values().any(|state| state.concerns(node)) {
                 self.member(MembershipEvent::Leaves(node), now, actions);
             }
         }

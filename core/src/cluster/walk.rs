@@ -45,6 +45,11 @@ impl Walk {
         }
     }
 
+    /// Whether no walk is under way or about to begin.
+    pub(super) fn is_over(&self) -> bool {
+        self.position == Position::Over
+    }
+
     /// Another generation is in force: the store may have entries again that were swept.
     pub(super) fn forget(&mut self) {
         self.sweeping.clear();

@@ -19,4 +19,4 @@ pub use scenarios::{
     lost_client_resumes_elsewhere, released_slot_calls_the_first_in_line, shard_is_unreachable, store_forgets,
     stores_are_unreachable_for_a_while,
 };
-pub use world::{World, WorldSettings};
+pub use world::{SplitGuard, World, WorldSettings};

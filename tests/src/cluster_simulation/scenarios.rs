@@ -16,7 +16,7 @@ impl World {
     /// Two machines with this policy, and no client.
     fn small(policy: AdmissionPolicy, random: &mut Random) -> Result<Self, String> {
         let settings =
-            WorldSettings { machines: 2, shards: 1, buckets: 2, users: 2, policy, faults: false, splits: false };
+            WorldSettings { machines: 2, shards: 1, buckets: 2, users: 2, policy, faults: false, splits: None };
         let mut world = Self::new(settings, random);
         world.calm(LEASE_MS + 3 * BEAT_MS, random)?;
         // A grace period ends at a time by the wall clock, so here these agree.
@@ -35,7 +35,7 @@ impl World {
             users: 2,
             policy: AdmissionPolicy::new(SlotLimit::new(2).expect("it is small")),
             faults: false,
-            splits: false,
+            splits: None,
         };
         let mut world = Self::new(settings, random);
         world.calm(LEASE_MS + 3 * BEAT_MS, random)?;

@@ -22,11 +22,14 @@ pub(super) struct Shard {
     saved: Buckets,
     /// A former primary that some nodes still reach, with its history and since when it is cut off.
     pub(super) former: Option<(Buckets, u64, u64)>,
+    /// How long a former primary takes writes.
+    pub(super) max_lag: u64,
     /// Until when each request fails.
     pub(super) fails_until: u64,
 }
 
-/// How long a primary that is cut off from its replica goes on to take writes: `min-replicas-max-lag`.
+/// How long a primary that is cut off from its replica goes on to take writes, if it is set up to stop:
+/// `min-replicas-max-lag`. With the fence it is shorter than the lease.
 pub(super) const MAX_LAG: u64 = 40;
 
 fn history_id(number: u64) -> HistoryId {
@@ -36,6 +39,11 @@ fn history_id(number: u64) -> HistoryId {
 }
 
 impl Shard {
+    /// An empty one.
+    pub(super) fn new(max_lag: u64) -> Self {
+        Self { max_lag, ..Self::default() }
+    }
+
     /// Applies a request at the primary, or at the former one.
     pub(super) fn apply(
         &mut self,
@@ -47,7 +55,7 @@ impl Shard {
     ) -> Answer {
         let (buckets, history) = match &mut self.former {
             Some((_, history, since))
-                if at_former && now - *since > MAX_LAG && !matches!(request, Request::Read(_)) =>
+                if at_former && now - *since > self.max_lag && !matches!(request, Request::Read(_)) =>
             {
                 return Answer { history: history_id(*history), body: AnswerBody::Failed };
             }

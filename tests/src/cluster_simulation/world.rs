@@ -10,7 +10,7 @@ use session_core::{NodeId, ResumeKey, UserId};
 use super::bucket_data::Published;
 use super::coverage::{Coverage, Event};
 use super::machine::{ClientState, Connection, Machine, Process, Sent};
-use super::shard::Shard;
+use super::shard::{MAX_LAG, Shard};
 use crate::random::Random;
 
 /// How large a world is, and what its policy is.
@@ -28,8 +28,17 @@ pub struct WorldSettings {
     pub policy: AdmissionPolicy,
     /// Whether anything fails.
     pub faults: bool,
-    /// Whether a store may split into two primaries that both take writes.
-    pub splits: bool,
+    /// Whether a store may split into two primaries that both take writes, and what protects from that.
+    pub splits: Option<SplitGuard>,
+}
+
+/// What protects from a former primary that still takes writes. Either is enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SplitGuard {
+    /// Without its replica it soon refuses writes (`min-replicas-to-write`).
+    RefusesWrites,
+    /// A beat counts only once a replica has it (`WAIT 1`).
+    WaitsForReplica,
 }
 
 /// Several machines, the stores that they share, and their clients.
@@ -83,7 +92,7 @@ impl WorldSettings {
                 ..AdmissionPolicy::new(limit)
             },
             faults: !random.one_in(16),
-            splits: random.one_in(4),
+            splits: [None, None, Some(SplitGuard::RefusesWrites), Some(SplitGuard::WaitsForReplica)][random.index(4)],
         }
     }
 }
@@ -112,7 +121,9 @@ impl World {
             at_former: vec![false; settings.shards],
         };
         let machines = (0..settings.machines).map(machine).collect();
-        let shards = vec![Shard::default(); settings.shards];
+        let refuses = settings.splits == Some(SplitGuard::RefusesWrites);
+        let max_lag = if refuses { MAX_LAG } else { u64::MAX };
+        let shards = vec![Shard::new(max_lag); settings.shards];
         let mut world = Self {
             settings,
             timing,
@@ -176,7 +187,7 @@ impl World {
     }
 
     pub(super) const fn may_split(&self) -> bool {
-        self.settings.splits
+        self.settings.splits.is_some()
     }
 
     pub(super) fn new_node(&mut self) -> NodeId {
@@ -358,7 +369,8 @@ impl World {
         }
         let Some((sent, answer)) = connection.answers.pop_front() else { return };
         // Without its primary's replica a beat does not count (`WAIT 1`).
-        let is_unconfirmed = machine.at_former[shard] && matches!(answer.body, AnswerBody::Beat(_));
+        let waits = self.settings.splits == Some(SplitGuard::WaitsForReplica);
+        let is_unconfirmed = waits && machine.at_former[shard] && matches!(answer.body, AnswerBody::Beat(_));
         let body = if is_unconfirmed { AnswerBody::Failed } else { answer.body };
         let answer = session_core::cluster::Answer { body, ..answer };
         self.handle(index, sent.bucket, BucketEvent::Answered(sent.id, answer));
