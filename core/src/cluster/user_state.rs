@@ -310,9 +310,9 @@ impl UserState {
         }
     }
 
-    /// Nobody knows whether the session has a slot. It has to be released.
+    /// Nobody knows whether the session has a slot. It has to be released. If it was granted one before it asked again, it has that.
     fn in_doubt(&mut self, session: SessionId) {
-        if let Some(own) = self.sessions.get_mut(&session) {
+        if let Some(own @ OwnSession::Asking { .. }) = self.sessions.get_mut(&session) {
             *own = OwnSession::Ended;
         }
     }
