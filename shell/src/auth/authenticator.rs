@@ -27,9 +27,15 @@ pub trait Authenticator: Send + Sync {
         false
     }
 
-    /// Waits for newer keys, if they may come before `until` and may accept a credential that was refused with this error.
-    fn newer_keys(&self, error: CredentialError, until: Timestamp) -> Option<NewerKeys> {
-        let _ = (error, until);
+    /// The version of the keys in force. Each change gives them another one.
+    fn keys_version(&self) -> u64 {
+        0
+    }
+
+    /// Waits for newer keys than those of this version, if they may come before `until` and may accept a credential that was refused
+    /// with this error. Read the version before the credential is checked: the keys may change in between.
+    fn newer_keys(&self, error: CredentialError, than: u64, until: Timestamp) -> Option<NewerKeys> {
+        let _ = (error, than, until);
         None
     }
 
@@ -41,7 +47,7 @@ pub trait Authenticator: Send + Sync {
     }
 }
 
-/// Ends when keys have been fetched, or could not be.
+/// Ends when keys have been fetched, or could not be; at once if there are newer ones already.
 pub type NewerKeys = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
@@ -57,8 +63,12 @@ impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
         self.as_ref().proves_user()
     }
 
-    fn newer_keys(&self, error: CredentialError, until: Timestamp) -> Option<NewerKeys> {
-        self.as_ref().newer_keys(error, until)
+    fn keys_version(&self) -> u64 {
+        self.as_ref().keys_version()
+    }
+
+    fn newer_keys(&self, error: CredentialError, than: u64, until: Timestamp) -> Option<NewerKeys> {
+        self.as_ref().newer_keys(error, than, until)
     }
 
     fn is_undecided(&self, error: CredentialError) -> bool {

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -61,6 +62,8 @@ impl Default for TokenValidation {
 pub struct JwtAuthenticator {
     clock: Clock,
     inner: RwLock<Arc<Verifier>>,
+    /// How often the verifier has changed.
+    version: AtomicU64,
     refresher: Refresher,
 }
 
@@ -78,7 +81,7 @@ impl JwtAuthenticator {
     #[must_use]
     pub fn new(verifier: Verifier, clock: Clock) -> Self {
         let refresher = Refresher::new(&verifier.keys, clock.clone());
-        Self { clock, inner: RwLock::new(Arc::new(verifier)), refresher }
+        Self { clock, inner: RwLock::new(Arc::new(verifier)), version: AtomicU64::new(0), refresher }
     }
 
     /// Keeps the last good keys of a provider in this file. Those that are in it serve if the first fetch fails. So a server
@@ -98,6 +101,7 @@ impl JwtAuthenticator {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let Verifier { keys, rules } = verifier;
         *inner = Arc::new(Verifier { keys: inner.keys.newer_than(keys), rules });
+        self.version.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Gives this verifier the keys of its provider, if it has one: those in force, or, of another provider, the ones that it
@@ -128,6 +132,7 @@ impl JwtAuthenticator {
         let is_configured = inner.keys.provider() == keys.provider() && inner.keys.algorithms() == keys.algorithms();
         if is_configured {
             *inner = Arc::new(Verifier { keys, rules: inner.rules.clone() });
+            self.version.fetch_add(1, Ordering::SeqCst);
         }
         is_configured
     }
@@ -156,8 +161,13 @@ impl Authenticator for JwtAuthenticator {
         true
     }
 
-    fn newer_keys(&self, error: CredentialError, until: Timestamp) -> Option<NewerKeys> {
-        if error == UNKNOWN_KEY { self.refresher.newer_keys(until) } else { None }
+    fn keys_version(&self) -> u64 {
+        self.version.load(Ordering::SeqCst)
+    }
+
+    fn newer_keys(&self, error: CredentialError, than: u64, until: Timestamp) -> Option<NewerKeys> {
+        let are_there = || self.keys_version() != than;
+        if error == UNKNOWN_KEY { self.refresher.newer_keys(are_there, until) } else { None }
     }
 
     fn is_undecided(&self, error: CredentialError) -> bool {

@@ -7,7 +7,7 @@ use std::{fmt, mem};
 
 use session_core::Timestamp;
 use smol::channel::{Receiver, Sender, bounded};
-use smol::future::or;
+use smol::future::{or, ready};
 
 use crate::auth::authenticator::NewerKeys;
 use crate::auth::fetched_set::FetchedSet;
@@ -81,10 +81,15 @@ impl Refresher {
         self.wake();
     }
 
-    /// Waits for the fetch that may bring an unknown key. `None` if none begins before `until`.
-    pub(super) fn newer_keys(&self, until: Timestamp) -> Option<NewerKeys> {
+    /// Waits for the fetch that may bring an unknown key. `None` if none begins before `until`. Ends at once if newer keys are there
+    /// already: then the fetch has ended since the token was checked.
+    pub(super) fn newer_keys(&self, are_there: impl FnOnce() -> bool, until: Timestamp) -> Option<NewerKeys> {
         let (now, mut state) = (self.clock.now(), self.lock());
         state.provider.as_ref()?;
+        // Keys come into force before a fetch ends, and it ends under this lock. So either they are there, or it ends after this.
+        if are_there() {
+            return Some(Box::pin(ready(())));
+        }
         let before = state.schedule.next();
         let begins = state.schedule.unknown_key(now);
         let (is_sooner, end) = (state.schedule.next() != before, state.fetch_end.1.clone());

@@ -82,9 +82,10 @@ async fn verify_in_turn(
     let until = clock.now() + context.store_client.timeout();
     let timeout = clock.wait_until(until);
     let check = async {
+        let version = context.authenticator.keys_version();
         let (mut result, credential) = verify_once(&context, client, credential).await;
         if let Err(invalid) = &result
-            && let Some(newer_keys) = context.authenticator.newer_keys(invalid.error, until)
+            && let Some(newer_keys) = context.authenticator.newer_keys(invalid.error, version, until)
         {
             newer_keys.await;
             (result, _) = verify_once(&context, client, credential).await;

@@ -6,4 +6,5 @@ mod providers;
 mod keys;
 mod commands;
 mod rotation;
+mod newer_keys;
 mod refresh_schedule;
