@@ -30,7 +30,7 @@ impl Random {
         usize::try_from(self.below(len as u64)).unwrap_or_default()
     }
 
-    /// Whether one of so many cases is met.
+    /// True once in so many calls, on average.
     pub const fn one_in(&mut self, cases: u64) -> bool {
         self.below(cases) == 0
     }

@@ -8,7 +8,7 @@ use core::mem;
 use super::io::{BucketActions, BucketEvent, RequestId};
 use super::membership::{Membership, MembershipActions, MembershipEvent};
 use super::own_session::{CallId, OwnSession};
-use super::shared_store::{Answer, AnswerBody, BeatAnswer, HistoryId, PageAnswer, RecordAnswer, Request};
+use super::shared_store::{Answer, AnswerBody, GenerationId, HistoryId, PageAnswer, RecordAnswer, Request};
 use super::timing::ClusterTiming;
 use super::user_state::{Call, FoldContext, KnownRecord, UnderWay, UserActions, UserState};
 use super::walk::Walk;
@@ -323,7 +323,9 @@ impl Bucket {
         let Some(asked) = self.requests.remove(&request) else { return };
         let Answer { history, body } = answer;
         match (asked, body) {
-            (Asked::Beat, AnswerBody::Beat(answer)) => self.beat_answered(*answer, now, actions),
+            (Asked::Beat, AnswerBody::Beat(answer)) => {
+                self.member(MembershipEvent::BeatAnswered(*answer), now, actions)
+            }
             (Asked::Floor, AnswerBody::Done(is_done)) => {
                 self.needs_floor &= !(is_done && self.is_current(history));
                 self.drive_all(now, actions);
@@ -338,13 +340,14 @@ impl Bucket {
         }
     }
 
-    fn beat_answered(&mut self, answer: BeatAnswer, now: Timestamp, actions: &mut BucketActions) {
-        self.member(MembershipEvent::BeatAnswered(answer), now, actions);
-    }
-
     /// Whether an answer counts: the store had the history of the generation in force.
     fn is_current(&self, history: HistoryId) -> bool {
         self.membership.generation().is_some_and(|generation| generation.history == history)
+    }
+
+    /// Whether the answer of a record or a page counts: the bucket's meta has the generation in force, too.
+    fn counts(&self, history: HistoryId, generation: Option<GenerationId>) -> bool {
+        self.is_current(history) && generation == self.membership.generation().map(|generation| generation.id)
     }
 
     fn record_came(
@@ -356,8 +359,7 @@ impl Bucket {
         actions: &mut BucketActions,
     ) {
         let RecordAnswer { generation, is_written, record } = answer;
-        let in_force = self.membership.generation().map(|generation| generation.id);
-        let counts = self.is_current(history) && generation.is_some() && generation == in_force;
+        let counts = self.counts(history, generation);
         let read_after = self.membership.beats();
         let Some(state) = self.users.get_mut(user) else { return };
         let under_way = state.under_way.take();
@@ -399,8 +401,7 @@ impl Bucket {
 
     fn page_came(&mut self, history: HistoryId, page: PageAnswer, now: Timestamp, actions: &mut BucketActions) {
         let PageAnswer { generation, records, next } = page;
-        let in_force = self.membership.generation().map(|generation| generation.id);
-        if !self.is_current(history) || generation != in_force {
+        if !self.counts(history, generation) {
             self.walk.page_lost();
             return;
         }
@@ -420,7 +421,7 @@ impl Bucket {
         self.scan(actions);
     }
 
-    /// Whether somebody stands behind each entry, as far as this node knows.
+    /// Whether each entry is of a session that this node serves, or of another node that is alive.
     fn is_tidy(&self, user: &UserId, record: &UserRecord) -> bool {
         let state = self.users.get(user);
         let sessions = record.sessions().iter().filter(|entry| entry.status == SessionStatus::Live);

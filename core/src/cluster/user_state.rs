@@ -136,7 +136,7 @@ impl UserState {
         self.sessions.keys().chain(&self.closed).copied().chain(asked).any(|session| session.node() == node)
     }
 
-    /// Whether to write without reading first: whoever signs in mostly has no record, or that of a moment ago.
+    /// Whether to write without reading first. Most users who sign in have no record, or one that was read a moment ago.
     pub(super) fn may_guess(&self) -> bool {
         let is_acquire = |call: &Call| matches!(call.command, StoreCommand::Acquire { .. }) && !call.may_be_applied;
         self.known.is_some() || self.queue.first().is_some_and(is_acquire)

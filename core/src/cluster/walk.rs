@@ -13,7 +13,7 @@ pub(super) struct Walk {
     position: Position,
     /// The dead nodes that were known when the walk began.
     sweeping: BTreeSet<NodeId>,
-    /// The dead nodes of which no record has an entry any more.
+    /// The dead nodes whose entries are removed from all records.
     swept: BTreeSet<NodeId>,
 }
 

@@ -1,5 +1,6 @@
 //! The operations of the simulation, from a seed or from a fuzzer.
 
+use crate::random;
 use arbitrary::{Arbitrary, Result, Unstructured};
 use session_core::UserId;
 use session_core::ledger::{AdmissionPolicy, SlotLimit};
@@ -108,7 +109,7 @@ impl Scenario {
     /// The scenario of a seed.
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
-        let mut random = Random(seed ^ 0x9e37_79b9_7f4a_7c15);
+        let mut random = Random(random::Random::new(seed ^ 0x9e37_79b9_7f4a_7c15));
         let limit = SlotLimit::new(1 + random.below(4)).expect("four is below the ceiling");
         let policy = policy(limit, random.byte());
         let ops = 40 + random.below(260);
@@ -173,16 +174,12 @@ struct Weights {
     users: u32,
 }
 
-/// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
-struct Random(u64);
+/// Draws operations.
+struct Random(random::Random);
 
 impl Random {
     pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.bits()
     }
 
     /// A number below the bound, nearly uniform.
