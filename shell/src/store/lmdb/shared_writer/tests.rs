@@ -154,26 +154,36 @@ fn query_is_answered_while_callers_come_and_go() {
 fn panicking_caller_fails_the_store() {
     let (shared, _directory) = shared();
     let answers = OutcomeChannel::default();
-    let others = answers.completion();
-    let queue = Arc::clone(&shared.queue);
-    let completion = Completion::new(move |_| {
-        queue.push(acquire("ada", 2), others);
-        panic!("an answer that panics, on purpose");
-    });
     let thread = start(&shared);
-    // Once this is answered, the thread waits for its next turn.
-    let (query, answer) = Completion::channel();
-    shared.queue.ask(LiveQuery::Usage(query));
-    assert!(smol::block_on(answer).is_ok());
     let caller = thread::spawn({
-        let shared = Arc::clone(&shared);
-        move || shared.submit(acquire("ada", 1), completion)
+        let (shared, behind) = (Arc::clone(&shared), answers.completion());
+        move || panic_in_own_turn(&shared, behind)
     });
     assert!(caller.join().is_err());
     assert_eq!(answers.next(), FAILED, "what was queued behind it");
     shared.submit(acquire("ada", 3), answers.completion());
     assert_eq!(answers.next(), FAILED);
     assert!(thread.join().is_err(), "the part of the process that the supervisor watches ends, too");
+}
+
+/// Submits commands until this thread applies one itself, because the store's thread is not at work. Then the answer queues
+/// another command behind it, and panics.
+fn panic_in_own_turn(shared: &SharedWriter, behind: Completion<Outcome>) {
+    let here = thread::current().id();
+    let behind = Arc::new(Mutex::new(Some(behind)));
+    loop {
+        let (queue, behind) = (Arc::clone(&shared.queue), Arc::clone(&behind));
+        let (applied, is_applied) = channel();
+        let completion = Completion::new(move |_| {
+            if thread::current().id() == here {
+                queue.push(acquire("ada", 2), behind.lock().unwrap().take().unwrap());
+                panic!("an answer that panics, on purpose");
+            }
+            applied.send(()).unwrap();
+        });
+        shared.submit(acquire("ada", 1), completion);
+        is_applied.recv_timeout(TIMEOUT).unwrap();
+    }
 }
 
 #[test]
