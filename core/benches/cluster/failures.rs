@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use session_core::cluster::{BucketKeys, bucket_of};
 use session_core::ledger::{AdmissionPolicy, SlotLimit};
 use session_core::{SessionId, UserId};
 
 use crate::node::Told;
-use crate::store::BucketData;
 use crate::traffic::Traffic;
 use crate::world::{BUCKETS, MS, Random, SECOND, World};
 
@@ -68,7 +68,7 @@ impl Cluster {
 
     fn sign_in(&mut self, user: usize) {
         let node = self.random.index(NODES);
-        let bucket = u16::try_from(user % usize::from(BUCKETS)).expect("there are few");
+        let bucket = bucket_of(&self.users[user], BUCKETS);
         let session = self.world.sign_in(node, &self.users[user], bucket);
         self.sessions.push((user, node, session));
     }
@@ -155,7 +155,7 @@ fn lose_everything() {
     fail(cluster, BTreeMap::new(), idle);
 }
 
-fn fail(mut cluster: Cluster, left: BTreeMap<u16, BucketData>, idle: Traffic) {
+fn fail(mut cluster: Cluster, left: BTreeMap<u16, BucketKeys>, idle: Traffic) {
     let world = &mut cluster.world;
     let (ended, before, began) = (world.told(Told::Ended), world.traffic(), world.now);
     let sockets: usize = world.nodes.iter().map(|node| node.sockets.len()).sum();

@@ -12,6 +12,9 @@ pub(crate) const REQUEST_BYTES: u64 = 250;
 /// What the answer to a beat has for each node, in bytes: 16 digits of its id and its counter, as RESP frames them.
 pub(crate) const NODE_BYTES: u64 = 35;
 
+/// What a node id is in a request, in bytes.
+const NODE_ID_BYTES: u64 = 8;
+
 /// What an entry of an inbox has beside the user's id, in bytes.
 const INBOX_ENTRY_BYTES: u64 = 45;
 
@@ -26,7 +29,7 @@ pub(crate) struct Traffic {
     /// Writes that were refused.
     pub(crate) refused: u64,
     pub(crate) pages: u64,
-    /// Burials, openings, floors and leaves.
+    /// All others: burials, openings, floors, and what concerns nodes that leave and overrides.
     pub(crate) others: u64,
     pub(crate) beat_bytes: u64,
     pub(crate) page_bytes: u64,
@@ -39,12 +42,17 @@ impl Traffic {
         let bytes = REQUEST_BYTES + sent_bytes(request) + answer_bytes(answer);
         let (number, sum) = match request {
             Request::Beat { .. } => (&mut self.beats, &mut self.beat_bytes),
-            Request::Scan(_) => (&mut self.pages, &mut self.page_bytes),
+            Request::Scan { .. } => (&mut self.pages, &mut self.page_bytes),
             Request::Read(_) => (&mut self.reads, &mut self.other_bytes),
             Request::Write(_) => (&mut self.writes, &mut self.other_bytes),
-            Request::Bury { .. } | Request::Open(_) | Request::Leave(_) | Request::RaiseFloor { .. } => {
-                (&mut self.others, &mut self.other_bytes)
-            }
+            Request::Bury { .. }
+            | Request::Open(_)
+            | Request::Leave { .. }
+            | Request::Forget { .. }
+            | Request::RaiseFloor { .. }
+            | Request::ReadOverrides
+            | Request::WriteOverrides(_)
+            | Request::RestoreOverrides { .. } => (&mut self.others, &mut self.other_bytes),
         };
         *number += 1;
         *sum += bytes;
@@ -74,7 +82,12 @@ fn stored_bytes(stored: &StoredRecord) -> u64 {
 }
 
 fn sent_bytes(request: &Request) -> u64 {
-    if let Request::Write(write) = request { stored_bytes(&write.record) } else { 0 }
+    match request {
+        Request::Write(write) => stored_bytes(&write.record),
+        Request::Scan { except, .. } => except.len() as u64 * NODE_ID_BYTES,
+        // No user has overrides here.
+        _ => 0,
+    }
 }
 
 fn answer_bytes(answer: &AnswerBody) -> u64 {
@@ -88,7 +101,7 @@ fn answer_bytes(answer: &AnswerBody) -> u64 {
         AnswerBody::Page(page) => {
             page.records.iter().map(|(user, _, record)| user.as_str().len() as u64 + record_bytes(record)).sum()
         }
-        AnswerBody::Record(_) | AnswerBody::Done(_) | AnswerBody::Failed => 0,
+        AnswerBody::Record(_) | AnswerBody::Overrides(_) | AnswerBody::Done(_) | AnswerBody::Failed => 0,
     }
 }
 

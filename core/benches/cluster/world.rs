@@ -4,12 +4,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::mem;
 
-use session_core::cluster::{Answer, BucketEvent, RequestId};
+use session_core::cluster::{Answer, BucketEvent, BucketKeys, Published, RequestId};
 use session_core::ledger::{AdmissionPolicy, UserRecord};
 use session_core::{NodeId, SessionId, UserId};
 
 use crate::node::{Node, Told, Unsent};
-use crate::store::{Changed, Shard};
+use crate::store::Shard;
 use crate::traffic::Traffic;
 
 /// A millisecond and a second of simulated time.
@@ -152,7 +152,8 @@ impl World {
 
     /// Whether the records of a shard equal the sockets of its users.
     pub(crate) fn equals_sockets(&self, shard: usize) -> bool {
-        self.records(shard).all(|record| record.leaving().is_empty()) && self.held(shard) == self.served(shard)
+        let mut records = self.records(shard);
+        records.all(|record| record.leaving().is_empty()) && self.held(shard) == self.served(shard)
     }
 
     /// Whether each socket of the users of a shard has an entry there.
@@ -161,7 +162,8 @@ impl World {
     }
 
     fn held(&self, shard: usize) -> BTreeSet<SessionId> {
-        self.records(shard).flat_map(UserRecord::sessions).map(|entry| entry.session).collect()
+        let ids = |record: UserRecord| record.sessions().iter().map(|entry| entry.session).collect::<Vec<_>>();
+        self.records(shard).flat_map(ids).collect()
     }
 
     fn served(&self, shard: usize) -> BTreeSet<SessionId> {
@@ -172,8 +174,9 @@ impl World {
     }
 
     /// The records of a shard.
-    pub(crate) fn records(&self, shard: usize) -> impl Iterator<Item = &UserRecord> {
-        self.shards[shard].buckets.values().flat_map(|data| data.records.values()).map(|(_, record)| record)
+    pub(crate) fn records(&self, shard: usize) -> impl Iterator<Item = UserRecord> {
+        let of = |keys: &BucketKeys| keys.users().map(|user| keys.record(user)).collect::<Vec<_>>();
+        self.shards[shard].buckets.values().flat_map(of)
     }
 
     fn schedule(&mut self, at: u64, event: Event) {
@@ -232,12 +235,14 @@ impl World {
     fn arrive(&mut self, node: usize, shard: usize, pipeline: Vec<Unsent>) {
         let (names, requests): (Vec<_>, Vec<_>) =
             pipeline.into_iter().map(|(bucket, id, request)| ((bucket, id), (bucket, request))).unzip();
-        let mut changed = Vec::new();
-        let (answers, ready) = self.shards[shard].apply(requests.into_iter(), self.now, &mut changed);
+        let mut published = Vec::new();
+        let (answers, ready) = self.shards[shard].apply(requests.into_iter(), self.now, &mut published);
         let epoch = self.nodes[node].epochs[shard];
         let answers = names.into_iter().zip(answers).map(|((bucket, id), answer)| (bucket, id, answer)).collect();
         let at = ready + ROUND_TRIP / 2;
-        for Changed(id, bucket, user) in changed {
+        for (bucket, published) in published {
+            // No session waits in line here, so no hint for one matters.
+            let Published::Changed(id, user) = published else { continue };
             if let Some(node) = self.nodes.iter().position(|node| node.id == id) {
                 self.schedule(at, Event::Hint { node, bucket, user });
             }

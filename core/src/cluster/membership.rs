@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::shared_store::{BeatAnswer, Generation, GenerationId, NodeEntry, OwnId, Request};
+use super::shared_store::{BeatAnswer, Generation, GenerationId, NodeEntry, OverridesVersion, OwnId, Request};
 use super::timing::ClusterTiming;
 use crate::id::{NodeId, SessionId, UserId};
 use crate::ledger::Liveness;
@@ -95,8 +95,8 @@ pub struct MembershipActions {
     pub is_new_generation: bool,
     /// The gate of the generation was seen open for the first time.
     pub has_opened: bool,
-    /// The answer to a beat came, so that nodes may count as dead that did not before.
-    pub has_looked: bool,
+    /// The answer to a beat came, with this version of the overrides. Nodes may count as dead now that did not before.
+    pub overrides: Option<OverridesVersion>,
     /// What the inbox has: sessions of this node that have lost their slots.
     pub inbox: Vec<(UserId, SessionId)>,
 }
@@ -161,7 +161,8 @@ impl Membership {
             }
             MembershipEvent::Leaves(node) => {
                 self.ids.retain(|own| own.node != node);
-                MembershipActions { requests: [Request::Leave(node)].into(), ..MembershipActions::default() }
+                let leave = self.generation().map(|generation| Request::Leave { node, generation: generation.id });
+                MembershipActions { requests: leave.into_iter().collect(), ..MembershipActions::default() }
             }
         };
         actions.requests.extend(self.beat_if_due(now));
@@ -248,7 +249,8 @@ impl Membership {
         match self.nodes.get(&node).map(|seen| seen.entry) {
             Some(NodeEntry::Beats(_)) => Liveness::Alive,
             Some(NodeEntry::Dead(at)) => Liveness::DeadSince(at),
-            // It has left, and let its sessions linger itself.
+            // It let its sessions linger itself.
+            Some(NodeEntry::Left) => Liveness::DeadSince(now),
             None if self.looked > read_after => Liveness::DeadSince(now),
             None => Liveness::Alive,
         }
@@ -264,6 +266,22 @@ impl Membership {
     pub fn dead(&self) -> impl Iterator<Item = NodeId> + Clone + '_ {
         let is_dead = |(_, seen): &(&NodeId, &SeenNode)| matches!(seen.entry, NodeEntry::Dead(_));
         self.nodes.iter().filter(is_dead).map(|(node, _)| *node)
+    }
+
+    /// The nodes that were dead or had left a [`ClusterTiming::memory`] ago.
+    pub fn outdated(&self, now: Timestamp) -> impl Iterator<Item = (NodeId, NodeEntry)> + '_ {
+        let memory = self.timing.memory();
+        let is_outdated = move |seen: &SeenNode| match seen.entry {
+            NodeEntry::Beats(_) => false,
+            NodeEntry::Dead(_) | NodeEntry::Left => now.since(seen.since) >= memory,
+        };
+        self.nodes.iter().filter(move |(_, seen)| is_outdated(seen)).map(|(node, seen)| (*node, seen.entry))
+    }
+
+    /// The other nodes that are alive.
+    pub fn others(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let nodes = self.nodes.keys().copied();
+        nodes.filter(|node| self.is_seen_alive(*node) && !self.ids().any(|own| own == *node))
     }
 
     /// Whether this node is the one of those alive that clears the slots of dead nodes.
@@ -307,13 +325,13 @@ impl Membership {
 
     fn answered(&mut self, answer: BeatAnswer, now: Timestamp) -> MembershipActions {
         let Some(sent) = self.under_way.take() else { return MembershipActions::default() };
-        let BeatAnswer { is_confirmed, generation, nodes, inbox } = answer;
+        let BeatAnswer { is_confirmed, generation, overrides, nodes, inbox } = answer;
         if !is_confirmed {
             return self.fence(FenceReason::Buried);
         }
         // A beat that shows another generation for the first time does not put off the fence.
         let was_reasserted = self.is_reasserted() && !self.is_other(&generation);
-        let mut actions = MembershipActions { inbox, has_looked: true, ..MembershipActions::default() };
+        let mut actions = MembershipActions { inbox, overrides: Some(overrides), ..MembershipActions::default() };
         (actions.is_new_generation, actions.has_opened) = self.see_generation(generation, now);
         self.see_nodes(nodes, actions.is_new_generation, now);
         if self.confirmed.is_none() || was_reasserted {
@@ -359,13 +377,16 @@ impl Membership {
     fn decisions(&mut self, now: Timestamp) -> Vec<Request> {
         let lease = self.timing.lease();
         let nodes = &self.nodes;
-        self.former.retain(|node| !matches!(nodes.get(node).map(|seen| seen.entry), Some(NodeEntry::Dead(_))));
+        let beats_never = |node: &NodeId| {
+            matches!(nodes.get(node).map(|seen| seen.entry), Some(NodeEntry::Dead(_) | NodeEntry::Left))
+        };
+        self.former.retain(|node| !beats_never(node));
         let former = self.former.iter().map(|&node| Request::Bury { node, beat: None, at: now });
         let silent = nodes.iter().filter_map(|(&node, seen)| match seen.entry {
             NodeEntry::Beats(beat) if now.since(seen.since) >= lease && !self.ids().any(|own| own == node) => {
                 Some(Request::Bury { node, beat: Some(beat), at: now })
             }
-            NodeEntry::Beats(_) | NodeEntry::Dead(_) => None,
+            NodeEntry::Beats(_) | NodeEntry::Dead(_) | NodeEntry::Left => None,
         });
         let closed = self.generation.as_ref().filter(|seen| !seen.generation.is_open);
         let open = closed.filter(|seen| now.since(seen.since) >= lease).map(|seen| Request::Open(seen.generation.id));

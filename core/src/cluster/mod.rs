@@ -3,19 +3,15 @@
 mod timing;
 mod shared_store;
 mod membership;
-mod own_session;
-mod user_state;
-mod walk;
-mod write;
-mod io;
 mod bucket;
+mod spread;
 
-pub use bucket::Bucket;
-pub use io::{BucketActions, BucketEvent, RequestId};
+pub use bucket::{Bucket, BucketActions, BucketEvent, CallId, OverridesOutcome, RequestId};
 pub use membership::{FenceReason, Membership, MembershipActions, MembershipEvent};
-pub use own_session::CallId;
 pub use shared_store::{
-    Answer, AnswerBody, BeatAnswer, Generation, GenerationId, HistoryId, NodeEntry, OwnId, PageAnswer, RecordAnswer,
-    Request, Stamp, StoredRecord, WriteRequest,
+    Answer, AnswerBody, BeatAnswer, BucketKeys, Generation, GenerationId, HistoryId, NodeEntry, OverridesAnswer,
+    OverridesRequest, OverridesVersion, OwnId, PageAnswer, Published, RecordAnswer, Request, ScanPosition, Stamp,
+    StoredRecord, WriteRequest,
 };
+pub use spread::bucket_of;
 pub use timing::{ClusterTiming, ClusterTimingError};

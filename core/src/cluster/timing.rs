@@ -10,6 +10,7 @@ pub struct ClusterTiming {
     beat: Duration,
     fence: Duration,
     lease: Duration,
+    memory: Duration,
 }
 
 /// Why times do not fit together.
@@ -28,6 +29,10 @@ pub enum ClusterTimingError {
 impl ClusterTiming {
     /// How fast the clock of a node may go wrong, in parts of a thousand. Clocks of real machines do by less than one.
     pub const MAX_DRIFT_PER_MILLE: u32 = 10;
+
+    /// How long the dead are remembered, unless that is chosen: longer than a system goes on to send what a connection has not
+    /// delivered, which is a quarter of an hour on Linux (`tcp_retries2`).
+    pub const MEMORY: Duration = Duration::from_secs(3600);
 
     /// The time that a node may take to close all its connections, once it knows that it has to.
     pub const CLOSE_TIME: Duration = Duration::from_millis(100);
@@ -55,7 +60,14 @@ impl ClusterTiming {
         if longest > lease * whole * (whole - drift) {
             return Err(ClusterTimingError::LeaseTooShort);
         }
-        Ok(Self { beat, fence, lease })
+        Ok(Self { beat, fence, lease, memory: Self::MEMORY })
+    }
+
+    /// The same times, with another one after which dead nodes are forgotten: a write of one that arrives later than that may take
+    /// effect. It cannot break the limit, but take a slot until its user's record is read again.
+    #[must_use]
+    pub const fn with_memory(self, memory: Duration) -> Self {
+        Self { memory, ..self }
     }
 
     /// The pause between two beats of a node.
@@ -75,13 +87,19 @@ impl ClusterTiming {
     pub const fn lease(self) -> Duration {
         self.lease
     }
+
+    /// After which time nodes that are dead or have left are forgotten.
+    #[must_use]
+    pub const fn memory(self) -> Duration {
+        self.memory
+    }
 }
 
 /// A beat every 2 s, a fence of 20 s and a lease of 25 s. A failover of the store, which takes 5 to 15 s, ends no session.
 impl Default for ClusterTiming {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { beat: seconds(2), fence: seconds(20), lease: seconds(25) }
+        Self { beat: seconds(2), fence: seconds(20), lease: seconds(25), memory: Self::MEMORY }
     }
 }
 

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::end_reason::{EndReason, SessionNames};
 use super::limit::SlotLimit;
-use crate::id::{DisplayName, ResumeKey, SessionId, SlotId};
+use crate::id::{DisplayName, NodeId, ResumeKey, SessionId, SlotId};
 use crate::time::Timestamp;
 
 mod encoding;
@@ -378,6 +378,18 @@ impl UserRecord {
             self.waiting.retain(|waiter| waiter.session != entry.session);
             self.sessions.push(entry);
         }
+    }
+
+    /// The sessions whose clients may be connected: those that live, wait in line or are leaving.
+    pub fn connected_sessions(&self) -> impl Iterator<Item = SessionId> {
+        let live = self.sessions.iter().filter(|entry| entry.status == SessionStatus::Live).map(|entry| entry.session);
+        let waiting = self.waiting.iter().map(|waiter| waiter.session);
+        live.chain(waiting).chain(self.leaving.iter().map(|leaving| leaving.session))
+    }
+
+    /// The nodes of the [`connected_sessions`](Self::connected_sessions), some of them more than once.
+    pub fn connected_nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.connected_sessions().map(SessionId::node)
     }
 
     /// Whether no session is left: none with a slot, in line or leaving. Then the store can delete the record.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use session_core::cluster::NodeEntry;
+use session_core::cluster::{BucketKeys, NodeEntry};
 use session_core::{NodeId, SessionId, UserId};
 
 use super::machine::ClientState;
@@ -29,10 +29,9 @@ impl World {
                     is_serving = true;
                 }
                 let data = self.shards[usize::from(number) % self.shards.len()].primary.get(&number);
-                let nodes = data.and_then(|data| data.nodes.as_ref()).map(|(_, nodes)| nodes);
-                let is_dead =
-                    |node: &NodeId| nodes.is_some_and(|nodes| matches!(nodes.get(node), Some(NodeEntry::Dead(_))));
-                if is_serving && bucket.membership().ids().any(|node| is_dead(&node)) {
+                let mut nodes = data.into_iter().flat_map(BucketKeys::nodes);
+                let is_own = |node: NodeId| bucket.membership().ids().any(|own| own == node);
+                if is_serving && nodes.any(|(node, entry)| matches!(entry, NodeEntry::Dead(_)) && is_own(node)) {
                     return Err(format!("buried: a node that serves clients of bucket {number}"));
                 }
             }

@@ -1,10 +1,9 @@
 //! What clients do, and what the servers tell them.
 
-use session_core::cluster::BucketEvent;
+use session_core::cluster::{BucketEvent, Published};
 use session_core::ledger::{AcquireOptions, Evict, Hint, StoreCommand};
 use session_core::{ResumeToken, SessionId, UserId};
 
-use super::bucket_data::Published;
 use super::coverage::Event;
 use super::machine::{Client, ClientState, Machine, Process};
 use super::world::World;

@@ -37,10 +37,14 @@ pub enum Event {
     BuryFormer,
     Open,
     Leave,
+    Forget,
     RaiseFloor,
     Read,
     Write,
     Scan,
+    ReadOverrides,
+    WriteOverrides,
+    RestoreOverrides,
     // Their answers.
     NotConfirmed,
     NotDone,
@@ -66,7 +70,7 @@ impl Event {
     pub const FAULTS: [Self; 12] = *Self::ALL.first_chunk().expect("the faults come first");
 
     /// What every long run has to meet. The faults come first.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 50] = [
         Self::Killed,
         Self::Paused,
         Self::Unreachable,
@@ -93,10 +97,14 @@ impl Event {
         Self::BuryFormer,
         Self::Open,
         Self::Leave,
+        Self::Forget,
         Self::RaiseFloor,
         Self::Read,
         Self::Write,
         Self::Scan,
+        Self::ReadOverrides,
+        Self::WriteOverrides,
+        Self::RestoreOverrides,
         Self::NotConfirmed,
         Self::NotDone,
         Self::NotWritten,
@@ -139,11 +147,15 @@ impl Coverage {
             Request::Bury { beat: Some(_), .. } => Event::Bury,
             Request::Bury { beat: None, .. } => Event::BuryFormer,
             Request::Open(_) => Event::Open,
-            Request::Leave(_) => Event::Leave,
+            Request::Leave { .. } => Event::Leave,
+            Request::Forget { .. } => Event::Forget,
             Request::RaiseFloor { .. } => Event::RaiseFloor,
             Request::Read(_) => Event::Read,
             Request::Write(_) => Event::Write,
-            Request::Scan(_) => Event::Scan,
+            Request::Scan { .. } => Event::Scan,
+            Request::ReadOverrides => Event::ReadOverrides,
+            Request::WriteOverrides(_) => Event::WriteOverrides,
+            Request::RestoreOverrides { .. } => Event::RestoreOverrides,
         });
     }
 

@@ -2,7 +2,6 @@
 
 #![allow(clippy::print_stdout, reason = "it prints a history that breaks a rule")]
 
-mod bucket_data;
 mod shard;
 mod machine;
 mod coverage;

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use session_core::cluster::Published;
 use session_core::ledger::{AcquireOptions, AdmissionPolicy, Hint, SessionHint, SlotLimit};
 use session_core::{ResumeToken, SessionId};
 
-use super::bucket_data::Published;
 use super::coverage::Event;
 use super::machine::ClientState;
 use super::world::{BEAT_MS, FENCE_MS, LEASE_MS, World, WorldSettings};

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use session_core::cluster::{Answer, AnswerBody, HistoryId, Request};
-
-use super::bucket_data::{BucketData, Published};
+use session_core::cluster::{Answer, AnswerBody, BucketKeys, HistoryId, Published, Request};
 
 /// The buckets of one primary.
-pub(super) type Buckets = BTreeMap<u16, BucketData>;
+pub(super) type Buckets = BTreeMap<u16, BucketKeys>;
 
 /// A primary with a replica that lags behind.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +25,9 @@ pub(super) struct Shard {
     /// Until when each request fails.
     pub(super) fails_until: u64,
 }
+
+/// How many records a page of a scan has.
+const PAGE: usize = 2;
 
 /// How long a primary that is cut off from its replica goes on to take writes, if it is set up to stop:
 /// `min-replicas-max-lag`. With the fence it is shorter than the lease.
@@ -66,7 +67,8 @@ impl Shard {
         if now < self.fails_until {
             return Answer { history, body: AnswerBody::Failed };
         }
-        let body = buckets.entry(bucket).or_default().apply(request, history, published);
+        let body =
+            buckets.entry(bucket).or_insert_with(|| BucketKeys::with_page(PAGE)).apply(request, history, published);
         Answer { history, body }
     }
 

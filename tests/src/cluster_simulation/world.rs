@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use session_core::cluster::{AnswerBody, Bucket, BucketActions, BucketEvent, CallId, ClusterTiming, Request};
+use session_core::cluster::{
+    AnswerBody, Bucket, BucketActions, BucketEvent, CallId, ClusterTiming, Published, Request,
+};
 use session_core::ledger::{AdmissionPolicy, Outcome, SlotLimit, WhenFull};
 use session_core::{NodeId, ResumeKey, UserId};
 
-use super::bucket_data::Published;
 use super::coverage::{Coverage, Event};
 use super::machine::{ClientState, Connection, Machine, Process, Sent};
 use super::shard::{MAX_LAG, Shard};
@@ -229,7 +230,7 @@ impl World {
         if let BucketEvent::Submit(call, _) = &event {
             process.unanswered.insert(*call, bucket);
         }
-        let BucketActions { requests, outcomes, ended, hints, fenced } =
+        let BucketActions { requests, outcomes, overrides: _, ended, hints, fenced } =
             process.buckets[usize::from(bucket)].handle(event, now);
         if self.prints {
             println!("    -> {requests:?} {outcomes:?} {ended:?} {fenced:?}");

@@ -2,28 +2,31 @@
 
 use alloc::vec::Vec;
 
-use super::shared_store::{GenerationId, Stamp, WriteRequest};
 use super::user_state::Decision;
+use crate::cluster::shared_store::{GenerationId, OverridesVersion, Stamp, WriteRequest};
+use crate::cluster::spread::spread;
 use crate::id::{NodeId, UserId};
 
 /// A stamp that no other write has: 64 bits that are spread over all values for each node, and never come twice for one.
-pub(super) fn stamp(node: NodeId, number: u64) -> Stamp {
-    // A bijection of the number (SplitMix64, Steele, Lea and Flood 2014) that the node's random id shifts.
-    let mut bits = node.bits().wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    Stamp(bits ^ (bits >> 31))
+pub(super) const fn stamp(node: NodeId, number: u64) -> Stamp {
+    // A bijection of the number that the node's random id shifts.
+    Stamp(spread(node.bits().wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))))
+}
+
+/// What a request to write has beside the change.
+pub(super) struct WriteContext<'a> {
+    pub user: &'a UserId,
+    pub generation: GenerationId,
+    pub node: NodeId,
+    pub epoch: u64,
+    pub stamp: Stamp,
+    /// Of the overrides by which it was decided.
+    pub overrides: Option<OverridesVersion>,
 }
 
 /// The request that makes this change.
-pub(super) fn write(
-    user: &UserId,
-    generation: GenerationId,
-    (node, epoch): (NodeId, u64),
-    stamp: Stamp,
-    decision: &Decision,
-    is_own: &dyn Fn(NodeId) -> bool,
-) -> WriteRequest {
+pub(super) fn write(context: WriteContext<'_>, decision: &Decision, is_own: &dyn Fn(NodeId) -> bool) -> WriteRequest {
+    let WriteContext { user, generation, node, epoch, stamp, overrides } = context;
     let Decision { expected, record, leaving, closed, has_left, hints, .. } = decision;
     let others = |node: &NodeId| !is_own(*node);
     let mut tell: Vec<_> = if *has_left {
@@ -40,6 +43,7 @@ pub(super) fn write(
         node,
         epoch,
         expected: *expected,
+        overrides: overrides.filter(|_| decision.decides_acquires()),
         record: (!record.is_empty()).then(|| (stamp, record.clone())),
         ended: leaving.iter().copied().filter(|session| !is_own(session.node())).collect(),
         closed: closed.clone(),

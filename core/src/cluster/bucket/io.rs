@@ -2,11 +2,12 @@
 
 use alloc::vec::Vec;
 
-use super::membership::FenceReason;
+use super::overrides::OverridesOutcome;
 use super::own_session::CallId;
-use super::shared_store::{Answer, Request};
+use crate::cluster::membership::FenceReason;
+use crate::cluster::shared_store::{Answer, Request};
 use crate::id::{NodeId, SessionId, UserId};
-use crate::ledger::{EndedSession, Outcome, SessionHint, StoreCommand};
+use crate::ledger::{EndedSession, Outcome, SessionHint, StoreCommand, UserOverrides};
 
 /// Names a request until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +20,8 @@ pub enum BucketEvent {
     Tick,
     /// A session, or the process, asks.
     Submit(CallId, StoreCommand),
+    /// The operator replaces the overrides of a user. While the node may not admit sessions, that is rejected.
+    SetOverrides(CallId, UserId, UserOverrides),
     /// The store answered.
     Answered(RequestId, Answer),
     /// There is another connection to the store, with a higher number. What was not answered on the one before never is.
@@ -41,6 +44,8 @@ pub struct BucketActions {
     pub requests: Vec<(RequestId, Request)>,
     /// Answers to commands, in this order.
     pub outcomes: Vec<(CallId, Outcome)>,
+    /// What became of changes of overrides, in this order.
+    pub overrides: Vec<(CallId, OverridesOutcome)>,
     /// Sessions of this node that have lost their slots.
     pub ended: Vec<EndedSession>,
     /// Hints for sessions of this node.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::own_session::{CallId, Grant, OwnSession};
-use super::shared_store::{Stamp, StoredRecord};
+use crate::cluster::shared_store::{Stamp, StoredRecord};
 use crate::id::{NodeId, SessionId, UserId};
 use crate::ledger::{
     AdmissionPolicy, ApplyResult, EndedSession, LeavingSession, Liveness, Outcome, SessionHint, SessionRecord,
@@ -100,10 +100,28 @@ pub(super) struct UserActions {
     pub hints: Vec<SessionHint>,
 }
 
+impl Decision {
+    /// Whether it says of any session whether it gets a slot.
+    pub(super) fn decides_acquires(&self) -> bool {
+        self.decided.iter().any(|(call, _)| matches!(call.command, StoreCommand::Acquire { .. }))
+    }
+}
+
 impl UserState {
     /// Whether nothing is left to do or to know.
     pub(super) fn is_idle(&self) -> bool {
         self.sessions.is_empty() && self.under_way.is_none() && !self.must_read && !self.must_tidy && !self.has_work()
+    }
+
+    /// Whether nothing is left to do until something happens.
+    pub(super) fn is_settled(&self) -> bool {
+        let is_read = self.under_way.is_none() && !self.must_read && !self.must_tidy;
+        is_read && !self.has_work() && !self.has_grants()
+    }
+
+    /// Whether a session asks for a slot.
+    pub(super) fn has_acquires(&self) -> bool {
+        self.queue.iter().any(|call| matches!(call.command, StoreCommand::Acquire { .. }))
     }
 
     /// Whether the record may have to change for the node's own sessions.
@@ -136,10 +154,11 @@ impl UserState {
         self.sessions.keys().chain(&self.closed).copied().chain(asked).any(|session| session.node() == node)
     }
 
-    /// Whether to write without reading first. Most users who sign in have no record, or one that was read a moment ago.
+    /// Whether to write without reading first. Most users who sign in have no record, or one that was read a moment ago. And a store
+    /// that has forgotten something may have forgotten the record, or has all that is to be restored: either way one request is enough.
     pub(super) fn may_guess(&self) -> bool {
         let is_acquire = |call: &Call| matches!(call.command, StoreCommand::Acquire { .. }) && !call.may_be_applied;
-        self.known.is_some() || self.queue.first().is_some_and(is_acquire)
+        self.known.is_some() || self.must_restore() || self.queue.first().is_some_and(is_acquire)
     }
 
     /// Takes a command out of the queue, if it has never been sent.

@@ -3,8 +3,8 @@
 use alloc::collections::BTreeSet;
 use core::mem;
 
-use super::shared_store::Request;
-use crate::id::{NodeId, UserId};
+use crate::cluster::shared_store::ScanPosition;
+use crate::id::NodeId;
 
 /// The walk over all records of a bucket, page by page. Each node takes one when the gate of a generation opens. One of them
 /// takes another one when a node is dead.
@@ -21,10 +21,10 @@ pub(super) struct Walk {
 enum Position {
     #[default]
     Over,
-    /// The page after this user comes next.
-    Next(Option<UserId>),
-    /// The page after this user was asked for. With whether to begin again after it.
-    UnderWay(Option<UserId>, bool),
+    /// The page that begins there comes next.
+    Next(Option<ScanPosition>),
+    /// It was asked for. With whether to begin again after it.
+    UnderWay(Option<ScanPosition>, bool),
 }
 
 impl Walk {
@@ -32,13 +32,14 @@ impl Walk {
     pub(super) fn begin(&mut self, dead: impl Iterator<Item = NodeId>) {
         self.sweeping = dead.collect();
         self.position = match mem::take(&mut self.position) {
-            Position::UnderWay(after, _) => Position::UnderWay(after, true),
+            Position::UnderWay(from, _) => Position::UnderWay(from, true),
             Position::Over | Position::Next(_) => Position::Next(None),
         };
     }
 
-    /// Begins if one of these dead nodes is not swept, unless a walk is under way.
+    /// These nodes are dead. Begins if one of them is not swept, unless a walk is under way.
     pub(super) fn begin_if_dead(&mut self, dead: impl Iterator<Item = NodeId> + Clone) {
+        self.swept.retain(|node| dead.clone().any(|dead| dead == *node));
         let is_new = |node: NodeId| !self.swept.contains(&node);
         if self.position == Position::Over && dead.clone().any(is_new) {
             self.begin(dead);
@@ -56,23 +57,27 @@ impl Walk {
         self.swept.clear();
     }
 
-    /// What to ask for next, if anything.
-    pub(super) fn next_request(&mut self) -> Option<Request> {
-        let Position::Next(after) = &mut self.position else { return None };
-        let after = after.take();
-        self.position = Position::UnderWay(after.clone(), false);
-        Some(Request::Scan(after))
+    /// Whether the entries of this node are removed, or were none: all records were looked at since it was dead or had left.
+    pub(super) fn has_swept(&self, node: NodeId) -> bool {
+        self.swept.contains(&node)
+    }
+
+    /// Where the page begins that is to be asked for next, if any.
+    pub(super) fn next_page(&mut self) -> Option<Option<ScanPosition>> {
+        let Position::Next(from) = self.position else { return None };
+        self.position = Position::UnderWay(from, false);
+        Some(from)
     }
 
     /// The page that was asked for does not come, or does not count.
     pub(super) fn page_lost(&mut self) {
-        if let Position::UnderWay(after, again) = mem::take(&mut self.position) {
-            self.position = Position::Next(after.filter(|_| !again));
+        if let Position::UnderWay(from, again) = mem::take(&mut self.position) {
+            self.position = Position::Next(from.filter(|_| !again));
         }
     }
 
-    /// The page came. The next one begins after `next`; `None` after the last one.
-    pub(super) fn page_came(&mut self, next: Option<UserId>) {
+    /// The page came. The next one begins at `next`; `None` after the last one.
+    pub(super) fn page_came(&mut self, next: Option<ScanPosition>) {
         let Position::UnderWay(_, again) = mem::take(&mut self.position) else { return };
         self.position = match next {
             _ if again => Position::Next(None),

@@ -1,0 +1,193 @@
+//! The overrides of a bucket's users, as a node knows them, and the changes that it is to make.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use super::own_session::CallId;
+use crate::cluster::shared_store::{GenerationId, OverridesAnswer, OverridesRequest, OverridesVersion, Request, Stamp};
+use crate::id::{NodeId, UserId};
+use crate::ledger::{StoreError, UserOverrides};
+
+/// The overrides of a bucket's users.
+///
+/// The store has them, with a version. Each node reads them whole when that is another one, so a sign-in does not pay for them. If
+/// the store has forgotten some, each node that knows them writes them down again before the gate opens. So a change that was
+/// made lasts as long as the store, or one node that has read it.
+#[derive(Debug, Default)]
+pub(super) struct Overrides {
+    /// What is known, and its version. Nothing before the first read.
+    known: Option<(OverridesVersion, BTreeMap<UserId, UserOverrides>)>,
+    /// The changes to make, one after the other.
+    changes: VecDeque<Change>,
+    is_under_way: bool,
+    /// Whether the store may have others.
+    must_read: bool,
+    /// Whether the store had older ones.
+    must_restore: bool,
+}
+
+#[derive(Debug)]
+struct Change {
+    call: CallId,
+    user: UserId,
+    overrides: UserOverrides,
+    /// The write that was sent.
+    attempt: Option<Attempt>,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    expected: OverridesVersion,
+    version: OverridesVersion,
+    /// Whether it got no answer, so that it may have been applied.
+    is_lost: bool,
+}
+
+/// What became of a change of a user's overrides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OverridesOutcome {
+    /// It is in force at every node.
+    Set {
+        /// The user's overrides before.
+        before: UserOverrides,
+    },
+    /// It was not made.
+    Rejected(StoreError),
+    /// It may have been made.
+    Unknown,
+}
+
+/// Who asks, for a request to write.
+pub(super) struct Writer {
+    pub generation: GenerationId,
+    pub node: NodeId,
+    pub epoch: u64,
+    /// A stamp that no other write has.
+    pub stamp: Stamp,
+}
+
+impl Overrides {
+    /// The overrides of a user.
+    pub(super) fn of(&self, user: &UserId) -> UserOverrides {
+        self.known.as_ref().and_then(|(_, all)| all.get(user)).copied().unwrap_or_default()
+    }
+
+    /// All of them, if they are known.
+    pub(super) fn all(&self) -> Option<&BTreeMap<UserId, UserOverrides>> {
+        self.known.as_ref().map(|(_, all)| all)
+    }
+
+    /// The version that is known.
+    pub(super) fn version(&self) -> Option<OverridesVersion> {
+        self.known.as_ref().map(|(version, _)| *version)
+    }
+
+    /// Whether they are those of the store, as far as this node can know.
+    pub(super) const fn is_current(&self) -> bool {
+        self.known.is_some() && !self.must_read
+    }
+
+    /// The store has this version.
+    pub(super) fn saw(&mut self, version: OverridesVersion) {
+        self.must_read |= self.version() != Some(version);
+    }
+
+    /// Adds a change.
+    pub(super) fn change(&mut self, call: CallId, user: UserId, overrides: UserOverrides) {
+        self.changes.push_back(Change { call, user, overrides, attempt: None });
+    }
+
+    /// The number of changes that are not answered.
+    pub(super) fn unanswered(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Another generation is in force, or the node was fenced: the store may have forgotten some of them. No change is made any more.
+    pub(super) fn begin_again(&mut self) -> Vec<(CallId, OverridesOutcome)> {
+        (self.is_under_way, self.must_read) = (false, true);
+        let outcome = |change: Change| {
+            let rejected = OverridesOutcome::Rejected(StoreError::Failed);
+            (change.call, change.attempt.map_or(rejected, |_| OverridesOutcome::Unknown))
+        };
+        self.changes.drain(..).map(outcome).collect()
+    }
+
+    /// What to ask for next, if anything. Changes have to wait until the node `may_admit`.
+    pub(super) fn next_request(&mut self, may_admit: bool, writer: impl FnOnce() -> Writer) -> Option<Request> {
+        if self.is_under_way {
+            return None;
+        }
+        let request = match &self.known {
+            Some((version, all)) if self.must_restore => {
+                let overrides = all.iter().map(|(user, overrides)| (user.clone(), *overrides)).collect();
+                Request::RestoreOverrides { generation: writer().generation, version: *version, overrides }
+            }
+            Some((expected, _)) if !self.must_read => {
+                let change = self.changes.front_mut().filter(|_| may_admit)?;
+                let Writer { generation, node, epoch, stamp } = writer();
+                let version = OverridesVersion { number: expected.number + 1, stamp };
+                change.attempt = Some(Attempt { expected: *expected, version, is_lost: false });
+                Request::WriteOverrides(Box::new(OverridesRequest {
+                    user: change.user.clone(),
+                    overrides: change.overrides,
+                    generation,
+                    node,
+                    epoch,
+                    expected: *expected,
+                    version,
+                }))
+            }
+            _ => Request::ReadOverrides,
+        };
+        self.is_under_way = true;
+        Some(request)
+    }
+
+    /// The request was certainly not applied.
+    pub(super) fn failed(&mut self) {
+        (self.is_under_way, self.must_read) = (false, true);
+        if let Some(change) = self.changes.front_mut() {
+            change.attempt.take_if(|attempt| !attempt.is_lost);
+        }
+    }
+
+    /// The request gets no answer that counts. Returns whether it may be a write that is applied later.
+    pub(super) fn lost(&mut self) -> bool {
+        (self.is_under_way, self.must_read) = (false, true);
+        let attempt = self.changes.front_mut().and_then(|change| change.attempt.as_mut());
+        attempt.map(|attempt| attempt.is_lost = true).is_some()
+    }
+
+    /// The answer came, in the generation in force. Returns what became of a change.
+    pub(super) fn came(&mut self, answer: OverridesAnswer) -> Option<(CallId, OverridesOutcome)> {
+        let OverridesAnswer { version, all, .. } = answer;
+        self.is_under_way = false;
+        self.must_restore = self.version().is_some_and(|known| version < known);
+        if self.must_restore {
+            return None;
+        }
+        let outcome = self.outcome(version);
+        (self.known, self.must_read) = (Some((version, all.into_iter().collect())), false);
+        outcome
+    }
+
+    /// What became of the change that was sent, now that the store has this version.
+    fn outcome(&mut self, version: OverridesVersion) -> Option<(CallId, OverridesOutcome)> {
+        let change = self.changes.front_mut()?;
+        let attempt = change.attempt.take()?;
+        let outcome = if version == attempt.version {
+            OverridesOutcome::Set {
+                before: self.known.as_ref().and_then(|(_, all)| all.get(&change.user)).copied().unwrap_or_default(),
+            }
+        } else if attempt.is_lost && version != attempt.expected {
+            // Made, and changed again by another node; or never made.
+            OverridesOutcome::Unknown
+        } else {
+            return None;
+        };
+        let call = change.call;
+        self.changes.pop_front();
+        Some((call, outcome))
+    }
+}
