@@ -137,6 +137,7 @@ impl Node {
 
     /// Hands an event to a bucket, and does what it wants.
     pub(crate) fn handle(&mut self, bucket: u16, event: BucketEvent, now: u64) {
+        let joins = matches!(event, BucketEvent::Joins(_));
         let BucketActions { requests, outcomes, overrides: _, ended, hints: _, fenced } =
             self.buckets[usize::from(bucket)].handle(event, timestamp(now));
         let shard = usize::from(bucket) % self.outbox.len();
@@ -158,7 +159,7 @@ impl Node {
         for (call, outcome) in outcomes {
             self.answered(bucket, call, &outcome, now);
         }
-        if fenced.is_some() {
+        if fenced.is_some() && !joins {
             // Another id, drawn from the last one: no two nodes have the same.
             self.id = NodeId::new(self.id.bits().wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
             for bucket in 0..u16::try_from(self.buckets.len()).expect("there are few") {

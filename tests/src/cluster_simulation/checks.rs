@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use session_core::cluster::{BucketKeys, NodeEntry};
+use session_core::ledger::SlotLimit;
 use session_core::{NodeId, SessionId, UserId};
 
-use super::machine::ClientState;
+use super::machine::{Client, ClientState};
 use super::world::World;
 
 impl World {
@@ -14,7 +15,8 @@ impl World {
         if let Some(broken) = &self.broken {
             return Err(broken.clone());
         }
-        let mut served: BTreeMap<&UserId, u32> = BTreeMap::new();
+        // Of each user, how many are served, and who was told last.
+        let mut served: BTreeMap<&UserId, (u32, &Client)> = BTreeMap::new();
         for machine in &self.machines {
             let clock = machine.clock(self.now);
             let Some(process) = &machine.process else { continue };
@@ -25,7 +27,11 @@ impl World {
                 let clients = process.clients.values().filter(|client| client.bucket == number && client.is_in());
                 let mut is_serving = false;
                 for client in clients {
-                    *served.entry(&client.user).or_default() += 1;
+                    let (number, last) = served.entry(&client.user).or_insert((0, client));
+                    *number += 1;
+                    if client.told > last.told {
+                        *last = client;
+                    }
                     is_serving = true;
                 }
                 let data = self.shards[usize::from(number) % self.shards.len()].primary.get(&number);
@@ -36,9 +42,11 @@ impl World {
                 }
             }
         }
-        let limit = self.settings.policy.limit.slots();
-        match served.into_iter().find(|(_, served)| *served > limit) {
-            Some((user, served)) => Err(format!("overrun: {served} of {user}'s clients are in, of {limit}")),
+        // Since the last one was told, there can only be fewer.
+        match served.into_iter().find(|(_, (number, last))| *number > last.limit) {
+            Some((user, (number, last))) => {
+                Err(format!("overrun: {number} of {user}'s clients are in, of {}", last.limit))
+            }
             None => Ok(()),
         }
     }
@@ -71,11 +79,27 @@ impl World {
             if !data.is_open() {
                 return Err(format!("stuck: the gate of bucket {number} is closed"));
             }
+            let mut gone = data.nodes().filter(|(_, entry)| !matches!(entry, NodeEntry::Beats(_)));
+            if self.settings.forgets
+                && let Some((node, entry)) = gone.next()
+            {
+                return Err(format!("remembered: {node} is {entry:?} in bucket {number}"));
+            }
+            let is_alive = |of: NodeId| data.nodes().any(|(node, _)| node == of);
+            if self.settings.forgets
+                && let Some(node) = data.floors().find(|node| !is_alive(*node))
+            {
+                return Err(format!("remembered: the floor of {node} in bucket {number}"));
+            }
             if data.in_inboxes() > 0 {
                 return Err(format!("leak: an inbox of bucket {number}"));
             }
             for user in data.users() {
                 let record = data.record(user);
+                let limit = data.overrides(user).limit.map(SlotLimit::slots);
+                if self.operator.certain(user).is_some_and(|certain| certain != limit) {
+                    return Err(format!("override: the limit of {user} is {limit:?}"));
+                }
                 if !record.leaving().is_empty() {
                     return Err(format!("leak: {:?} are leaving for ever", record.leaving()));
                 }

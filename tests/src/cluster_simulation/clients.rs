@@ -48,6 +48,7 @@ impl World {
         user: UserId,
         options: Option<AcquireOptions>,
     ) -> Option<SessionId> {
+        let limit = self.highest_limit(&user);
         let machine = &mut self.machines[index];
         let at = machine.clock(self.now);
         let process = machine.process.as_mut()?;
@@ -56,7 +57,8 @@ impl World {
         let key = options.as_ref().and_then(|options| options.resume.or(options.new_resume_key));
         let call = process.call();
         process.calls.insert(call, session);
-        process.clients.insert(session, Client { user: user.clone(), bucket, state: ClientState::Asking(call), key });
+        let state = ClientState::Asking(call);
+        process.clients.insert(session, Client { user: user.clone(), bucket, state, key, limit, told: 0 });
         let options = options.map(Box::new);
         let acquire = StoreCommand::Acquire { user, session, limit: None, at, options };
         self.handle(index, bucket, BucketEvent::Submit(call, acquire));
@@ -86,8 +88,10 @@ impl World {
         let Some(process) = &mut machine.process else { return };
         if process.buckets[usize::from(client.bucket)].tell(&client.user, session, at) {
             self.coverage.saw(Event::Told);
+            self.tells += 1;
             if let Some(client) = process.clients.get_mut(&session) {
-                client.state = ClientState::Told;
+                (client.state, client.told) = (ClientState::Told, self.tells);
+                self.limits.insert(client.user.clone(), client.limit);
             }
             if let Some(key) = client.key {
                 self.keys.truncate(15);
@@ -150,12 +154,16 @@ impl World {
     }
 
     fn ask(&mut self, index: usize, session: SessionId, client: Client) {
+        let limit = self.highest_limit(&client.user);
         let machine = &mut self.machines[index];
         let at = machine.clock(self.now);
         let Some(process) = &mut machine.process else { return };
         let options = AcquireOptions { new_resume_key: client.key, waits: true, ..AcquireOptions::default() };
         let call = process.call();
         process.calls.insert(call, session);
+        if let Some(client) = process.clients.get_mut(&session) {
+            client.limit = client.limit.max(limit);
+        }
         let command =
             StoreCommand::Acquire { user: client.user, session, limit: None, at, options: Some(Box::new(options)) };
         self.handle(index, client.bucket, BucketEvent::Submit(call, command));

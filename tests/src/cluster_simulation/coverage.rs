@@ -63,6 +63,10 @@ pub enum Event {
     Rejected,
     Unknown,
     Resumed,
+    // Operators.
+    OverridesSet,
+    OverridesRejected,
+    OverridesUnknown,
 }
 
 impl Event {
@@ -70,7 +74,7 @@ impl Event {
     pub const FAULTS: [Self; 12] = *Self::ALL.first_chunk().expect("the faults come first");
 
     /// What every long run has to meet. The faults come first.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 53] = [
         Self::Killed,
         Self::Paused,
         Self::Unreachable,
@@ -121,6 +125,9 @@ impl Event {
         Self::Rejected,
         Self::Unknown,
         Self::Resumed,
+        Self::OverridesSet,
+        Self::OverridesRejected,
+        Self::OverridesUnknown,
     ];
 }
 

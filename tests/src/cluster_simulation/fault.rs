@@ -52,6 +52,7 @@ impl World {
             15 => {
                 self.coverage.saw(Event::Flushed);
                 self.shards[shard].flush();
+                self.forgets(shard);
             }
             16 => {
                 self.coverage.saw(Event::StoreFails);
@@ -60,6 +61,7 @@ impl World {
             17 if self.may_split() && self.shards[shard].former.is_none() => {
                 self.coverage.saw(Event::Split);
                 self.shards[shard].split(self.now);
+                self.forgets(shard);
                 self.machines[index].at_former[shard] = true;
                 for other in (0..self.machines.len()).filter(|other| *other != index) {
                     self.reconnect(other, shard);
@@ -76,6 +78,7 @@ impl World {
 
     pub(super) fn break_connections(&mut self, shard: usize) {
         self.heal(shard);
+        self.forgets(shard);
         // Nothing of before reaches the new primary.
         for machine in &mut self.machines {
             if let Some(process) = &mut machine.process {
@@ -92,6 +95,7 @@ impl World {
             return;
         }
         self.coverage.saw(Event::Healed);
+        self.forgets(shard);
         let shards = self.shards.len();
         for late in &mut self.late {
             late.retain(|(sent, at_former)| !at_former || usize::from(sent.bucket) % shards != shard);
@@ -164,6 +168,9 @@ impl World {
         }
         // A generation may begin late, then its gate opens, and what the scrub finds is removed at a beat.
         self.calm(4 * LEASE_MS + 10 * BEAT_MS, &mut random)?;
+        if self.settings.forgets {
+            self.calm(LEASE_MS + BEAT_MS, &mut random)?;
+        }
         self.late.clear();
         for _ in 0..10 {
             self.stop_waiting();

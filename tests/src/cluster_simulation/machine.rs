@@ -33,6 +33,8 @@ pub(super) struct Machine {
 pub(super) struct Process {
     /// The id of new sessions.
     pub(super) node: NodeId,
+    /// No other process has it.
+    pub(super) number: u64,
     /// The machine of each bucket.
     pub(super) buckets: Vec<Bucket>,
     /// One for each shard.
@@ -77,6 +79,10 @@ pub(super) struct Client {
     pub(super) state: ClientState,
     /// With which it can resume its slot.
     pub(super) key: Option<ResumeKey>,
+    /// The highest limit that may have been in force from when it asked until it was told.
+    pub(super) limit: u32,
+    /// When it was told, in the order in which all clients were.
+    pub(super) told: u64,
 }
 
 /// Where a client is.

@@ -7,6 +7,7 @@ mod machine;
 mod coverage;
 mod world;
 mod clients;
+mod operator;
 mod checks;
 mod fault;
 mod history;
@@ -15,7 +16,8 @@ mod scenarios;
 pub use coverage::{Coverage, Event, Summary};
 pub use history::{History, Violation};
 pub use scenarios::{
-    lost_client_resumes_elsewhere, released_slot_calls_the_first_in_line, shard_is_unreachable, store_forgets,
+    failover_without_loss_undoes_nothing, lost_client_resumes_elsewhere, override_is_in_force_at_once,
+    override_outlasts_the_store, released_slot_calls_the_first_in_line, shard_is_unreachable, store_forgets,
     stores_are_unreachable_for_a_while,
 };
 pub use world::{SplitGuard, World, WorldSettings};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use session_core::cluster::Published;
 use session_core::ledger::{AcquireOptions, AdmissionPolicy, Hint, SessionHint, SlotLimit};
-use session_core::{ResumeToken, SessionId};
+use session_core::{ResumeToken, SessionId, UserId};
 
 use super::coverage::Event;
 use super::machine::ClientState;
@@ -15,8 +15,16 @@ use crate::random::Random;
 impl World {
     /// Two machines with this policy, and no client.
     fn small(policy: AdmissionPolicy, random: &mut Random) -> Result<Self, String> {
-        let settings =
-            WorldSettings { machines: 2, shards: 1, buckets: 2, users: 2, policy, faults: false, splits: None };
+        let settings = WorldSettings {
+            machines: 2,
+            shards: 1,
+            buckets: 2,
+            users: 2,
+            policy,
+            faults: false,
+            splits: None,
+            forgets: false,
+        };
         let mut world = Self::new(settings, random);
         world.calm(LEASE_MS + 3 * BEAT_MS, random)?;
         // A grace period ends at a time by the wall clock, so here these agree.
@@ -36,6 +44,7 @@ impl World {
             policy: AdmissionPolicy::new(SlotLimit::new(2).expect("it is small")),
             faults: false,
             splits: None,
+            forgets: false,
         };
         let mut world = Self::new(settings, random);
         world.calm(LEASE_MS + 3 * BEAT_MS, random)?;
@@ -208,4 +217,111 @@ pub fn released_slot_calls_the_first_in_line(seed: u64) -> Result<usize, String>
     let hint = SessionHint { session: waiting, hint: Hint::Turn };
     let is_called = world.published.contains(&Published::Session(hint));
     if is_called { Ok(1) } else { Err(format!("lost: {waiting} is not called, only {:?}", world.published)) }
+}
+
+impl World {
+    /// The sessions that have entries.
+    fn held(&self) -> BTreeSet<SessionId> {
+        let buckets = self.shards.iter().flat_map(|shard| shard.primary.values());
+        let records = buckets.flat_map(|keys| keys.users().map(|user| keys.record(user)));
+        records.flat_map(|record| record.sessions().iter().map(|entry| entry.session).collect::<Vec<_>>()).collect()
+    }
+
+    /// Whether a client of this user that connects to the machine now is in soon after.
+    fn admits(&mut self, index: usize, (bucket, user): (u16, UserId), random: &mut Random) -> Result<bool, String> {
+        let session = self.connect(index, bucket, user, None).ok_or("no process")?;
+        self.deliver(random);
+        Ok(self.is_told(session))
+    }
+
+    /// Whether operators were told this of a change.
+    fn has_told(&self, outcome: Event) -> bool {
+        self.coverage.has_seen(|event| event == outcome)
+    }
+}
+
+/// A limit that an operator was told is in force holds at every node at once.
+///
+/// # Errors
+/// What does not hold.
+pub fn override_is_in_force_at_once(seed: u64) -> Result<usize, String> {
+    let mut random = Random::new(seed);
+    let mut world = World::small(limit_of_one(), &mut random)?;
+    let user = world.users[random.index(world.users.len())].clone();
+    for limit in [0, 2] {
+        world.set_limit(0, user.0, &user.1, Some(limit));
+        world.coverage = super::Coverage::default();
+        // No beat gets in between.
+        for _ in 0..4 {
+            (0..2).for_each(|_| world.apply_next(0, 0));
+            (0..2).for_each(|_| world.answer_next(0, 0));
+        }
+        if !world.has_told(Event::OverridesSet) {
+            return Err("stuck: the operator is told nothing".to_owned());
+        }
+        for number in 0..3 {
+            if world.admits(1, user.clone(), &mut random)? != (number < limit) {
+                return Err(format!("override: client {number} of {limit}"));
+            }
+        }
+    }
+    Ok(1)
+}
+
+/// A store loses everything, and perhaps the operator's node is killed. The limits that were set are in force again.
+///
+/// # Errors
+/// What does not hold.
+pub fn override_outlasts_the_store(seed: u64) -> Result<usize, String> {
+    let mut random = Random::new(seed);
+    let mut world = World::small(limit_of_one(), &mut random)?;
+    let user = world.users[random.index(world.users.len())].clone();
+    world.set_limit(0, user.0, &user.1, Some(0));
+    world.calm(2 * BEAT_MS, &mut random)?;
+    if !world.has_told(Event::OverridesSet) {
+        return Err("stuck: the operator is told nothing".to_owned());
+    }
+    if random.one_in(2) {
+        world.machines[0].process = None;
+    }
+    if random.one_in(2) {
+        world.shards[0].restart_empty();
+        world.break_connections(0);
+    } else {
+        world.shards[0].flush();
+    }
+    world.calm(4 * LEASE_MS, &mut random)?;
+    if world.admits(1, user, &mut random)? { Err("override: it is forgotten".to_owned()) } else { Ok(1) }
+}
+
+/// A replica that has everything takes over. What was acknowledged is as it was.
+///
+/// # Errors
+/// What does not hold.
+pub fn failover_without_loss_undoes_nothing(seed: u64) -> Result<usize, String> {
+    let mut random = Random::new(seed);
+    let mut world = World::quiet(&mut random)?;
+    let users = world.users.clone();
+    for (bucket, user) in &users {
+        world.set_limit(random.index(3), *bucket, user, Some(u32::try_from(random.below(3)).unwrap_or_default()));
+    }
+    for index in 0..3 {
+        world.leave_one(index, &mut random);
+    }
+    world.settle()?;
+    let limits = |world: &World| {
+        let limit = |(bucket, user): &(u16, UserId)| {
+            world.shards[usize::from(*bucket) % 2].primary.get(bucket).map(|keys| keys.overrides(user))
+        };
+        world.users.iter().map(limit).collect::<Vec<_>>()
+    };
+    let before = (world.held(), world.told(), limits(&world));
+    for shard in 0..2 {
+        world.shards[shard].replicate();
+        world.shards[shard].fail_over();
+        world.break_connections(shard);
+    }
+    world.settle()?;
+    let after = (world.held(), world.told(), limits(&world));
+    if before == after { Ok(before.0.len()) } else { Err(format!("undone: {before:?} became {after:?}")) }
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use session_core::cluster::{
     AnswerBody, Bucket, BucketActions, BucketEvent, CallId, ClusterTiming, Published, Request,
 };
-use session_core::ledger::{AdmissionPolicy, Outcome, SlotLimit, WhenFull};
+use session_core::ledger::{AdmissionPolicy, Outcome, Resumption, SlotLimit, WhenFull};
 use session_core::{NodeId, ResumeKey, UserId};
 
 use super::coverage::{Coverage, Event};
 use super::machine::{ClientState, Connection, Machine, Process, Sent};
+use super::operator::Operator;
 use super::shard::{MAX_LAG, Shard};
 use crate::random::Random;
 
@@ -31,6 +32,8 @@ pub struct WorldSettings {
     pub faults: bool,
     /// Whether a store may split into two primaries that both take writes, and what protects from that.
     pub splits: Option<SplitGuard>,
+    /// Whether dead nodes are forgotten soon. Then no request arrives later than that.
+    pub forgets: bool,
 }
 
 /// What protects from a former primary that still takes writes. Either is enough.
@@ -56,7 +59,11 @@ pub struct World {
     pub(super) late: Vec<VecDeque<(Sent, bool)>>,
     pub(super) published: Vec<Published>,
     pub(super) keys: Vec<(u16, UserId, ResumeKey)>,
+    pub(super) operator: Operator,
     nodes: u64,
+    pub(super) tells: u64,
+    /// The limit by which the last client of each user was admitted.
+    pub(super) limits: BTreeMap<UserId, u32>,
     /// What a bucket did that it must not do.
     pub(super) broken: Option<String>,
     /// What has happened.
@@ -93,6 +100,7 @@ impl WorldSettings {
                 ..AdmissionPolicy::new(limit)
             },
             faults: !random.one_in(16),
+            forgets: random.one_in(3),
             splits: [None, None, Some(SplitGuard::RefusesWrites), Some(SplitGuard::WaitsForReplica)][random.index(4)],
         }
     }
@@ -105,6 +113,7 @@ impl World {
         let millis = Duration::from_millis;
         let timing = ClusterTiming::new(millis(BEAT_MS), millis(FENCE_MS), millis(LEASE_MS), millis(CALL_MS))
             .expect("the times fit together");
+        let timing = if settings.forgets { timing.with_memory(millis(LEASE_MS)) } else { timing };
         let bucket_numbers = 0..u16::try_from(settings.buckets).expect("there are few");
         let users = bucket_numbers.flat_map(|bucket| {
             let user = move |number| UserId::parse(&format!("user-{bucket}-{number}")).expect("it is valid");
@@ -135,7 +144,10 @@ impl World {
             late: Vec::new(),
             published: Vec::new(),
             keys: Vec::new(),
+            operator: Operator::default(),
             nodes: 0,
+            tells: 0,
+            limits: BTreeMap::new(),
             broken: None,
             coverage: Coverage::default(),
             prints: false,
@@ -171,6 +183,7 @@ impl World {
             88..92 => self.leave_one(machine, &mut random),
             92..94 => self.hint_one(&mut random),
             94 => self.ask_again(machine, &mut random),
+            95 if random.one_in(2) => self.override_one(machine, &mut random),
             95 => self.release_owed(machine),
             96 => self.late_one(&mut random),
             97 => {
@@ -206,6 +219,7 @@ impl World {
         let connections = (0..settings.shards).map(|_| Connection::default()).collect();
         machine.process = Some(Process {
             node,
+            number: self.nodes,
             buckets: (0..settings.buckets).map(bucket).collect(),
             connections,
             clients: BTreeMap::new(),
@@ -227,10 +241,11 @@ impl World {
         if self.prints {
             println!("{} machine {index} bucket {bucket} <- {event:?}", self.now);
         }
+        let joins = matches!(event, BucketEvent::Joins(_));
         if let BucketEvent::Submit(call, _) = &event {
             process.unanswered.insert(*call, bucket);
         }
-        let BucketActions { requests, outcomes, overrides: _, ended, hints, fenced } =
+        let BucketActions { requests, outcomes, overrides, ended, hints, fenced } =
             process.buckets[usize::from(bucket)].handle(event, now);
         if self.prints {
             println!("    -> {requests:?} {outcomes:?} {ended:?} {fenced:?}");
@@ -252,18 +267,20 @@ impl World {
             if process.unanswered.remove(&call).is_none() {
                 self.broken = Some(format!("answered: {call:?} of bucket {bucket}, which was answered before"));
             }
-            Self::answered(process, &mut self.coverage, call, &outcome);
+            Self::answered(process, (&mut self.coverage, &self.limits), call, &outcome);
         }
         if fenced.is_some() && process.unanswered.values().any(|of| *of == bucket) {
             self.broken = Some(format!("unanswered: a command of bucket {bucket}, which was fenced"));
         }
+        self.overrides_answered(index, bucket, overrides);
         self.published.extend(hints.into_iter().map(Published::Session));
         let shard = usize::from(bucket) % self.shards.len();
+        let Some(process) = &mut self.machines[index].process else { return };
         for (id, request) in requests {
             self.coverage.asked(&request);
             process.connections[shard].sent.push_back(Sent { bucket, id, request, at: self.now });
         }
-        if fenced.is_some() {
+        if fenced.is_some() && !joins {
             let node = self.new_node();
             if let Some(process) = &mut self.machines[index].process {
                 process.node = node;
@@ -275,7 +292,12 @@ impl World {
         }
     }
 
-    fn answered(process: &mut Process, coverage: &mut Coverage, call: CallId, outcome: &Outcome) {
+    fn answered(
+        process: &mut Process,
+        (coverage, limits): (&mut Coverage, &BTreeMap<UserId, u32>),
+        call: CallId,
+        outcome: &Outcome,
+    ) {
         coverage.answered(outcome);
         let Some(session) = process.calls.remove(&call) else { return };
         let Some(client) = process.clients.get_mut(&session) else { return };
@@ -283,7 +305,13 @@ impl World {
             return;
         }
         match outcome {
-            Outcome::Granted { .. } => client.state = ClientState::Granted,
+            Outcome::Granted { grant, .. } => {
+                client.state = ClientState::Granted;
+                if grant.as_ref().is_some_and(|grant| grant.resume == Resumption::Resumed) {
+                    // Who resumes a slot that a lower limit has left is not one more.
+                    client.limit = client.limit.max(limits.get(&client.user).copied().unwrap_or_default());
+                }
+            }
             Outcome::Waiting(_) => client.state = ClientState::InLine,
             Outcome::Denied(Some(usage)) if usage.is_in_line() => client.state = ClientState::InLine,
             Outcome::Rejected(_) if client.state == ClientState::InLine => {}
@@ -387,7 +415,8 @@ impl World {
             self.late.swap_remove(index);
             return;
         };
-        if random.one_in(8) {
+        let is_too_late = self.settings.forgets && self.now - sent.at > LEASE_MS - 20;
+        if random.one_in(8) || is_too_late {
             self.late.swap_remove(index);
             return;
         }

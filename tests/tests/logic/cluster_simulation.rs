@@ -9,7 +9,8 @@ use std::env;
 use std::thread;
 
 use tests::cluster_simulation::{
-    History, Summary, Violation, lost_client_resumes_elsewhere, released_slot_calls_the_first_in_line,
+    History, Summary, Violation, failover_without_loss_undoes_nothing, lost_client_resumes_elsewhere,
+    override_is_in_force_at_once, override_outlasts_the_store, released_slot_calls_the_first_in_line,
     shard_is_unreachable, store_forgets, stores_are_unreachable_for_a_while,
 };
 use tests::values::fuzz_seeds;
@@ -90,6 +91,21 @@ fn lost_client_finds_its_slot_at_another_node() {
 #[test]
 fn released_slot_goes_to_the_line_of_another_node() {
     run(released_slot_calls_the_first_in_line);
+}
+
+#[test]
+fn override_holds_at_every_node_once_the_operator_is_told() {
+    run(override_is_in_force_at_once);
+}
+
+#[test]
+fn override_outlasts_a_store_that_loses_everything() {
+    run(override_outlasts_the_store);
+}
+
+#[test]
+fn failover_that_loses_nothing_undoes_nothing() {
+    run(failover_without_loss_undoes_nothing);
 }
 
 /// The committed seeds of the fuzz target. They met all events but [`RARE`] when they were chosen. What a seed means changes with the

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use session_core::cluster::{
     BeatAnswer, ClusterTiming, FenceReason, Generation, GenerationId, HistoryId, Membership, MembershipActions,
-    MembershipEvent, NodeEntry, OwnId, Request,
+    MembershipEvent, NodeEntry, OverridesVersion, OwnId, Request,
 };
 use session_core::ledger::Liveness;
 use session_core::{NodeId, Timestamp, UserId};
@@ -52,6 +52,7 @@ fn membership_keeps_its_promises() {
         "absent and alive",
         "joins at the fence",
         "sweeps",
+        "outdated",
     ] {
         assert!(met.borrow().get(what).is_some_and(|cases| *cases >= 20), "too rare: {what}, in {:?}", met.borrow());
     }
@@ -110,6 +111,7 @@ enum Change {
     Same,
     Beats,
     Dead,
+    Left,
     Gone,
 }
 
@@ -131,6 +133,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => Just(Change::Same),
         2 => Just(Change::Beats),
         1 => Just(Change::Dead),
+        1 => Just(Change::Left),
         1 => Just(Change::Gone),
     ];
     let answer =
@@ -169,7 +172,7 @@ const fn own_id(number: u64) -> NodeId {
 impl MembershipAndModel {
     fn new(knows_former: bool) -> Self {
         let now = Timestamp::from_epoch(Duration::from_secs(1_700_000_000));
-        let timing = ClusterTiming::default();
+        let timing = ClusterTiming::default().with_memory(Duration::from_secs(30));
         let former = knows_former.then_some(own_id(1));
         let model = Model {
             timing,
@@ -216,7 +219,7 @@ impl MembershipAndModel {
         } else if !is_late {
             self.expect(event, &mut expected);
         }
-        self.check_requests(&actions.requests, expected.has_looked);
+        self.check_requests(&actions.requests, expected.overrides.is_some());
         for leave in &expected.requests {
             assert!(actions.requests.contains(leave), "{leave:?} is missing");
         }
@@ -261,6 +264,7 @@ impl MembershipAndModel {
                 (Change::Beats, Some(NodeEntry::Beats(beat))) => NodeEntry::Beats(beat + 1),
                 (Change::Beats, _) => NodeEntry::Beats(1),
                 (Change::Dead, _) => NodeEntry::Dead(self.now),
+                (Change::Left, _) => NodeEntry::Left,
                 (Change::Gone, _) | (Change::Same, None) => return None,
             };
             Some((node, entry))
@@ -269,6 +273,7 @@ impl MembershipAndModel {
         BeatAnswer {
             is_confirmed: answer.is_confirmed,
             generation: Generation { id, history: HistoryId([0; 20]), is_open: answer.is_open },
+            overrides: OverridesVersion { number: self.model.beats, ..OverridesVersion::default() },
             nodes: self.nodes().zip(answer.changes.iter().cycle()).filter_map(entry).collect(),
             inbox: answer.has_inbox.then_some(inbox).into_iter().collect(),
         }
@@ -287,7 +292,9 @@ impl MembershipAndModel {
                 self.met.insert("leave");
                 model.ids.retain(|(own, _)| *own != node);
                 model.left.insert(node);
-                expected.requests = vec![Request::Leave(node)];
+                // Without a look the store does not know it.
+                let leave = model.generation().map(|generation| Request::Leave { node, generation });
+                expected.requests = leave.into_iter().collect();
             }
             MembershipEvent::BeatAnswered(answer) => {
                 let Some(sent) = model.under_way.take() else {
@@ -302,7 +309,7 @@ impl MembershipAndModel {
                 }
                 let is_new = model.looks.last().is_none_or(|look| look.generation.id != answer.generation.id);
                 let was_open = !is_new && model.is_open();
-                expected.has_looked = true;
+                expected.overrides = Some(answer.overrides);
                 expected.is_new_generation = is_new;
                 expected.has_opened = answer.generation.is_open && !was_open;
                 expected.inbox = answer.inbox;
@@ -341,10 +348,11 @@ impl MembershipAndModel {
                     self.met.insert("open");
                     opens.push(*generation);
                 }
-                Request::Leave(node) => assert!(self.model.left.contains(node), "{node} has not left"),
-                Request::RaiseFloor { .. } | Request::Read(_) | Request::Write(_) | Request::Scan(_) => {
-                    panic!("no request of a membership: {request:?}")
+                Request::Leave { node, generation } => {
+                    assert!(self.model.left.contains(node), "{node} has not left");
+                    assert_eq!(Some(*generation), self.model.generation());
                 }
+                _ => panic!("no request of a membership: {request:?}"),
             }
         }
         burials.sort_unstable();
@@ -416,6 +424,15 @@ impl MembershipAndModel {
             }
         }
         assert_eq!(membership.dead().collect::<BTreeSet<_>>(), dead);
+        let outdated: Vec<_> = self
+            .nodes()
+            .filter(|node| model.is_outdated(*node, now))
+            .filter_map(|node| model.entry(node).map(|entry| (node, entry)))
+            .collect();
+        self.met.extend((!outdated.is_empty()).then_some("outdated"));
+        assert_eq!(membership.outdated(now).collect::<BTreeMap<_, _>>(), outdated.into_iter().collect());
+        let others: BTreeSet<_> = alive.iter().copied().filter(|node| !model.is_in_force(*node)).collect();
+        assert_eq!(membership.others().collect::<BTreeSet<_>>(), others);
         self.met.extend(may_admit.then_some("admits"));
         self.met.extend(sweeps.then_some("sweeps"));
     }

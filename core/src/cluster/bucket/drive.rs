@@ -13,9 +13,13 @@ use crate::time::Timestamp;
 impl Bucket {
     pub(super) fn raise_floor(&mut self, actions: &mut BucketActions) {
         let is_under_way = self.requests.values().any(|asked| *asked == Asked::Floor);
-        if self.needs_floor && !is_under_way {
+        let generation = self.membership.generation().map(|generation| generation.id);
+        if self.needs_floor
+            && !is_under_way
+            && let Some(generation) = generation
+        {
             let nodes = self.membership.ids().collect();
-            self.send(Request::RaiseFloor { nodes, epoch: self.epoch }, Asked::Floor, actions);
+            self.send(Request::RaiseFloor { nodes, generation, epoch: self.epoch }, Asked::Floor, actions);
         }
     }
 

@@ -30,7 +30,7 @@ pub enum BucketEvent {
     Hinted(UserId),
     /// A session of this user that has lost its slot is served no more.
     Closed(UserId, SessionId),
-    /// The node has another id. New sessions have that one.
+    /// The node has another id. New sessions have that one, and no session has had it before.
     Joins(NodeId),
     /// The node stops. Only once it has no session in the bucket any more ([`Bucket::is_idle`](super::Bucket::is_idle)).
     Leaves,

@@ -103,7 +103,13 @@ impl Overrides {
         self.changes.len()
     }
 
-    /// Another generation is in force, or the node was fenced: the store may have forgotten some of them. No change is made any more.
+    /// The node was fenced. Others may have gone on without what it knows, so it must not be restored any more.
+    pub(super) fn fence(&mut self) -> Vec<(CallId, OverridesOutcome)> {
+        (self.known, self.must_restore) = (None, false);
+        self.begin_again()
+    }
+
+    /// Another generation is in force: the store may have forgotten some of them. No change is made any more.
     pub(super) fn begin_again(&mut self) -> Vec<(CallId, OverridesOutcome)> {
         (self.is_under_way, self.must_read) = (false, true);
         let outcome = |change: Change| {

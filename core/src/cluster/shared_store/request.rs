@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::{GenerationId, OverridesVersion, ScanPosition, Stamp, StoredRecord};
+use super::names::{GenerationId, OverridesVersion, ScanPosition, Stamp, StoredRecord};
 use crate::id::{NodeId, SessionId, UserId};
 use crate::ledger::{SessionHint, UserOverrides};
 use crate::time::Timestamp;
@@ -55,10 +55,13 @@ pub enum Request {
         /// The generation in which no record names it any more.
         generation: GenerationId,
     },
-    /// From now on the store refuses writes of these nodes that were sent on an older connection.
+    /// From now on the store refuses writes of these nodes that were sent on an older connection. Not in another generation, nor in
+    /// another history. A node that does not beat has no floor.
     RaiseFloor {
         /// The ids of the asker.
         nodes: Vec<NodeId>,
+        /// The generation in force.
+        generation: GenerationId,
         /// The number of the connection.
         epoch: u64,
     },

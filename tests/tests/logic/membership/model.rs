@@ -1,6 +1,7 @@
 //! What a node has seen and done, all of it, and what follows from that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use session_core::cluster::{ClusterTiming, Generation, GenerationId, NodeEntry};
 use session_core::ledger::Liveness;
@@ -65,17 +66,30 @@ impl Model {
         self.ids.iter().any(|(own, _)| *own == node)
     }
 
-    /// Whether the node has had this very entry in each look for a lease, in the generation in force.
-    pub(super) fn is_silent(&self, node: NodeId, now: Timestamp) -> bool {
-        let Some(entry @ NodeEntry::Beats(_)) = self.entry(node) else { return false };
+    pub(super) fn generation(&self) -> Option<GenerationId> {
+        self.looks.last().map(|look| look.generation.id)
+    }
+
+    /// Whether the node has had this very entry in each look for so long, in the generation in force.
+    fn has_been(&self, entry: NodeEntry, node: NodeId, time: Duration, now: Timestamp) -> bool {
         let same = self.looks_in_force().take_while(|look| look.nodes.get(&node) == Some(&entry));
-        same.last().is_some_and(|first| now.since(first.at) >= self.timing.lease())
+        same.last().is_some_and(|first| now.since(first.at) >= time)
+    }
+
+    pub(super) fn is_silent(&self, node: NodeId, now: Timestamp) -> bool {
+        let entry = self.entry(node).filter(|entry| matches!(entry, NodeEntry::Beats(_)));
+        entry.is_some_and(|entry| self.has_been(entry, node, self.timing.lease(), now))
+    }
+
+    pub(super) fn is_outdated(&self, node: NodeId, now: Timestamp) -> bool {
+        let entry = self.entry(node).filter(|entry| !matches!(entry, NodeEntry::Beats(_)));
+        entry.is_some_and(|entry| self.has_been(entry, node, self.timing.memory(), now))
     }
 
     /// Whom to bury, with the beat: after a look.
     pub(super) fn burials(&self, now: Timestamp) -> Vec<(NodeId, Option<u64>)> {
         let is_dead = |node: &NodeId, looks: &[Look]| {
-            looks.iter().any(|look| matches!(look.nodes.get(node), Some(NodeEntry::Dead(_))))
+            looks.iter().any(|look| matches!(look.nodes.get(node), Some(NodeEntry::Dead(_) | NodeEntry::Left)))
         };
         let former = self.fenced.iter().filter(|(node, before)| !is_dead(node, &self.looks[*before..]));
         let mut burials: Vec<_> = former.map(|(node, _)| (*node, None)).collect();
@@ -102,6 +116,7 @@ impl Model {
             _ if self.is_in_force(node) => Liveness::Alive,
             Some(NodeEntry::Beats(_)) => Liveness::Alive,
             Some(NodeEntry::Dead(at)) => Liveness::DeadSince(at),
+            Some(NodeEntry::Left) => Liveness::DeadSince(now),
             None if is_later => Liveness::DeadSince(now),
             None => Liveness::Alive,
         }

@@ -41,8 +41,9 @@ pub use own_session::CallId;
 ///   between. Otherwise the slot is lost, and the session has to be released.
 /// - After [`BucketActions::ended`], report the session with [`BucketEvent::Closed`], or submit its release, once its client is
 ///   served no more.
-/// - After [`BucketActions::fenced`], close all connections of the bucket's users at once, and send
-///   [`BucketEvent::Joins`] with another id.
+/// - After [`BucketActions::fenced`], close all connections of the bucket's users at once. Then draw another id and send it to all
+///   buckets of the node with [`BucketEvent::Joins`]: new sessions have it. A bucket that fences because of that very event has it
+///   already, and needs no other one.
 /// - Report a session that was denied or rejected, and ends, to nobody: it has nothing.
 #[derive(Debug)]
 pub struct Bucket {
@@ -338,7 +339,7 @@ impl Bucket {
         self.unanswered = 0;
         (self.needs_floor, self.walk) = (false, Walk::default());
         actions.outcomes.extend(told.outcomes);
-        actions.overrides.extend(self.overrides.begin_again());
+        actions.overrides.extend(self.overrides.fence());
     }
 
     fn send(&mut self, request: Request, asked: Asked, actions: &mut BucketActions) {

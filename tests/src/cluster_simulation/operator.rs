@@ -1,0 +1,154 @@
+//! What operators do, and which limits may be in force by that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use session_core::UserId;
+use session_core::cluster::{BucketEvent, CallId, OverridesOutcome};
+use session_core::ledger::{SlotLimit, UserOverrides};
+
+use super::coverage::Event;
+use super::world::World;
+use crate::random::Random;
+
+/// The limits of users that operators have set.
+#[derive(Debug, Default)]
+pub(super) struct Operator {
+    /// Counts what operators do, and what they are told.
+    moment: u64,
+    calls: BTreeMap<(usize, u64, CallId), (UserId, u64)>,
+    users: BTreeMap<UserId, Vec<Change>>,
+    /// Every limit that a user was to have at any time.
+    tried: BTreeMap<UserId, BTreeSet<Option<u32>>>,
+}
+
+/// A limit that may be in force.
+#[derive(Debug, Clone, Copy)]
+struct Change {
+    limit: Option<u32>,
+    began: u64,
+    /// When the operator was told that it is in force.
+    done: Option<u64>,
+}
+
+impl Operator {
+    /// The highest limit that may be in force for the user.
+    pub(super) fn highest(&self, user: &UserId, of_server: u32) -> u32 {
+        let limits = self.users.get(user).into_iter().flatten().map(|change| change.limit.unwrap_or(of_server));
+        // Before the first change that is certain, that of the server may be in force.
+        let is_certain = self.users.get(user).is_some_and(|changes| changes.iter().any(|change| change.done.is_some()));
+        limits.chain((!is_certain).then_some(of_server)).max().unwrap_or(of_server)
+    }
+
+    /// The only limit that may be in force, if nothing is uncertain.
+    pub(super) fn certain(&self, user: &UserId) -> Option<Option<u32>> {
+        match self.users.get(user).map(Vec::as_slice) {
+            Some([Change { limit, done: Some(_), .. }]) => Some(*limit),
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, call: (usize, u64, CallId), user: &UserId, limit: Option<u32>) {
+        self.moment += 1;
+        self.calls.insert(call, (user.clone(), self.moment));
+        self.users.entry(user.clone()).or_default().push(Change { limit, began: self.moment, done: None });
+        self.tried.entry(user.clone()).or_default().insert(limit);
+    }
+
+    /// An operator is told what became of a change. What was changed before it began is not in force any more, unless `keeps`.
+    fn told(&mut self, call: (usize, u64, CallId), outcome: OverridesOutcome, keeps: bool) {
+        let Some((user, began)) = self.calls.remove(&call) else { return };
+        self.moment += 1;
+        let (moment, changes) = (self.moment, self.users.entry(user).or_default());
+        let Some(at) = changes.iter().position(|change| change.began == began) else { return };
+        match outcome {
+            OverridesOutcome::Set { .. } => {
+                changes[at].done = Some(moment);
+                // One without an answer at this moment may still be made after it.
+                let waiting: Vec<_> = self.calls.values().map(|(_, began)| *began).collect();
+                changes.retain(|change| {
+                    let is_over = change.done.map_or(!waiting.contains(&change.began), |done| done < began);
+                    keeps || change.began >= began || !is_over
+                });
+            }
+            OverridesOutcome::Rejected(_) => {
+                changes.remove(at);
+            }
+            OverridesOutcome::Unknown => {}
+        }
+    }
+
+    /// A store of these users may have forgotten changes: any of before may be in force.
+    fn forgets(&mut self, is_of_store: impl Fn(&UserId) -> bool) {
+        self.moment += 1;
+        for (user, tried) in self.tried.iter().filter(|(user, _)| is_of_store(user)) {
+            let changes = self.users.entry(user.clone()).or_default();
+            changes.iter_mut().for_each(|change| change.done = None);
+            changes.extend(tried.iter().map(|&limit| Change { limit, began: self.moment, done: None }));
+        }
+    }
+}
+
+impl World {
+    pub(super) fn override_one(&mut self, index: usize, random: &mut Random) {
+        let (bucket, user) = self.users[random.index(self.users.len())].clone();
+        let limit = (!random.one_in(3)).then(|| u32::try_from(random.below(4)).unwrap_or_default());
+        if self.machines[index].runs(self.now) {
+            self.set_limit(index, bucket, &user, limit);
+        }
+    }
+
+    /// An operator sets the limit of a user at a machine.
+    pub(super) fn set_limit(&mut self, index: usize, bucket: u16, user: &UserId, limit: Option<u32>) {
+        let Some(process) = &mut self.machines[index].process else { return };
+        let call = process.call();
+        let number = process.number;
+        self.operator.begin((index, number, call), user, limit);
+        self.note_limits(user);
+        let limit = limit.and_then(|limit| SlotLimit::new(limit).ok());
+        let overrides = UserOverrides { limit, when_full: None };
+        self.handle(index, bucket, BucketEvent::SetOverrides(call, user.clone(), overrides));
+    }
+
+    /// Operators are told what became of their changes.
+    pub(super) fn overrides_answered(&mut self, index: usize, bucket: u16, outcomes: Vec<(CallId, OverridesOutcome)>) {
+        let Some(process) = &self.machines[index].process else { return };
+        let number = process.number;
+        // What a former primary has taken is lost.
+        let keeps = self.shards[usize::from(bucket) % self.shards.len()].former.is_some();
+        for (call, outcome) in outcomes {
+            self.coverage.saw(match outcome {
+                OverridesOutcome::Set { .. } => Event::OverridesSet,
+                OverridesOutcome::Rejected(_) => Event::OverridesRejected,
+                OverridesOutcome::Unknown => Event::OverridesUnknown,
+            });
+            self.operator.told((index, number, call), outcome, keeps);
+        }
+    }
+
+    /// A store may have forgotten something.
+    pub(super) fn forgets(&mut self, shard: usize) {
+        let (shards, users) = (self.shards.len(), &self.users);
+        let is_here =
+            |user: &UserId| users.iter().any(|(bucket, other)| other == user && usize::from(*bucket) % shards == shard);
+        self.operator.forgets(is_here);
+        for (_, user) in self.users.clone() {
+            self.note_limits(&user);
+        }
+    }
+
+    /// A client may be admitted by the highest limit that may be in force from when it asks until it is told.
+    fn note_limits(&mut self, user: &UserId) {
+        let highest = self.highest_limit(user);
+        let processes = self.machines.iter_mut().filter_map(|machine| machine.process.as_mut());
+        for client in processes.flat_map(|process| process.clients.values_mut()) {
+            if client.user == *user && !client.is_in() {
+                client.limit = client.limit.max(highest);
+            }
+        }
+    }
+
+    /// The highest limit that may be in force for the user.
+    pub(super) fn highest_limit(&self, user: &UserId) -> u32 {
+        self.operator.highest(user, self.settings.policy.limit.slots())
+    }
+}
