@@ -85,9 +85,9 @@ impl WorldSettings {
         let when_full = if random.one_in(2) { WhenFull::EvictOldest } else { WhenFull::Deny };
         let linger = if random.one_in(2) { Duration::from_millis(300) } else { Duration::ZERO };
         let max_waiting = if random.one_in(3) { 4 } else { 0 };
-        let buckets = 1 + random.index(3);
+        let (buckets, most) = (1 + random.index(3), if random.one_in(6) { 6 } else { 3 });
         Self {
-            machines: 1 + random.index(3),
+            machines: 1 + random.index(most),
             shards: 1 + random.index(2).min(buckets - 1),
             buckets,
             users: 1 + random.index(2),
@@ -124,7 +124,7 @@ impl World {
             process: None,
             id_file: None,
             offset: random.below(100_000),
-            rate: [990, 1000, 1010][random.index(3)],
+            rate: if random.one_in(2) { [990, 1010][random.index(2)] } else { 990 + random.below(21) },
             paused_until: 0,
             slow_until: 0,
             unreachable_until: vec![0; settings.shards],
