@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::time::Duration;
 
-use session_core::cluster::{Bucket, BucketActions, BucketEvent, CallId, ClusterTiming, Request, RequestId};
-use session_core::ledger::{AdmissionPolicy, Outcome, StoreCommand};
+use session_core::cluster::{
+    Bucket, BucketActions, BucketEvent, CallId, ClusterTiming, OverridesOutcome, Request, RequestId,
+};
+use session_core::ledger::{AdmissionPolicy, Outcome, SlotLimit, StoreCommand, UserOverrides};
 use session_core::{NodeId, SessionId, Timestamp, UserId};
 
 /// How many commands may wait in a bucket.
@@ -58,12 +60,15 @@ pub(crate) enum Told {
     Ended,
     /// It is gone, and its slot is free again.
     Released,
+    /// To an operator: the limit of a user is set.
+    LimitSet,
 }
 
 #[derive(Debug)]
 enum Call {
     Acquire(SessionId),
     Release,
+    SetLimit,
 }
 
 /// This many microseconds after the simulation began.
@@ -128,6 +133,15 @@ impl Node {
         }
     }
 
+    /// An operator sets the limit of this user.
+    pub(crate) fn set_limit(&mut self, user: &UserId, bucket: u16, limit: SlotLimit, now: u64) {
+        self.last_call += 1;
+        let id = CallId(self.last_call);
+        self.calls.insert(id, Call::SetLimit);
+        let overrides = UserOverrides { limit: Some(limit), when_full: None };
+        self.handle(bucket, BucketEvent::SetOverrides(id, user.clone(), overrides), now);
+    }
+
     fn submit(&mut self, bucket: u16, call: Call, command: StoreCommand, now: u64) {
         self.last_call += 1;
         let id = CallId(self.last_call);
@@ -138,7 +152,7 @@ impl Node {
     /// Hands an event to a bucket, and does what it wants.
     pub(crate) fn handle(&mut self, bucket: u16, event: BucketEvent, now: u64) {
         let joins = matches!(event, BucketEvent::Joins(_));
-        let BucketActions { requests, outcomes, overrides: _, ended, hints: _, fenced } =
+        let BucketActions { requests, outcomes, overrides, ended, hints: _, fenced } =
             self.buckets[usize::from(bucket)].handle(event, timestamp(now));
         let shard = usize::from(bucket) % self.outbox.len();
         self.outbox[shard].extend(requests.into_iter().map(|(id, request)| (bucket, id, request)));
@@ -155,6 +169,12 @@ impl Node {
                 self.told.push((now, Told::Ended));
             }
             self.handle(bucket, BucketEvent::Closed(socket.user, ended.session), now);
+        }
+        for (call, outcome) in overrides {
+            self.calls.remove(&call);
+            if let OverridesOutcome::Set { .. } = outcome {
+                self.told.push((now, Told::LimitSet));
+            }
         }
         for (call, outcome) in outcomes {
             self.answered(bucket, call, &outcome, now);
@@ -175,7 +195,7 @@ impl Node {
                 self.told.push((now, Told::Released));
                 return;
             }
-            None => return,
+            Some(Call::SetLimit) | None => return,
         };
         let Some(socket) = self.sockets.get_mut(&session) else { return };
         if matches!(outcome, Outcome::Granted { .. })

@@ -36,7 +36,7 @@ const fn met(is_met: bool) -> &'static str {
 
 type Operation = (&'static str, Option<f64>, fn() -> Cost);
 
-const OPERATIONS: [Operation; 9] = [
+const OPERATIONS: [Operation; 11] = [
     ("sign in, no record", Some(2.0), || Scene::new(WhenFull::Deny, 0, 0).sign_in(0, Told::Admitted)),
     ("sign in, another session on this node", Some(1.0), || {
         Scene::new(WhenFull::Deny, 1, 0).sign_in(0, Told::Admitted)
@@ -58,6 +58,8 @@ const OPERATIONS: [Operation; 9] = [
     ("sign in, evicts a session of another node", Some(2.0), || {
         Scene::new(WhenFull::EvictOldest, 0, LIMIT).sign_in(0, Told::Admitted)
     }),
+    ("an operator sets a limit", None, || Scene::new(WhenFull::Deny, 0, 0).set_limit()),
+    ("first sign in after another node has set a limit", None, || Scene::after_set_limit().sign_in(0, Told::Admitted)),
 ];
 
 /// Two nodes, and one user with some sessions on each.
@@ -98,6 +100,19 @@ impl Scene {
         self.measure(0, Told::Released, |world| world.sign_out(0, session))
     }
 
+    /// Just after an operator has set the limit of another user of the bucket, at the other node.
+    fn after_set_limit() -> Self {
+        let mut scene = Self::new(WhenFull::Deny, 0, 0);
+        scene.world.set_limit(1, &other_user(), 0, SlotLimit::new(1).expect("it is below the ceiling"));
+        scene.world.run_for(20 * MS);
+        scene
+    }
+
+    fn set_limit(mut self) -> Cost {
+        let limit = SlotLimit::new(1).expect("it is below the ceiling");
+        self.measure(0, Told::LimitSet, |world| world.set_limit(0, &other_user(), 0, limit))
+    }
+
     fn measure(&mut self, node: usize, expected: Told, act: impl FnOnce(&mut World)) -> Cost {
         let world = &mut self.world;
         let (before, began, told) = (world.traffic(), world.now, world.nodes[node].told.len());
@@ -110,6 +125,10 @@ impl Scene {
         let half_trips = u32::try_from(half_trips).expect("there are few");
         Cost { requests: (world.traffic() - before).work(), round_trips: f64::from(half_trips) / 2.0 }
     }
+}
+
+fn other_user() -> UserId {
+    UserId::parse("user-00000001").expect("it is valid")
 }
 
 fn policy(when_full: WhenFull) -> AdmissionPolicy {

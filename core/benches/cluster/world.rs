@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::mem;
 
 use session_core::cluster::{Answer, BucketEvent, BucketKeys, Published, RequestId};
-use session_core::ledger::{AdmissionPolicy, UserRecord};
+use session_core::ledger::{AdmissionPolicy, SlotLimit, UserRecord};
 use session_core::{NodeId, SessionId, UserId};
 
 use crate::node::{Node, Told, Unsent};
@@ -131,6 +131,12 @@ impl World {
     /// A client says BYE.
     pub(crate) fn sign_out(&mut self, node: usize, session: SessionId) {
         self.nodes[node].sign_out(session, self.now);
+        self.flush(node);
+    }
+
+    /// An operator sets the limit of this user at a node.
+    pub(crate) fn set_limit(&mut self, node: usize, user: &UserId, bucket: u16, limit: SlotLimit) {
+        self.nodes[node].set_limit(user, bucket, limit, self.now);
         self.flush(node);
     }
 
