@@ -82,11 +82,13 @@ fn stored_bytes(stored: &StoredRecord) -> u64 {
 }
 
 fn sent_bytes(request: &Request) -> u64 {
-    match request {
-        Request::Write(write) => stored_bytes(&write.record),
-        Request::Scan { except, .. } => except.len() as u64 * NODE_ID_BYTES,
-        // No user has overrides here.
-        _ => 0,
+    if let Request::Write(write) = request {
+        stored_bytes(&write.record)
+    } else if let Request::Scan { except, .. } = request {
+        except.len() as u64 * NODE_ID_BYTES
+    } else {
+        // No overrides are restored here.
+        0
     }
 }
 

@@ -352,7 +352,14 @@ impl MembershipAndModel {
                     assert!(self.model.left.contains(node), "{node} has not left");
                     assert_eq!(Some(*generation), self.model.generation());
                 }
-                _ => panic!("no request of a membership: {request:?}"),
+                Request::Forget { .. }
+                | Request::RaiseFloor { .. }
+                | Request::Read(_)
+                | Request::Write(_)
+                | Request::Scan { .. }
+                | Request::ReadOverrides
+                | Request::WriteOverrides(_)
+                | Request::RestoreOverrides { .. } => panic!("no request of a membership: {request:?}"),
             }
         }
         burials.sort_unstable();

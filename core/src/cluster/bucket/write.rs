@@ -14,6 +14,7 @@ pub(super) const fn stamp(node: NodeId, number: u64) -> Stamp {
 }
 
 /// What a request to write has beside the change.
+#[derive(Clone, Copy)]
 pub(super) struct WriteContext<'a> {
     pub user: &'a UserId,
     pub generation: GenerationId,

@@ -368,13 +368,17 @@ mod tests {
     }
 
     fn write(number: u64, node: NodeId, epoch: u64) -> Request {
+        write_by(None, number, node, epoch)
+    }
+
+    fn write_by(overrides: Option<OverridesVersion>, number: u64, node: NodeId, epoch: u64) -> Request {
         Request::Write(Box::new(WriteRequest {
             user: user(number),
             generation: GENERATION,
             node,
             epoch,
             expected: None,
-            overrides: None,
+            overrides,
             record: Some((Stamp(number + 1), record(node))),
             ended: Vec::new(),
             closed: Vec::new(),
@@ -384,11 +388,8 @@ mod tests {
     }
 
     fn is_written(answer: &AnswerBody) -> bool {
-        match answer {
-            AnswerBody::Record(answer) => answer.is_written,
-            AnswerBody::Overrides(answer) => answer.is_written,
-            _ => false,
-        }
+        matches!(answer, AnswerBody::Record(answer) if answer.is_written)
+            || matches!(answer, AnswerBody::Overrides(answer) if answer.is_written)
     }
 
     /// Two nodes beat in an open bucket.
@@ -474,10 +475,7 @@ mod tests {
         assert!(!is_written(&ask(&mut keys, &write(1, ADA, 0))), "an older connection");
         assert!(is_written(&ask(&mut keys, &write(1, ADA, 1))));
         assert!(!is_written(&ask(&mut keys, &write(1, ADA, 1))), "there is a record now");
-        let with_overrides = |number, overrides| match write(number, ADA, 1) {
-            Request::Write(write) => Request::Write(Box::new(WriteRequest { overrides: Some(overrides), ..*write })),
-            other => other,
-        };
+        let with_overrides = |number, overrides| write_by(Some(overrides), number, ADA, 1);
         let other = OverridesVersion { number: 1, stamp: Stamp(7) };
         assert!(!is_written(&ask(&mut keys, &with_overrides(2, other))));
         assert!(is_written(&ask(&mut keys, &with_overrides(2, OverridesVersion::default()))));
