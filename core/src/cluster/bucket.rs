@@ -48,6 +48,7 @@ pub use own_session::CallId;
 #[derive(Debug)]
 pub struct Bucket {
     policy: AdmissionPolicy,
+    timing: ClusterTiming,
     capacity: usize,
     membership: Membership,
     users: Users,
@@ -61,6 +62,8 @@ pub struct Bucket {
     /// Whether a write of an older connection may still arrive.
     needs_floor: bool,
     walk: Walk,
+    /// When the sweeper looks for slots that have lapsed.
+    next_walk: Timestamp,
     /// The number of commands that are not answered.
     unanswered: usize,
 }
@@ -91,6 +94,7 @@ impl Bucket {
     ) -> Self {
         Self {
             policy,
+            timing,
             capacity,
             membership: Membership::new(node, former, timing, now),
             users: Users::default(),
@@ -101,6 +105,7 @@ impl Bucket {
             epoch: 0,
             needs_floor: false,
             walk: Walk::default(),
+            next_walk: now + timing.memory(),
             unanswered: 0,
         }
     }
@@ -138,7 +143,8 @@ impl Bucket {
     /// this node can be left in the generation in force.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.users.all().all(UserState::is_idle) && !self.needs_floor && self.is_scrubbed()
+        let is_decided = self.users.all().all(UserState::is_idle) && self.overrides.unanswered() == 0;
+        is_decided && !self.needs_floor && self.is_scrubbed()
     }
 
     /// Whether the store has no entry of this node that no session stands behind. If it has forgotten a release, the walk finds
@@ -211,7 +217,7 @@ impl Bucket {
         let session = command.session();
         let is_own = self.membership.ids().any(|node| node == session.node());
         let is_acquire = matches!(command, StoreCommand::Acquire { .. });
-        let room = if is_acquire { self.capacity / 4 * 3 } else { self.capacity };
+        let room = if is_acquire { self.capacity - self.capacity / 4 } else { self.capacity };
         let outcome = if command.is_release() {
             // What was fenced has nothing to give back.
             (!is_own).then_some(Outcome::Released)
@@ -298,6 +304,10 @@ impl Bucket {
         }
         self.check_asserted(now, actions);
         if self.membership.is_sweeper() {
+            if now >= self.next_walk {
+                self.next_walk = now + self.timing.memory();
+                self.walk.begin(self.membership.dead());
+            }
             self.walk.begin_if_dead(self.membership.dead());
             self.forget_outdated(now, actions);
         }
@@ -339,7 +349,7 @@ impl Bucket {
         self.unanswered = 0;
         (self.needs_floor, self.walk) = (false, Walk::default());
         actions.outcomes.extend(told.outcomes);
-        actions.overrides.extend(self.overrides.fence());
+        actions.overrides.extend(self.overrides.begin_again());
     }
 
     fn send(&mut self, request: Request, asked: Asked, actions: &mut BucketActions) {

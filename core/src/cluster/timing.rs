@@ -64,7 +64,7 @@ impl ClusterTiming {
     }
 
     /// The same times, with another one after which dead nodes are forgotten: a write of one that arrives later than that may take
-    /// effect. It cannot break the limit, but take a slot until its user's record is read again.
+    /// effect. It cannot break the limit, but take a slot until its user's record is read again, or end a session.
     #[must_use]
     pub const fn with_memory(self, memory: Duration) -> Self {
         Self { memory, ..self }
@@ -88,7 +88,7 @@ impl ClusterTiming {
         self.lease
     }
 
-    /// After which time nodes that are dead or have left are forgotten.
+    /// After which time nodes that are dead or have left are forgotten, and slots that have lapsed are removed at the latest.
     #[must_use]
     pub const fn memory(self) -> Duration {
         self.memory

@@ -155,7 +155,7 @@ pub enum RecordError {
     /// A session has a flag that this version does not know, or an invalid name.
     #[error("the record has a session that makes no sense")]
     BadSession,
-    /// More sessions than [`UserRecord::MAX_SESSIONS`], more that wait than [`UserRecord::MAX_WAITING`], or more that are leaving
+    /// More sessions than [`UserRecord::MAX_RESTORED`], more that wait than [`UserRecord::MAX_WAITING`], or more that are leaving
     /// than [`UserRecord::MAX_LEAVING`].
     #[error("the record has more sessions than any limit allows")]
     TooManySessions,
@@ -225,6 +225,10 @@ impl UserRecord {
     /// The most sessions in one record, whatever is configured. It keeps records small.
     pub const MAX_SESSIONS: usize = 1024;
 
+    /// The most sessions in one record that was put together again: after a store has forgotten something, sessions that
+    /// were told stand beside those whose releases are forgotten, until their nodes remove these.
+    pub const MAX_RESTORED: usize = 4 * Self::MAX_SESSIONS;
+
     /// The most sessions that wait in line for a slot of one user, whatever is configured.
     pub const MAX_WAITING: usize = 64;
 
@@ -237,7 +241,7 @@ impl UserRecord {
     /// A record of these sessions, oldest first.
     ///
     /// # Errors
-    /// [`RecordError::TooManySessions`] above [`UserRecord::MAX_SESSIONS`], [`RecordError::DuplicateSession`] if a session
+    /// [`RecordError::TooManySessions`] above [`UserRecord::MAX_RESTORED`], [`RecordError::DuplicateSession`] if a session
     /// is there twice.
     pub fn from_sessions(entries: Vec<SessionRecord>) -> Result<Self, RecordError> {
         Self { sessions: entries, ..Self::default() }.checked()
@@ -253,7 +257,7 @@ impl UserRecord {
     }
 
     fn checked(self) -> Result<Self, RecordError> {
-        let is_too_long = self.sessions.len() > Self::MAX_SESSIONS
+        let is_too_long = self.sessions.len() > Self::MAX_RESTORED
             || self.waiting.len() > Self::MAX_WAITING
             || self.leaving.len() > Self::MAX_LEAVING;
         if is_too_long {
@@ -371,13 +375,27 @@ impl UserRecord {
     }
 
     /// Adds the entry of a session that was told that it has a slot, whatever the limit: its store has forgotten it. Not if it
-    /// is there, or is leaving.
-    pub fn restore(&mut self, entry: SessionRecord) {
-        if self.session(entry.session).is_none() && !self.is_leaving(entry.session) {
-            // The store may have gone back to a time when the session waited.
-            self.waiting.retain(|waiter| waiter.session != entry.session);
-            self.sessions.push(entry);
+    /// is there, or is leaving. Another entry of its slot goes: that is of a session whose client had resumed the slot before.
+    /// Returns `false` if there is no room ([`UserRecord::MAX_RESTORED`]).
+    #[must_use = "if it is false, the session has no entry"]
+    pub fn restore(&mut self, entry: SessionRecord) -> bool {
+        if self.session(entry.session).is_some() || self.is_leaving(entry.session) {
+            return true;
         }
+        self.sessions.retain(|other| other.slot != entry.slot);
+        if self.sessions.len() >= Self::MAX_RESTORED {
+            return false;
+        }
+        // The store may have gone back to a time when the session waited.
+        self.waiting.retain(|waiter| waiter.session != entry.session);
+        self.sessions.push(entry);
+        true
+    }
+
+    /// Whether a slot in it lingers.
+    #[must_use]
+    pub fn has_lingering(&self) -> bool {
+        self.sessions.iter().any(|entry| entry.status != SessionStatus::Live)
     }
 
     /// The sessions whose clients may be connected: those that live, wait in line or are leaving.

@@ -83,7 +83,7 @@ impl WorldSettings {
     pub fn random(random: &mut Random) -> Self {
         let limit = SlotLimit::new(if random.one_in(3) { 2 } else { 1 }).expect("it is small");
         let when_full = if random.one_in(2) { WhenFull::EvictOldest } else { WhenFull::Deny };
-        let linger = if random.one_in(2) { Duration::from_millis(300) } else { Duration::ZERO };
+        let linger = if random.one_in(2) { Duration::from_millis([300, 3 * LEASE_MS][random.index(2)]) } else { Duration::ZERO };
         let max_waiting = if random.one_in(3) { 4 } else { 0 };
         let (buckets, most) = (1 + random.index(3), if random.one_in(6) { 6 } else { 3 });
         Self {

@@ -216,7 +216,7 @@ fn told_session_is_restored_once_unless_it_leaves() {
     let left = LeavingSession { session: HERE.session(2), reason: EndReason::ByOperator };
     let mut record = UserRecord::from_sessions(vec![entry(1)]).unwrap().with_leaving(vec![left]).unwrap();
     for number in [1, 2, 3, 3] {
-        record.restore(entry(number));
+        assert!(record.restore(entry(number)));
     }
     assert_eq!(record.sessions(), [entry(1), entry(3)]);
 }
@@ -237,7 +237,7 @@ fn every_decoding_error() {
     let leaving = |reason: &[u8], number: u8, more: &[u8]| {
         [&[5, 0, 0, 0, number][..], &HERE.session(1).to_bytes(), reason, more].concat()
     };
-    let numbers: Vec<_> = (0..=1024).collect();
+    let numbers: Vec<_> = (0..=4096).collect();
     for (bytes, error, message) in [
         (vec![], RecordError::Empty, "the record is empty"),
         (vec![0], RecordError::Version(0), "the record has version 0, this server reads versions 1 to 5"),
@@ -285,7 +285,7 @@ fn every_decoding_error() {
         assert_eq!(read(&bytes), Err(error), "{bytes:?}");
         assert_eq!(error.to_string(), message);
     }
-    assert_eq!(read(&record(&numbers[1..])).unwrap().len(), 1024);
+    assert_eq!(read(&record(&numbers[1..])).unwrap().len(), UserRecord::MAX_RESTORED);
 }
 
 fn name() -> impl Strategy<Value = Option<DisplayName>> {

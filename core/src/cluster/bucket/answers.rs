@@ -9,7 +9,7 @@ use crate::cluster::shared_store::{
     Answer, AnswerBody, GenerationId, HistoryId, OverridesAnswer, PageAnswer, RecordAnswer,
 };
 use crate::id::UserId;
-use crate::ledger::UserRecord;
+use crate::ledger::{SessionRecord, UserRecord};
 use crate::time::Timestamp;
 
 impl Bucket {
@@ -97,7 +97,7 @@ impl Bucket {
             return;
         }
         state.known = Some(KnownRecord { record, read_after });
-        state.must_read = false;
+        state.must_read = mem::take(&mut state.is_hinted);
         match under_way {
             Some(UnderWay::Write(decision)) if is_written => {
                 let is_own = |node| self.membership.is_own(node);
@@ -133,7 +133,7 @@ impl Bucket {
         }
         self.walk.page_came(next);
         for (user, stamp, record) in records {
-            if self.is_tidy(&user, &record) {
+            if self.is_tidy(&user, &record, now) {
                 continue;
             }
             let read_after = self.membership.beats();
@@ -147,16 +147,19 @@ impl Bucket {
         self.scan(actions);
     }
 
-    /// Whether each entry is of a session that this node serves, or of another node that is alive.
-    fn is_tidy(&self, user: &UserId, record: &UserRecord) -> bool {
+    /// Whether each entry is of a session that this node serves, or of another node that is alive, or lingers.
+    fn is_tidy(&self, user: &UserId, record: &UserRecord, now: Timestamp) -> bool {
         let state = self.users.get(user);
-        record.connected_sessions().all(|session| {
-            if self.membership.is_own(session.node()) {
-                state.is_some_and(|state| state.sessions.contains_key(&session))
-            } else {
-                self.membership.is_seen_alive(session.node())
-            }
-        })
+        let has_lapsed = |entry: &SessionRecord| entry.status.lingers_until().is_some_and(|until| until <= now);
+        let lingers = !record.sessions().iter().any(has_lapsed);
+        lingers
+            && record.connected_sessions().all(|session| {
+                if self.membership.is_own(session.node()) {
+                    state.is_some_and(|state| state.sessions.contains_key(&session))
+                } else {
+                    self.membership.is_seen_alive(session.node())
+                }
+            })
     }
 
     fn overrides_came(

@@ -44,13 +44,16 @@ impl Bucket {
             return;
         }
         if let Some(from) = self.walk.next_page() {
-            let request = Request::Scan { from, except: self.membership.others().collect() };
+            let (except, lingering) = (self.membership.others().collect(), self.membership.is_sweeper());
+            let request = Request::Scan { from, except, lingering };
             self.send(request, Asked::Scan, actions);
         }
     }
 
     pub(super) fn read_again(&mut self, user: &UserId, now: Timestamp, actions: &mut BucketActions) {
-        self.users.touch(user).must_read = true;
+        let state = self.users.touch(user);
+        // What is under way may have been applied before the change.
+        (state.must_read, state.is_hinted) = (true, state.under_way.is_some());
         self.drive(user, false, now, actions);
     }
 
@@ -79,9 +82,10 @@ impl Bucket {
         }
         let mut told = UserActions::default();
         if !self.membership.may_admit() {
-            state.refuse_acquires(&mut told);
+            state.refuse_changes(&mut told);
         }
-        if state.has_acquires() && !self.overrides.is_current() {
+        if state.needs_policy() && !self.overrides.is_current() {
+            self.pass_on(told, actions);
             return;
         }
         let read_after = state.known.as_ref().map_or_else(|| self.membership.beats(), |known| known.read_after);

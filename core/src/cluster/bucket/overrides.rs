@@ -12,7 +12,7 @@ use crate::ledger::{StoreError, UserOverrides};
 /// The overrides of a bucket's users.
 ///
 /// The store has them, with a version. Each node reads them whole when that is another one, so a sign-in does not pay for them. If
-/// the store has forgotten some, each node that knows them writes them down again before the gate opens. So a change that was
+/// the store has forgotten some, each node that knows them writes them down again while the gate is closed. So a change that was
 /// made lasts as long as the store, or one node that has read it.
 #[derive(Debug, Default)]
 pub(super) struct Overrides {
@@ -25,7 +25,13 @@ pub(super) struct Overrides {
     must_read: bool,
     /// Whether the store had older ones.
     must_restore: bool,
+    /// Whether this node has made a change in the generation in force.
+    has_changed: bool,
 }
+
+/// By how much the first change of a node in a generation counts the version up. So it is greater than any version that the store
+/// has forgotten, unless it has forgotten so many changes.
+const FIRST_STEP: u64 = 1 << 20;
 
 #[derive(Debug)]
 struct Change {
@@ -103,15 +109,9 @@ impl Overrides {
         self.changes.len()
     }
 
-    /// The node was fenced. Others may have gone on without what it knows, so it must not be restored any more.
-    pub(super) fn fence(&mut self) -> Vec<(CallId, OverridesOutcome)> {
-        (self.known, self.must_restore) = (None, false);
-        self.begin_again()
-    }
-
     /// Another generation is in force: the store may have forgotten some of them. No change is made any more.
     pub(super) fn begin_again(&mut self) -> Vec<(CallId, OverridesOutcome)> {
-        (self.is_under_way, self.must_read) = (false, true);
+        (self.is_under_way, self.must_read, self.must_restore, self.has_changed) = (false, true, false, false);
         let outcome = |change: Change| {
             let rejected = OverridesOutcome::Rejected(StoreError::Failed);
             (change.call, change.attempt.map_or(rejected, |_| OverridesOutcome::Unknown))
@@ -132,7 +132,8 @@ impl Overrides {
             Some((expected, _)) if !self.must_read => {
                 let change = self.changes.front_mut().filter(|_| may_admit)?;
                 let Writer { generation, node, epoch, stamp } = writer();
-                let version = OverridesVersion { number: expected.number + 1, stamp };
+                let step = if self.has_changed { 1 } else { FIRST_STEP };
+                let version = OverridesVersion { number: expected.number + step, stamp };
                 change.attempt = Some(Attempt { expected: *expected, version, is_lost: false });
                 Request::WriteOverrides(Box::new(OverridesRequest {
                     user: change.user.clone(),
@@ -169,7 +170,9 @@ impl Overrides {
     pub(super) fn came(&mut self, answer: OverridesAnswer) -> Option<(CallId, OverridesOutcome)> {
         let OverridesAnswer { version, all, .. } = answer;
         self.is_under_way = false;
-        self.must_restore = self.version().is_some_and(|known| version < known);
+        let is_older = self.version().is_some_and(|known| version < known);
+        // If the store did not take what it had forgotten, others have gone on without that.
+        self.must_restore = is_older && !self.must_restore;
         if self.must_restore {
             return None;
         }
@@ -183,6 +186,7 @@ impl Overrides {
         let change = self.changes.front_mut()?;
         let attempt = change.attempt.take()?;
         let outcome = if version == attempt.version {
+            self.has_changed = true;
             OverridesOutcome::Set {
                 before: self.known.as_ref().and_then(|(_, all)| all.get(&change.user)).copied().unwrap_or_default(),
             }

@@ -31,6 +31,8 @@ pub(super) struct UserState {
     pub under_way: Option<UnderWay>,
     /// Whether the record has to be read again: it has changed, or may have.
     pub must_read: bool,
+    /// Whether it has to be read again even after the request that is under way.
+    pub is_hinted: bool,
     /// Whether it may have entries that nobody stands behind. It is looked at once a look at the nodes is later than the record.
     pub must_tidy: bool,
 }
@@ -101,9 +103,9 @@ pub(super) struct UserActions {
 }
 
 impl Decision {
-    /// Whether it says of any session whether it gets a slot.
-    pub(super) fn decides_acquires(&self) -> bool {
-        self.decided.iter().any(|(call, _)| matches!(call.command, StoreCommand::Acquire { .. }))
+    /// Whether any of it depends on the policy.
+    pub(super) fn depends_on_policy(&self) -> bool {
+        self.decided.iter().any(|(call, _)| !call.command.is_release())
     }
 }
 
@@ -119,9 +121,9 @@ impl UserState {
         is_read && !self.has_work() && !self.has_grants()
     }
 
-    /// Whether a session asks for a slot.
-    pub(super) fn has_acquires(&self) -> bool {
-        self.queue.iter().any(|call| matches!(call.command, StoreCommand::Acquire { .. }))
+    /// Whether there is a command to decide that depends on the policy.
+    pub(super) fn needs_policy(&self) -> bool {
+        self.queue.iter().any(|call| !call.command.is_release())
     }
 
     /// Whether the record may have to change for the node's own sessions.
@@ -172,10 +174,16 @@ impl UserState {
         true
     }
 
-    /// Answers the acquires, which must not be decided now.
-    pub(super) fn refuse_acquires(&mut self, actions: &mut UserActions) {
-        let is_acquire = |call: &mut Call| matches!(call.command, StoreCommand::Acquire { .. });
-        for Call { id, command, may_be_applied } in self.queue.extract_if(.., is_acquire).collect::<Vec<_>>() {
+    /// Answers what must not be decided while the record may lack sessions: who gets a slot, and which sessions end.
+    pub(super) fn refuse_changes(&mut self, actions: &mut UserActions) {
+        let is_change =
+            |call: &mut Call| matches!(call.command, StoreCommand::Acquire { .. } | StoreCommand::EndSessions { .. });
+        for Call { id, command, may_be_applied } in self.queue.extract_if(.., is_change).collect::<Vec<_>>() {
+            if !matches!(command, StoreCommand::Acquire { .. }) {
+                let rejected = Outcome::Rejected(StoreError::Failed);
+                actions.outcomes.push((id, if may_be_applied { Outcome::Unknown } else { rejected }));
+                continue;
+            }
             let outcome = if may_be_applied {
                 self.in_doubt(command.session());
                 Outcome::Unknown
@@ -213,13 +221,11 @@ impl UserState {
         let mut asserted = Vec::new();
         for (&session, own) in &self.sessions {
             if let OwnSession::Told { entry, is_asserted: false } = own {
-                record.restore((**entry).clone());
-                asserted.push(session);
+                asserted.extend(record.restore((**entry).clone()).then_some(session));
             }
         }
         for entry in &self.lost {
-            record.restore(entry.clone());
-            asserted.push(entry.session);
+            asserted.extend(record.restore(entry.clone()).then_some(entry.session));
         }
         let (mut decided, mut leaving, mut hints) = (Vec::new(), Vec::new(), Vec::new());
         let mut granted = BTreeSet::new();

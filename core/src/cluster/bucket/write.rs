@@ -44,7 +44,7 @@ pub(super) fn write(context: WriteContext<'_>, decision: &Decision, is_own: &dyn
         node,
         epoch,
         expected: *expected,
-        overrides: overrides.filter(|_| decision.decides_acquires()),
+        overrides: overrides.filter(|_| decision.depends_on_policy()),
         record: (!record.is_empty()).then(|| (stamp, record.clone())),
         ended: leaving.iter().copied().filter(|session| !is_own(session.node())).collect(),
         closed: closed.clone(),

@@ -48,7 +48,7 @@ impl Default for BucketKeys {
 }
 
 impl BucketKeys {
-    /// No keys. A page of a scan looks at so many records.
+    /// No keys. A page of a scan looks at so many records, or a few more.
     #[must_use]
     pub const fn with_page(page: usize) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl BucketKeys {
             records: BTreeMap::new(),
             inboxes: BTreeMap::new(),
             overrides: BTreeMap::new(),
-            page,
+            page: if page == 0 { 1 } else { page },
         }
     }
 
@@ -136,20 +136,20 @@ impl BucketKeys {
                 let is_written = self.write(write, published);
                 self.record_answer(&write.user, is_written)
             }
-            Request::Scan { from, except } => self.page(*from, except),
+            Request::Scan { from, except, lingering } => self.page(*from, except, *lingering),
             Request::ReadOverrides => self.overrides_answer(false),
             Request::WriteOverrides(request) => {
-                let is_written = self.write_overrides(request);
+                let is_written = self.in_force(request.generation, history).is_some() && self.write_overrides(request);
                 self.overrides_answer(is_written)
             }
             Request::RestoreOverrides { generation, version, overrides } => {
-                let is_older =
-                    self.meta.as_ref().is_some_and(|meta| meta.generation == *generation && meta.overrides < *version);
-                if is_older && let Some(meta) = &mut self.meta {
-                    meta.overrides = *version;
+                let is_closed = self.in_force(*generation, history).is_some_and(|(generation, _)| !generation.is_open);
+                let older = self.meta.as_mut().filter(|meta| is_closed && meta.overrides < *version);
+                let is_written = older.map(|meta| meta.overrides = *version).is_some();
+                if is_written {
                     self.overrides = overrides.iter().cloned().collect();
                 }
-                self.overrides_answer(is_older)
+                self.overrides_answer(is_written)
             }
         }
     }
@@ -244,7 +244,7 @@ impl BucketKeys {
         self.meta.as_ref().map(|meta| (Some(meta.generation), meta.overrides)).unwrap_or_default()
     }
 
-    fn page(&self, from: Option<ScanPosition>, except: &[NodeId]) -> AnswerBody {
+    fn page(&self, from: Option<ScanPosition>, except: &[NodeId], lingering: bool) -> AnswerBody {
         let from = from.map_or(0, |ScanPosition(hash)| hash);
         let (mut records, mut seen) = (Vec::new(), 0);
         for (&hash, users) in self.records.range(from..) {
@@ -253,7 +253,10 @@ impl BucketKeys {
             }
             seen += users.len();
             let all = users.iter().map(|(user, (stamp, bytes))| (user.clone(), *stamp, decoded(bytes)));
-            records.extend(all.filter(|(_, _, record)| record.connected_nodes().any(|node| !except.contains(&node))));
+            let is_wanted = |record: &UserRecord| {
+                (lingering && record.has_lingering()) || record.connected_nodes().any(|node| !except.contains(&node))
+            };
+            records.extend(all.filter(|(_, _, record)| is_wanted(record)));
         }
         self.page_answer(records, None)
     }
@@ -507,6 +510,9 @@ mod tests {
             let overrides = vec![(user(2), limit)];
             Request::RestoreOverrides { generation: GENERATION, version, overrides }
         };
+        assert!(!is_written(&ask(&mut keys, &restore(version(3)))), "the gate is open");
+        let (generation, _) = keys.nodes.as_mut().unwrap();
+        generation.is_open = false;
         assert!(!is_written(&ask(&mut keys, &restore(version(2)))));
         assert!(is_written(&ask(&mut keys, &restore(version(3)))));
         assert_eq!(keys.overrides, [(user(2), limit)].into());
@@ -523,7 +529,9 @@ mod tests {
             let (mut found, mut from, mut pages) = (Vec::new(), None, 0);
             loop {
                 let mut keys = keys.clone();
-                let AnswerBody::Page(page) = ask(&mut keys, &Request::Scan { from, except: except.to_vec() }) else {
+                let AnswerBody::Page(page) =
+                    ask(&mut keys, &Request::Scan { from, except: except.to_vec(), lingering: false })
+                else {
                     panic!("no page");
                 };
                 (from, pages) = (page.next, pages + 1);

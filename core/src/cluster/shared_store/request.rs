@@ -75,12 +75,15 @@ pub enum Request {
         from: Option<ScanPosition>,
         /// Leave out the records whose [`connected_nodes`](crate::ledger::UserRecord::connected_nodes) are all among these.
         except: Vec<NodeId>,
+        /// But not those in which a slot lingers.
+        lingering: bool,
     },
     /// Reads all overrides of the bucket. They are few.
     ReadOverrides,
     /// Replaces the overrides of a user.
     WriteOverrides(Box<OverridesRequest>),
-    /// Replaces all overrides of the bucket, if those of the store are older: it has forgotten some.
+    /// Replaces all overrides of the bucket, if those of the store are older: it has forgotten some. Only while the gate of the
+    /// generation is closed, and the store has its history.
     RestoreOverrides {
         /// The generation in force.
         generation: GenerationId,
@@ -132,7 +135,7 @@ pub struct WriteRequest {
 }
 
 /// Replaces the overrides of a user, if nobody else has changed any of the bucket since they were read: a compare-and-set, with
-/// the conditions of a [`WriteRequest`].
+/// the conditions of a [`WriteRequest`]. And only if the store has the history of the generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OverridesRequest {
     /// The user.
