@@ -79,6 +79,11 @@ enum Asked {
     Other,
 }
 
+/// The policy of a server that shares its store.
+const fn shared(policy: AdmissionPolicy) -> AdmissionPolicy {
+    AdmissionPolicy { resumes_above_limit: false, ..policy }
+}
+
 impl Bucket {
     /// A node with this id that joins a bucket. `former` is the id that it had before it was restarted, if it knows it and has
     /// made sure that no such process is left. `capacity` is the number of commands that may wait for their answers; acquires may
@@ -93,7 +98,7 @@ impl Bucket {
         now: Timestamp,
     ) -> Self {
         Self {
-            policy,
+            policy: shared(policy),
             timing,
             capacity,
             membership: Membership::new(node, former, timing, now),
@@ -136,7 +141,7 @@ impl Bucket {
 
     /// Replaces the policy. Its overrides do not count. It holds for commands that are decided from now on.
     pub const fn set_policy(&mut self, policy: AdmissionPolicy) {
-        self.policy = policy;
+        self.policy = shared(policy);
     }
 
     /// Whether nothing is left to do: no session of this node has a slot or waits for one, no command is undecided, and no entry of
@@ -223,6 +228,8 @@ impl Bucket {
             (!is_own).then_some(Outcome::Released)
         } else if is_acquire && !self.membership.is_own(session.node()) {
             // To the others the slot of a node that has not joined is that of a dead one.
+            Some(Outcome::Rejected(StoreError::Failed))
+        } else if !self.membership.has_joined() {
             Some(Outcome::Rejected(StoreError::Failed))
         } else {
             (self.unanswered >= room).then_some(Outcome::Rejected(StoreError::Overloaded))

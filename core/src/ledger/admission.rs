@@ -161,7 +161,9 @@ pub(super) fn admit(
     if let Some(options) = options
         && let Some(key) = options.resume
     {
+        let may_resume = policy.resumes_above_limit || Slots::count_in(record, policy.count_by) <= limit.slots();
         if limit.slots() > 0
+            && may_resume
             && let Some((ended, displaced)) = move_slot(record, &acquire, options, &key)
         {
             line::leave(record, session);
@@ -171,7 +173,8 @@ pub(super) fn admit(
         resume = Resumption::Failed(why);
         if options.must_resume && limit.slots() > 0 {
             let line = line::stay(record, session, options.waits);
-            return Err(Denied { line, ..deny(record, DenyReason::NotResumed(why), None) });
+            let reason = if may_resume { DenyReason::NotResumed(why) } else { DenyReason::LimitReached };
+            return Err(Denied { line, ..deny(record, reason, None) });
         }
     }
     let ahead = place.unwrap_or(record.waiting().len());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use session_core::cluster::{BucketKeys, NodeEntry};
-use session_core::ledger::SlotLimit;
+use session_core::ledger::{CountBy, SlotLimit};
 use session_core::{NodeId, SessionId, UserId};
 
 use super::machine::{Client, ClientState};
@@ -16,7 +16,7 @@ impl World {
             return Err(broken.clone());
         }
         // Of each user, how many are served, and who was told last.
-        let mut served: BTreeMap<&UserId, (u32, &Client)> = BTreeMap::new();
+        let mut served: BTreeMap<&UserId, (Vec<&Client>, &Client)> = BTreeMap::new();
         for machine in &self.machines {
             let clock = machine.clock(self.now);
             let Some(process) = &machine.process else { continue };
@@ -27,8 +27,8 @@ impl World {
                 let clients = process.clients.values().filter(|client| client.bucket == number && client.is_in());
                 let mut is_serving = false;
                 for client in clients {
-                    let (number, last) = served.entry(&client.user).or_insert((0, client));
-                    *number += 1;
+                    let (all, last) = served.entry(&client.user).or_insert((Vec::new(), client));
+                    all.push(client);
                     if client.told > last.told {
                         *last = client;
                     }
@@ -43,9 +43,16 @@ impl World {
             }
         }
         // Since the last one was told, there can only be fewer.
-        match served.into_iter().find(|(_, (number, last))| *number > last.limit) {
-            Some((user, (number, last))) => {
-                Err(format!("overrun: {number} of {user}'s clients are in, of {}", last.limit))
+        let slots = |clients: &[&Client]| match self.settings.policy.count_by {
+            CountBy::Sessions => clients.len(),
+            CountBy::Devices => {
+                let devices = clients.iter().filter_map(|client| client.device.as_ref()).collect::<BTreeSet<_>>();
+                devices.len() + clients.iter().filter(|client| client.device.is_none()).count()
+            }
+        };
+        match served.into_iter().find(|(_, (all, last))| slots(all) > last.limit as usize) {
+            Some((user, (all, last))) => {
+                Err(format!("overrun: {} of {user}'s slots are in use, of {}", slots(&all), last.limit))
             }
             None => Ok(()),
         }
@@ -74,6 +81,7 @@ impl World {
                 }
             }
         }
+        self.check_ended()?;
         let mut held = BTreeSet::new();
         for (number, data) in self.shards.iter().flat_map(|shard| &shard.primary) {
             if !data.is_open() {

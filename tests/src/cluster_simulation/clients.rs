@@ -1,8 +1,8 @@
 //! What clients do, and what the servers tell them.
 
 use session_core::cluster::{BucketEvent, Published};
-use session_core::ledger::{AcquireOptions, Evict, Hint, StoreCommand};
-use session_core::{ResumeToken, SessionId, UserId};
+use session_core::ledger::{AcquireOptions, CountBy, Evict, Hint, StoreCommand};
+use session_core::{DisplayName, ResumeToken, SessionId, UserId};
 
 use super::coverage::Event;
 use super::machine::{Client, ClientState, Machine, Process};
@@ -22,11 +22,19 @@ impl World {
             None => self.users[random.index(self.users.len())].clone(),
         };
         let shown = resume.map(|known| self.keys[known].2);
-        let new_key = ResumeToken::new([u8::try_from(random.below(256)).unwrap_or_default(); 32]).key();
+        let mut token = [0; 32];
+        token[..8].copy_from_slice(&random.bits().to_be_bytes());
+        let new_key = ResumeToken::new(token).key();
         let evict = match random.below(4) {
             0 => Some(Evict::Oldest),
             1 => Some(Evict::Nobody),
             _ => None,
+        };
+        // Who resumes names the same device again.
+        let device = match resume {
+            Some(known) => self.keys[known].3.clone(),
+            None if random.one_in(2) => DisplayName::parse(["phone", "desk"][random.index(2)]),
+            None => None,
         };
         let options = AcquireOptions {
             resume: shown,
@@ -34,6 +42,7 @@ impl World {
             evict,
             must_resume: resume.is_some() && random.one_in(2),
             waits: random.one_in(3),
+            device,
             ..AcquireOptions::default()
         };
         let options = if resume.is_none() && random.one_in(3) { None } else { Some(options) };
@@ -55,17 +64,18 @@ impl World {
         process.sessions += 1;
         let session = process.node.session(process.sessions);
         let key = options.as_ref().and_then(|options| options.resume.or(options.new_resume_key));
+        let device = options.as_ref().and_then(|options| options.device.clone());
         let call = process.call();
         process.calls.insert(call, session);
         let state = ClientState::Asking(call);
-        process.clients.insert(session, Client { user: user.clone(), bucket, state, key, limit, told: 0 });
+        process.clients.insert(session, Client { user: user.clone(), bucket, state, key, device, limit, told: 0 });
         let options = options.map(Box::new);
         let acquire = StoreCommand::Acquire { user, session, limit: None, at, options };
         self.handle(index, bucket, BucketEvent::Submit(call, acquire));
         Some(session)
     }
 
-    fn pick(
+    pub(super) fn pick(
         &self,
         index: usize,
         random: &mut Random,
@@ -83,6 +93,7 @@ impl World {
         let Some((session, client)) = self.pick(index, random, |client| client.state == ClientState::Granted) else {
             return;
         };
+        let shared = self.limit_of_device(&client);
         let machine = &mut self.machines[index];
         let at = machine.clock(self.now);
         let Some(process) = &mut machine.process else { return };
@@ -91,11 +102,11 @@ impl World {
             self.tells += 1;
             if let Some(client) = process.clients.get_mut(&session) {
                 (client.state, client.told) = (ClientState::Told, self.tells);
-                self.limits.insert(client.user.clone(), client.limit);
+                client.limit = client.limit.max(shared);
             }
             if let Some(key) = client.key {
                 self.keys.truncate(15);
-                self.keys.insert(0, (client.bucket, client.user, key));
+                self.keys.insert(0, (client.bucket, client.user, key, client.device));
             }
             return;
         }
@@ -103,6 +114,17 @@ impl World {
         process.clients.remove(&session);
         let event = process.release(session, &client, false, at);
         self.handle(index, client.bucket, event);
+    }
+
+    /// The highest limit by which others of the user were admitted, if one of them shares the client's device: then it takes no
+    /// other slot, even if the limit was lowered since.
+    fn limit_of_device(&self, client: &Client) -> u32 {
+        let processes = self.machines.iter().filter_map(|machine| machine.process.as_ref());
+        let clients = processes.flat_map(|process| process.clients.values());
+        let others: Vec<_> = clients.filter(|other| other.user == client.user && other.is_in()).collect();
+        let is_shared = client.device.is_some() && others.iter().any(|other| other.device == client.device);
+        let counts = is_shared && self.settings.policy.count_by == CountBy::Devices;
+        others.iter().filter(|_| counts).map(|other| other.limit).max().unwrap_or_default()
     }
 
     /// A server closes the connection of a client that has lost its slot.
@@ -158,7 +180,8 @@ impl World {
         let machine = &mut self.machines[index];
         let at = machine.clock(self.now);
         let Some(process) = &mut machine.process else { return };
-        let options = AcquireOptions { new_resume_key: client.key, waits: true, ..AcquireOptions::default() };
+        let (new_resume_key, device) = (client.key, client.device.clone());
+        let options = AcquireOptions { new_resume_key, device, waits: true, ..AcquireOptions::default() };
         let call = process.call();
         process.calls.insert(call, session);
         if let Some(client) = process.clients.get_mut(&session) {

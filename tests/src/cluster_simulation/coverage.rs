@@ -67,6 +67,7 @@ pub enum Event {
     OverridesSet,
     OverridesRejected,
     OverridesUnknown,
+    SessionsEnded,
 }
 
 impl Event {
@@ -74,7 +75,7 @@ impl Event {
     pub const FAULTS: [Self; 12] = *Self::ALL.first_chunk().expect("the faults come first");
 
     /// What every long run has to meet. The faults come first.
-    pub const ALL: [Self; 53] = [
+    pub const ALL: [Self; 54] = [
         Self::Killed,
         Self::Paused,
         Self::Unreachable,
@@ -128,6 +129,7 @@ impl Event {
         Self::OverridesSet,
         Self::OverridesRejected,
         Self::OverridesUnknown,
+        Self::SessionsEnded,
     ];
 }
 

@@ -168,13 +168,14 @@ impl World {
         }
         // A generation may begin late, then its gate opens, and what the scrub finds is removed at a beat.
         self.calm(4 * LEASE_MS + 10 * BEAT_MS, &mut random)?;
-        if self.settings.forgets {
-            self.calm(LEASE_MS + BEAT_MS, &mut random)?;
-        }
         self.late.clear();
         for _ in 0..10 {
             self.stop_waiting();
             self.calm(BEAT_MS, &mut random)?;
+        }
+        if self.settings.forgets {
+            // Ids of which the last sessions waited in line have just left.
+            self.calm(LEASE_MS + 4 * BEAT_MS, &mut random)?;
         }
         self.check_settled()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use session_core::cluster::{Answer, Bucket, BucketEvent, CallId, Request, RequestId};
 use session_core::ledger::{KnownToken, StoreCommand};
-use session_core::{NodeId, ResumeKey, SessionId, Timestamp, UserId};
+use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp, UserId};
 
 /// A machine. Its clock goes wrong, and survives its processes.
 #[derive(Debug)]
@@ -79,6 +79,8 @@ pub(super) struct Client {
     pub(super) state: ClientState,
     /// With which it can resume its slot.
     pub(super) key: Option<ResumeKey>,
+    /// The device that it names.
+    pub(super) device: Option<DisplayName>,
     /// The highest limit that may have been in force from when it asked until it was told.
     pub(super) limit: u32,
     /// When it was told, in the order in which all clients were.

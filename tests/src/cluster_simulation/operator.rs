@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use session_core::UserId;
 use session_core::cluster::{BucketEvent, CallId, OverridesOutcome};
-use session_core::ledger::{SlotLimit, UserOverrides};
+use session_core::ledger::{EndReason, EndTarget, Outcome, SlotLimit, StoreCommand, UserOverrides};
+use session_core::{SessionId, UserId};
 
 use super::coverage::Event;
+use super::machine::ClientState;
 use super::world::World;
 use crate::random::Random;
 
@@ -17,6 +18,12 @@ pub(super) struct Operator {
     moment: u64,
     calls: BTreeMap<(usize, u64, CallId), (UserId, u64)>,
     users: BTreeMap<UserId, Vec<Change>>,
+    /// The commands that end sessions and are not answered, with who asked and the sessions that were in.
+    ends: BTreeMap<(u64, CallId), (UserId, SessionId, Vec<SessionId>)>,
+    /// Sessions that must have ended once all is quiet: somebody was told so.
+    must_end: Vec<(UserId, SessionId)>,
+    /// When the store of each user may have forgotten something last.
+    forgotten: BTreeMap<UserId, u64>,
     /// Every limit that a user was to have at any time.
     tried: BTreeMap<UserId, BTreeSet<Option<u32>>>,
 }
@@ -58,9 +65,11 @@ impl Operator {
     fn told(&mut self, call: (usize, u64, CallId), outcome: OverridesOutcome, keeps: bool) {
         let Some((user, began)) = self.calls.remove(&call) else { return };
         self.moment += 1;
+        let is_forgotten = self.forgotten.get(&user).is_some_and(|forgotten| *forgotten > began);
         let (moment, changes) = (self.moment, self.users.entry(user).or_default());
         let Some(at) = changes.iter().position(|change| change.began == began) else { return };
         match outcome {
+            OverridesOutcome::Set { .. } if is_forgotten => {}
             OverridesOutcome::Set { .. } => {
                 changes[at].done = Some(moment);
                 // One without an answer at this moment may still be made after it.
@@ -77,11 +86,14 @@ impl Operator {
         }
     }
 
-    /// A store of these users may have forgotten changes: any of before may be in force.
+    /// A store of these users may have forgotten changes: any of before may be in force. And which sessions were to end.
     fn forgets(&mut self, is_of_store: impl Fn(&UserId) -> bool) {
         self.moment += 1;
+        self.ends.retain(|_, (user, ..)| !is_of_store(user));
+        self.must_end.retain(|(user, _)| !is_of_store(user));
         for (user, tried) in self.tried.iter().filter(|(user, _)| is_of_store(user)) {
             let changes = self.users.entry(user.clone()).or_default();
+            self.forgotten.insert(user.clone(), self.moment);
             changes.iter_mut().for_each(|change| change.done = None);
             changes.extend(tried.iter().map(|&limit| Change { limit, began: self.moment, done: None }));
         }
@@ -89,6 +101,66 @@ impl Operator {
 }
 
 impl World {
+    /// Somebody asks about the sessions of a user, or ends them. A session asks, as the shell submits it for operators, too.
+    pub(super) fn command_one(&mut self, index: usize, random: &mut Random) {
+        let Some((session, client)) = self.pick(index, random, |client| client.state == ClientState::Told) else {
+            return;
+        };
+        let told = self.told_of(&client.user);
+        let machine = &mut self.machines[index];
+        let at = machine.clock(self.now);
+        let Some(process) = &mut machine.process else { return };
+        let (call, number, user) = (process.call(), process.number, client.user);
+        let command = match random.below(5) {
+            0 => StoreCommand::CountSlots { user, session, at },
+            1 => {
+                let watch = random.one_in(2).then_some(true);
+                StoreCommand::ListSessions { user, session, limit: None, is_unbounded: false, watch, at }
+            }
+            2 => StoreCommand::Renew { user, session, limit: None, device: None, at },
+            3 => {
+                let target = told.get(random.index(told.len())).copied().unwrap_or(session);
+                let (target, reason) = (EndTarget::One(target), EndReason::ByUser(None));
+                StoreCommand::EndSessions { user, session, target, reason, at }
+            }
+            _ => {
+                let others = told.into_iter().filter(|other| *other != session).collect();
+                self.operator.ends.insert((number, call), (user.clone(), session, others));
+                let (target, reason) = (EndTarget::All, EndReason::ByUser(None));
+                StoreCommand::EndSessions { user, session, target, reason, at }
+            }
+        };
+        self.handle(index, client.bucket, BucketEvent::Submit(call, command));
+    }
+
+    /// Whoever has asked to end sessions is told that they end.
+    pub(super) fn end_answered(&mut self, number: u64, call: CallId, outcome: &Outcome) {
+        let Some((user, session, sessions)) = self.operator.ends.remove(&(number, call)) else { return };
+        // Who has lost its own slot meanwhile ends nobody.
+        let asks = self.told_of(&user).contains(&session);
+        if asks && matches!(outcome, Outcome::Ended { .. }) {
+            self.coverage.saw(Event::SessionsEnded);
+            self.operator.must_end.extend(sessions.into_iter().map(|session| (user.clone(), session)));
+        }
+    }
+
+    /// Checks that who was to end has ended.
+    pub(super) fn check_ended(&self) -> Result<(), String> {
+        let goes_on = |(user, session): &&(UserId, SessionId)| self.told_of(user).contains(session);
+        match self.operator.must_end.iter().find(goes_on) {
+            Some((user, session)) => Err(format!("goes on: {session} of {user}, which was ended")),
+            None => Ok(()),
+        }
+    }
+
+    /// The sessions of a user whose clients are in.
+    fn told_of(&self, user: &UserId) -> Vec<SessionId> {
+        let processes = self.machines.iter().filter_map(|machine| machine.process.as_ref());
+        let clients = processes.flat_map(|process| &process.clients);
+        let told = clients.filter(|(_, client)| client.user == *user && client.state == ClientState::Told);
+        told.map(|(session, _)| *session).collect()
+    }
+
     pub(super) fn override_one(&mut self, index: usize, random: &mut Random) {
         let (bucket, user) = self.users[random.index(self.users.len())].clone();
         let limit = (!random.one_in(3)).then(|| u32::try_from(random.below(4)).unwrap_or_default());
@@ -111,8 +183,13 @@ impl World {
 
     /// Operators are told what became of their changes.
     pub(super) fn overrides_answered(&mut self, index: usize, bucket: u16, outcomes: Vec<(CallId, OverridesOutcome)>) {
-        let Some(process) = &self.machines[index].process else { return };
+        let Some(process) = &mut self.machines[index].process else { return };
         let number = process.number;
+        for (call, _) in &outcomes {
+            if process.unanswered.remove(call).is_none() {
+                self.broken = Some(format!("answered: {call:?} of an operator, which was answered before"));
+            }
+        }
         // What a former primary has taken is lost.
         let keeps = self.shards[usize::from(bucket) % self.shards.len()].former.is_some();
         for (call, outcome) in outcomes {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use session_core::cluster::{
     AnswerBody, Bucket, BucketActions, BucketEvent, CallId, ClusterTiming, Published, Request,
 };
-use session_core::ledger::{AdmissionPolicy, Outcome, Resumption, SlotLimit, WhenFull};
-use session_core::{NodeId, ResumeKey, UserId};
+use session_core::ledger::{AdmissionPolicy, CountBy, Outcome, SlotLimit, WhenFull};
+use session_core::{DisplayName, NodeId, ResumeKey, UserId};
 
 use super::coverage::{Coverage, Event};
 use super::machine::{ClientState, Connection, Machine, Process, Sent};
@@ -58,12 +58,11 @@ pub struct World {
     /// Requests of connections that are gone. They may still arrive, in the order in which each was sent.
     pub(super) late: Vec<VecDeque<(Sent, bool)>>,
     pub(super) published: Vec<Published>,
-    pub(super) keys: Vec<(u16, UserId, ResumeKey)>,
+    /// The slots that clients can resume, with the devices that they had named.
+    pub(super) keys: Vec<(u16, UserId, ResumeKey, Option<DisplayName>)>,
     pub(super) operator: Operator,
     nodes: u64,
     pub(super) tells: u64,
-    /// The limit by which the last client of each user was admitted.
-    pub(super) limits: BTreeMap<UserId, u32>,
     /// What a bucket did that it must not do.
     pub(super) broken: Option<String>,
     /// What has happened.
@@ -83,7 +82,8 @@ impl WorldSettings {
     pub fn random(random: &mut Random) -> Self {
         let limit = SlotLimit::new(if random.one_in(3) { 2 } else { 1 }).expect("it is small");
         let when_full = if random.one_in(2) { WhenFull::EvictOldest } else { WhenFull::Deny };
-        let linger = if random.one_in(2) { Duration::from_millis([300, 3 * LEASE_MS][random.index(2)]) } else { Duration::ZERO };
+        let linger =
+            if random.one_in(2) { Duration::from_millis([300, 3 * LEASE_MS][random.index(2)]) } else { Duration::ZERO };
         let max_waiting = if random.one_in(3) { 4 } else { 0 };
         let (buckets, most) = (1 + random.index(3), if random.one_in(6) { 6 } else { 3 });
         Self {
@@ -97,6 +97,7 @@ impl WorldSettings {
                 max_waiting,
                 client_choice: true,
                 lingering_first: random.one_in(2),
+                count_by: if random.one_in(4) { CountBy::Devices } else { CountBy::Sessions },
                 ..AdmissionPolicy::new(limit)
             },
             faults: !random.one_in(16),
@@ -147,7 +148,6 @@ impl World {
             operator: Operator::default(),
             nodes: 0,
             tells: 0,
-            limits: BTreeMap::new(),
             broken: None,
             coverage: Coverage::default(),
             prints: false,
@@ -182,6 +182,7 @@ impl World {
             84..88 => self.close_one(machine, &mut random),
             88..92 => self.leave_one(machine, &mut random),
             92..94 => self.hint_one(&mut random),
+            94 if random.one_in(2) => self.command_one(machine, &mut random),
             94 => self.ask_again(machine, &mut random),
             95 if random.one_in(2) => self.override_one(machine, &mut random),
             95 => self.release_owed(machine),
@@ -242,7 +243,7 @@ impl World {
             println!("{} machine {index} bucket {bucket} <- {event:?}", self.now);
         }
         let joins = matches!(event, BucketEvent::Joins(_));
-        if let BucketEvent::Submit(call, _) = &event {
+        if let BucketEvent::Submit(call, _) | BucketEvent::SetOverrides(call, ..) = &event {
             process.unanswered.insert(*call, bucket);
         }
         let BucketActions { requests, outcomes, overrides, ended, hints, fenced } =
@@ -263,16 +264,23 @@ impl World {
                 self.coverage.saw(Event::ToldSessionEnded);
             }
         }
+        let number = process.number;
+        let mut ends = Vec::new();
         for (call, outcome) in outcomes {
             if process.unanswered.remove(&call).is_none() {
                 self.broken = Some(format!("answered: {call:?} of bucket {bucket}, which was answered before"));
             }
-            Self::answered(process, (&mut self.coverage, &self.limits), call, &outcome);
+            Self::answered(process, &mut self.coverage, call, &outcome);
+            ends.push((call, outcome));
         }
-        if fenced.is_some() && process.unanswered.values().any(|of| *of == bucket) {
-            self.broken = Some(format!("unanswered: a command of bucket {bucket}, which was fenced"));
+        for (call, outcome) in ends {
+            self.end_answered(number, call, &outcome);
         }
         self.overrides_answered(index, bucket, overrides);
+        let unanswered = self.machines[index].process.iter().flat_map(|process| process.unanswered.values());
+        if fenced.is_some() && unanswered.into_iter().any(|of| *of == bucket) {
+            self.broken = Some(format!("unanswered: a command of bucket {bucket}, which was fenced"));
+        }
         self.published.extend(hints.into_iter().map(Published::Session));
         let shard = usize::from(bucket) % self.shards.len();
         let Some(process) = &mut self.machines[index].process else { return };
@@ -292,12 +300,7 @@ impl World {
         }
     }
 
-    fn answered(
-        process: &mut Process,
-        (coverage, limits): (&mut Coverage, &BTreeMap<UserId, u32>),
-        call: CallId,
-        outcome: &Outcome,
-    ) {
+    fn answered(process: &mut Process, coverage: &mut Coverage, call: CallId, outcome: &Outcome) {
         coverage.answered(outcome);
         let Some(session) = process.calls.remove(&call) else { return };
         let Some(client) = process.clients.get_mut(&session) else { return };
@@ -305,13 +308,7 @@ impl World {
             return;
         }
         match outcome {
-            Outcome::Granted { grant, .. } => {
-                client.state = ClientState::Granted;
-                if grant.as_ref().is_some_and(|grant| grant.resume == Resumption::Resumed) {
-                    // Who resumes a slot that a lower limit has left is not one more.
-                    client.limit = client.limit.max(limits.get(&client.user).copied().unwrap_or_default());
-                }
-            }
+            Outcome::Granted { .. } => client.state = ClientState::Granted,
             Outcome::Waiting(_) => client.state = ClientState::InLine,
             Outcome::Denied(Some(usage)) if usage.is_in_line() => client.state = ClientState::InLine,
             Outcome::Rejected(_) if client.state == ClientState::InLine => {}

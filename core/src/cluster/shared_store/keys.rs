@@ -276,9 +276,10 @@ impl BucketKeys {
         if !meta.takes(*generation, *node, *epoch) || stamp != *expected || has_other_overrides {
             return false;
         }
-        // Nobody reads the inbox of a node that is dead or has left.
-        let is_gone = |node| meta.floors.get(&node) == Some(&CLOSED);
-        let ended: Vec<_> = ended.iter().filter(|session| !is_gone(session.node())).collect();
+        // Nobody reads the inbox of a node that does not beat.
+        let nodes = self.nodes.as_ref().map(|(_, nodes)| nodes);
+        let beats = |node| nodes.is_some_and(|nodes| matches!(nodes.get(&node), Some(NodeEntry::Beats(_))));
+        let ended: Vec<_> = ended.iter().filter(|session| beats(session.node())).collect();
         if let Some((stamp, record)) = record {
             let mut bytes = Vec::new();
             record.encode(&mut bytes);

@@ -123,8 +123,8 @@ pub struct WriteRequest {
     pub overrides: Option<OverridesVersion>,
     /// The record with its new stamp. `None` to delete it.
     pub record: StoredRecord,
-    /// Sessions that have lost their slots: the store notes each in the inbox of its node, and tells that node. Not if the floor
-    /// of that node is infinite: it is dead, or has left.
+    /// Sessions that have lost their slots: the store notes each in the inbox of its node, and tells that node. Not if that node does
+    /// not beat: it is dead, has left, or joins again and then reads what it has to know.
     pub ended: Vec<SessionId>,
     /// Sessions of this node whose end this write acknowledges: the store takes them out of the node's inbox.
     pub closed: Vec<SessionId>,
