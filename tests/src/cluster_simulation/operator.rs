@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use session_core::cluster::{BucketEvent, CallId, OverridesOutcome};
-use session_core::ledger::{EndReason, EndTarget, Outcome, SlotLimit, StoreCommand, UserOverrides};
+use session_core::ledger::{
+    AdmissionPolicy, EndReason, EndTarget, Outcome, SlotLimit, StoreCommand, UserOverrides, WhenFull,
+};
 use session_core::{SessionId, UserId};
 
 use super::coverage::Event;
@@ -159,6 +161,14 @@ impl World {
         let clients = processes.flat_map(|process| &process.clients);
         let told = clients.filter(|(_, client)| client.user == *user && client.state == ClientState::Told);
         told.map(|(session, _)| *session).collect()
+    }
+
+    /// A server reads its configuration again, which has changed.
+    pub(super) fn reload(&mut self, index: usize, random: &mut Random) {
+        let when_full = if random.one_in(2) { WhenFull::EvictOldest } else { WhenFull::Deny };
+        let policy = AdmissionPolicy { when_full, ..self.settings.policy };
+        let process = self.machines[index].process.iter_mut();
+        process.flat_map(|process| &mut process.buckets).for_each(|bucket| bucket.set_policy(policy));
     }
 
     pub(super) fn override_one(&mut self, index: usize, random: &mut Random) {

@@ -27,7 +27,7 @@ pub(super) struct Shard {
 }
 
 /// How many records a page of a scan has.
-const PAGE: usize = 2;
+const PAGE: usize = 1;
 
 /// How long a primary that is cut off from its replica goes on to take writes, if it is set up to stop:
 /// `min-replicas-max-lag`. With the fence it is shorter than the lease.

@@ -185,6 +185,7 @@ impl World {
             94 if random.one_in(2) => self.command_one(machine, &mut random),
             94 => self.ask_again(machine, &mut random),
             95 if random.one_in(2) => self.override_one(machine, &mut random),
+            95 if random.one_in(4) => self.reload(machine, &mut random),
             95 => self.release_owed(machine),
             96 => self.late_one(&mut random),
             97 => {
