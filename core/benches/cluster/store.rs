@@ -9,6 +9,9 @@ use crate::traffic::Traffic;
 /// How long the store needs for a request, in microseconds: a script in which Redis also looks up its history.
 const REQUEST_US: u64 = 7;
 
+/// How long the store needs to look at the 250 records of a page, in microseconds.
+const PAGE_US: u64 = 100;
+
 /// How long the store needs for each record of a page that it answers, in microseconds.
 const PAGE_RECORD_US: u64 = 1;
 
@@ -40,7 +43,7 @@ impl Shard {
             published.extend(to_publish.into_iter().map(|published| (bucket, published)));
             ready += REQUEST_US;
             if let AnswerBody::Page(page) = &body {
-                ready += PAGE_RECORD_US * page.records.len() as u64;
+                ready += PAGE_US + PAGE_RECORD_US * page.records.len() as u64;
             }
             if matches!(&body, AnswerBody::Record(answer) if answer.is_written) {
                 self.last_write = ready;
