@@ -24,5 +24,6 @@ mod log_events;
 mod parts;
 mod cluster_simulation;
 mod membership;
+mod cluster_histories;
 mod core_simulation;
 mod simulation;
