@@ -38,6 +38,8 @@ pub struct Membership {
     under_way: Option<SentBeat>,
     next_beat: Timestamp,
     generation: Option<SeenGeneration>,
+    /// The greatest number of a generation that was seen.
+    greatest_generation: u64,
     nodes: BTreeMap<NodeId, SeenNode>,
     /// The number of the beat that showed [`nodes`](Self::nodes).
     looked: u64,
@@ -124,6 +126,7 @@ impl Membership {
             under_way: None,
             next_beat: now,
             generation: None,
+            greatest_generation: 0,
             nodes: BTreeMap::new(),
             looked: 0,
         }
@@ -319,6 +322,7 @@ impl Membership {
             ids: self.ids.clone(),
             number: self.beats,
             seen: self.generation().map(|generation| generation.id),
+            seen_number: self.greatest_generation,
             proposed: GenerationId { node, beat: self.beats },
         })
     }
@@ -357,6 +361,7 @@ impl Membership {
             seen.generation.is_open |= generation.is_open;
             return (false, has_opened);
         }
+        self.greatest_generation = self.greatest_generation.max(generation.number);
         self.generation = Some(SeenGeneration { generation, since: now, is_reasserted: false });
         (true, generation.is_open)
     }

@@ -216,20 +216,24 @@ fn write_in_an_unnoticed_history_undoes_no_change() {
 /// other node. The node with the older ones comes back while the gate of the next failover is closed.
 #[test]
 fn forgotten_change_undoes_no_later_one() {
-    let mut net = Net::new(&[0xa, 0xb], policy(5));
-    net.change_overrides(1, limit(2));
-    let replica = net.keys.clone();
-    for slots in [3, 4] {
-        net.change_overrides(1, limit(slots));
+    for is_first_forgotten in [false, true] {
+        let mut net = Net::new(&[0xa, 0xb], policy(5));
+        if !is_first_forgotten {
+            net.change_overrides(1, limit(2));
+        }
+        let replica = net.keys.clone();
+        for slots in [3, 4] {
+            net.change_overrides(1, limit(slots));
+        }
+        net.nodes[1].is_cut_off = true;
+        net.fail_over(replica);
+        net.run(2000);
+        net.change_overrides(0, limit(0));
+        net.nodes[1].is_cut_off = false;
+        net.fail_over(net.keys.clone());
+        net.run(2000);
+        assert_eq!(net.keys.overrides(&user()), limit(0));
     }
-    net.nodes[1].is_cut_off = true;
-    net.fail_over(replica);
-    net.run(2000);
-    net.change_overrides(0, limit(0));
-    net.nodes[1].is_cut_off = false;
-    net.fail_over(net.keys.clone());
-    net.run(2000);
-    assert_eq!(net.keys.overrides(&user()), limit(0));
 }
 
 /// The store is away for longer than the fence, and comes back empty. No node was restarted.

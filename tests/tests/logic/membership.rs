@@ -272,7 +272,7 @@ impl MembershipAndModel {
         let inbox = (UserId::parse("ada").expect("it is valid"), own_id(2).session(1));
         BeatAnswer {
             is_confirmed: answer.is_confirmed,
-            generation: Generation { id, history: HistoryId([0; 20]), is_open: answer.is_open },
+            generation: Generation { id, history: HistoryId([0; 20]), number: id.beat + 1, is_open: answer.is_open },
             overrides: OverridesVersion { number: self.model.beats, ..OverridesVersion::default() },
             nodes: self.nodes().zip(answer.changes.iter().cycle()).filter_map(entry).collect(),
             inbox: answer.has_inbox.then_some(inbox).into_iter().collect(),
@@ -335,7 +335,9 @@ impl MembershipAndModel {
         let (mut burials, mut opens) = (Vec::new(), Vec::new());
         for request in requests {
             match request {
-                Request::Beat { ids, number, seen, proposed } => {
+                Request::Beat { ids, number, seen, seen_number, proposed } => {
+                    let greatest = self.model.looks.iter().map(|look| look.generation.number).max();
+                    assert_eq!(*seen_number, greatest.unwrap_or_default());
                     self.check_beat(ids, *number, *seen, *proposed);
                 }
                 Request::Bury { node, beat, at } => {

@@ -25,14 +25,16 @@ impl Bucket {
 
     /// Reads the overrides, restores them or makes the next change.
     pub(super) fn ask_for_overrides(&mut self, actions: &mut BucketActions) {
-        let generation = self.membership.generation().map(|generation| generation.id);
-        let (Some(generation), Some(node), false) = (generation, self.membership.node(), self.needs_floor) else {
+        let generation = self.membership.generation().map(|generation| (generation.id, generation.number));
+        let (Some((generation, generation_number)), Some(node), false) =
+            (generation, self.membership.node(), self.needs_floor)
+        else {
             return;
         };
         let (may_admit, epoch, number) = (self.membership.may_admit(), self.epoch, &mut self.last_stamp);
         let writer = || {
             *number += 1;
-            Writer { generation, node, epoch, stamp: stamp(node, *number) }
+            Writer { generation, generation_number, node, epoch, stamp: stamp(node, *number) }
         };
         if let Some(request) = self.overrides.next_request(may_admit, writer) {
             self.send(request, Asked::Overrides, actions);

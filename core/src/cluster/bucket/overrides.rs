@@ -25,13 +25,7 @@ pub(super) struct Overrides {
     must_read: bool,
     /// Whether the store had older ones.
     must_restore: bool,
-    /// Whether this node has made a change in the generation in force.
-    has_changed: bool,
 }
-
-/// By how much the first change of a node in a generation counts the version up. So it is greater than any version that the store
-/// has forgotten, unless it has forgotten so many changes.
-const FIRST_STEP: u64 = 1 << 20;
 
 #[derive(Debug)]
 struct Change {
@@ -67,6 +61,7 @@ pub enum OverridesOutcome {
 /// Who asks, for a request to write.
 pub(super) struct Writer {
     pub generation: GenerationId,
+    pub generation_number: u64,
     pub node: NodeId,
     pub epoch: u64,
     /// A stamp that no other write has.
@@ -111,7 +106,7 @@ impl Overrides {
 
     /// Another generation is in force: the store may have forgotten some of them. No change is made any more.
     pub(super) fn begin_again(&mut self) -> Vec<(CallId, OverridesOutcome)> {
-        (self.is_under_way, self.must_read, self.must_restore, self.has_changed) = (false, true, false, false);
+        (self.is_under_way, self.must_read, self.must_restore) = (false, true, false);
         let outcome = |change: Change| {
             let rejected = OverridesOutcome::Rejected(StoreError::Failed);
             (change.call, change.attempt.map_or(rejected, |_| OverridesOutcome::Unknown))
@@ -131,9 +126,12 @@ impl Overrides {
             }
             Some((expected, _)) if !self.must_read => {
                 let change = self.changes.front_mut().filter(|_| may_admit)?;
-                let Writer { generation, node, epoch, stamp } = writer();
-                let step = if self.has_changed { 1 } else { FIRST_STEP };
-                let version = OverridesVersion { number: expected.number + step, stamp };
+                let Writer { generation, generation_number, node, epoch, stamp } = writer();
+                let version = OverridesVersion {
+                    generation: generation_number.max(expected.generation),
+                    number: expected.number + 1,
+                    stamp,
+                };
                 change.attempt = Some(Attempt { expected: *expected, version, is_lost: false });
                 Request::WriteOverrides(Box::new(OverridesRequest {
                     user: change.user.clone(),
@@ -186,7 +184,6 @@ impl Overrides {
         let change = self.changes.front_mut()?;
         let attempt = change.attempt.take()?;
         let outcome = if version == attempt.version {
-            self.has_changed = true;
             OverridesOutcome::Set {
                 before: self.known.as_ref().and_then(|(_, all)| all.get(&change.user)).copied().unwrap_or_default(),
             }

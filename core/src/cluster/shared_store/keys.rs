@@ -64,8 +64,8 @@ impl BucketKeys {
     /// Applies a request as a whole, in a store with this history. Adds what the store publishes.
     pub fn apply(&mut self, request: &Request, history: HistoryId, published: &mut Vec<Published>) -> AnswerBody {
         match request {
-            Request::Beat { ids, number, seen, proposed } => {
-                self.begin_if_forgotten(*proposed, history);
+            Request::Beat { ids, number, seen, seen_number, proposed } => {
+                self.begin_if_forgotten(*proposed, *seen_number, history);
                 let (Some((generation, nodes)), Some(meta)) = (&mut self.nodes, &self.meta) else {
                     unreachable!("a generation has begun")
                 };
@@ -209,11 +209,12 @@ impl BucketKeys {
 
     /// Begins another generation if anything was forgotten. In it only nodes that never write again keep their floors: what others
     /// sent before was decided in an older generation.
-    fn begin_if_forgotten(&mut self, proposed: GenerationId, history: HistoryId) {
+    fn begin_if_forgotten(&mut self, proposed: GenerationId, seen_number: u64, history: HistoryId) {
         let has_changed = self.nodes.as_ref().is_none_or(|(generation, _)| generation.history != history);
         if has_changed || self.meta.is_none() {
-            let nodes = self.nodes.take().map(|(_, nodes)| nodes).unwrap_or_default();
-            self.nodes = Some((Generation { id: proposed, history, is_open: false }, nodes));
+            let (before, nodes) = self.nodes.take().map(|(before, nodes)| (before.number, nodes)).unwrap_or_default();
+            let number = before.max(seen_number) + 1;
+            self.nodes = Some((Generation { id: proposed, history, number, is_open: false }, nodes));
             let (mut floors, overrides) =
                 self.meta.take().map(|meta| (meta.floors, meta.overrides)).unwrap_or_default();
             floors.retain(|_, floor| *floor == CLOSED);
@@ -356,7 +357,7 @@ mod tests {
 
     fn beat(node: NodeId, number: u64, has_joined: bool, seen: Option<GenerationId>) -> Request {
         let proposed = GenerationId { node, beat: number };
-        Request::Beat { ids: vec![OwnId { node, has_joined }], number, seen, proposed }
+        Request::Beat { ids: vec![OwnId { node, has_joined }], number, seen, seen_number: 0, proposed }
     }
 
     fn is_confirmed(answer: &AnswerBody) -> bool {
@@ -480,7 +481,7 @@ mod tests {
         assert!(is_written(&ask(&mut keys, &write(1, ADA, 1))));
         assert!(!is_written(&ask(&mut keys, &write(1, ADA, 1))), "there is a record now");
         let with_overrides = |number, overrides| write_by(Some(overrides), number, ADA, 1);
-        let other = OverridesVersion { number: 1, stamp: Stamp(7) };
+        let other = OverridesVersion { generation: 0, number: 1, stamp: Stamp(7) };
         assert!(!is_written(&ask(&mut keys, &with_overrides(2, other))));
         assert!(is_written(&ask(&mut keys, &with_overrides(2, OverridesVersion::default()))));
     }
@@ -488,7 +489,7 @@ mod tests {
     #[test]
     fn older_overrides_are_replaced_and_no_others() {
         let mut keys = open();
-        let version = |number| OverridesVersion { number, stamp: Stamp(number) };
+        let version = |number| OverridesVersion { generation: 0, number, stamp: Stamp(number) };
         let limit = UserOverrides { limit: Some(SlotLimit::new(7).unwrap()), when_full: None };
         let set = |expected, overrides| {
             let change = OverridesRequest {
@@ -498,7 +499,7 @@ mod tests {
                 node: ADA,
                 epoch: 0,
                 expected,
-                version: OverridesVersion { number: expected.number + 1, stamp: Stamp(expected.number + 1) },
+                version: version(expected.number + 1),
             };
             Request::WriteOverrides(Box::new(change))
         };

@@ -30,6 +30,8 @@ pub struct Generation {
     pub id: GenerationId,
     /// The history of the store in which it began.
     pub history: HistoryId,
+    /// Greater than that of any generation before it that the store or the node that proposed it knows.
+    pub number: u64,
     /// Whether the gate is open: whether sessions may be admitted.
     pub is_open: bool,
 }
@@ -42,7 +44,10 @@ pub struct Stamp(pub u64);
 /// never had any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct OverridesVersion {
-    /// How many changes there were. After a loss two versions may have the same number.
+    /// The number of the [`Generation`] in which the change was made. So it is greater than that of a change that the store had
+    /// forgotten by then.
+    pub generation: u64,
+    /// How many changes there were.
     pub number: u64,
     /// No other version has it.
     pub stamp: Stamp,

@@ -23,6 +23,8 @@ pub enum Request {
         number: u64,
         /// The last generation that the node has seen.
         seen: Option<GenerationId>,
+        /// The greatest number of a generation that the node has seen.
+        seen_number: u64,
         /// The generation that begins if the store has forgotten something.
         proposed: GenerationId,
     },
