@@ -199,6 +199,12 @@ impl Membership {
         self.generation.as_ref().map(|seen| &seen.generation)
     }
 
+    /// Since when this node has seen the generation in force.
+    #[must_use]
+    pub fn in_generation_since(&self) -> Option<Timestamp> {
+        self.generation.as_ref().map(|seen| seen.since)
+    }
+
     /// Whether the node has re-asserted its sessions in the generation in force.
     #[must_use]
     pub fn is_reasserted(&self) -> bool {

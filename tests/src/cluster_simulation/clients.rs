@@ -49,6 +49,17 @@ impl World {
         self.connect(index, bucket, user, options);
     }
 
+    /// Clients of one user connect to all machines at once.
+    pub(super) fn storm(&mut self, random: &mut Random) {
+        let (bucket, user) = self.users[random.index(self.users.len())].clone();
+        for number in 0..8 {
+            let index = number % self.machines.len();
+            if self.machines[index].runs(self.now) {
+                self.connect(index, bucket, user.clone(), None);
+            }
+        }
+    }
+
     /// A client connects to a machine and asks for a slot.
     pub(super) fn connect(
         &mut self,

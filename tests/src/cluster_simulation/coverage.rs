@@ -20,6 +20,7 @@ pub enum Event {
     RestartedFromDisk,
     Flushed,
     StoreFails,
+    StoreRefusesWrites,
     Split,
     Stopped,
     // What becomes of them.
@@ -72,10 +73,10 @@ pub enum Event {
 
 impl Event {
     /// The faults.
-    pub const FAULTS: [Self; 12] = *Self::ALL.first_chunk().expect("the faults come first");
+    pub const FAULTS: [Self; 13] = *Self::ALL.first_chunk().expect("the faults come first");
 
     /// What every long run has to meet. The faults come first.
-    pub const ALL: [Self; 54] = [
+    pub const ALL: [Self; 55] = [
         Self::Killed,
         Self::Paused,
         Self::Unreachable,
@@ -86,6 +87,7 @@ impl Event {
         Self::RestartedFromDisk,
         Self::Flushed,
         Self::StoreFails,
+        Self::StoreRefusesWrites,
         Self::Split,
         Self::Stopped,
         Self::Healed,

@@ -54,6 +54,10 @@ impl World {
                 self.shards[shard].flush();
                 self.forgets(shard);
             }
+            16 if random.one_in(2) => {
+                self.coverage.saw(Event::StoreRefusesWrites);
+                self.shards[shard].read_only_until = self.now + random.below(300);
+            }
             16 => {
                 self.coverage.saw(Event::StoreFails);
                 self.shards[shard].fails_until = self.now + random.below(300);
@@ -156,7 +160,7 @@ impl World {
         let mut random = Random::new(self.now);
         for shard in 0..self.shards.len() {
             self.heal(shard);
-            self.shards[shard].fails_until = 0;
+            (self.shards[shard].fails_until, self.shards[shard].read_only_until) = (0, 0);
         }
         for index in 0..self.machines.len() {
             let machine = &mut self.machines[index];

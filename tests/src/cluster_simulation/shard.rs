@@ -24,6 +24,8 @@ pub(super) struct Shard {
     pub(super) max_lag: u64,
     /// Until when each request fails.
     pub(super) fails_until: u64,
+    /// Until when it takes no writes: it is a replica, or has no memory left.
+    pub(super) read_only_until: u64,
 }
 
 /// How many records a page of a scan has.
@@ -64,7 +66,8 @@ impl Shard {
             _ => (&mut self.primary, self.history),
         };
         let history = history_id(history);
-        if now < self.fails_until {
+        let reads = matches!(request, Request::Read(_) | Request::Scan { .. } | Request::ReadOverrides);
+        if now < self.fails_until || (now < self.read_only_until && !reads) {
             return Answer { history, body: AnswerBody::Failed };
         }
         let body =

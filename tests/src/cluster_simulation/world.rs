@@ -177,6 +177,7 @@ impl World {
             12..20 => self.tick(machine),
             20..45 => self.apply_next(machine, random.index(self.shards.len())),
             45..68 => self.answer_next(machine, random.index(self.shards.len())),
+            68 if random.one_in(4) => self.storm(&mut random),
             68..76 => self.sign_in(machine, &mut random),
             76..84 => self.tell_one(machine, &mut random),
             84..88 => self.close_one(machine, &mut random),

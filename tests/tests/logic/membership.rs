@@ -406,6 +406,7 @@ impl MembershipAndModel {
         assert_eq!(membership.has_joined(), has_joined);
         assert_eq!(membership.is_reasserted(), model.is_reasserted);
         assert_eq!(membership.generation().map(|of| of.id), model.looks.last().map(|look| look.generation.id));
+        assert_eq!(membership.in_generation_since(), model.looks_in_force().last().map(|look| look.at));
         assert_eq!(membership.deadline(), model.deadline());
         assert_eq!(membership.beats(), model.beats);
         assert_eq!(membership.looked(), model.looks.last().map_or(0, |look| look.number));
