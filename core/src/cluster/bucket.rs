@@ -295,6 +295,7 @@ impl Bucket {
         }
         if let Some(version) = overrides {
             self.overrides.saw(version);
+            self.overrides.go_on();
             self.after_beat(now, actions);
         }
     }

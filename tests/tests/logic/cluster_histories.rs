@@ -236,6 +236,40 @@ fn forgotten_change_undoes_no_later_one() {
     }
 }
 
+/// A change is under way as a replica takes over that lacks the one before. The node reads the overrides there, before a
+/// beat tells it that the store has another history.
+#[test]
+fn overrides_of_an_unnoticed_history_do_not_count() {
+    // One of these moments is between two beats.
+    for wait in [0, 30, 60] {
+        let mut net = Net::new(&[0xa], policy(5));
+        let replica = net.keys.clone();
+        net.change_overrides(0, limit(0));
+        net.run(wait);
+        net.set_overrides(0, user(), limit(3));
+        net.fail_over(replica);
+        net.deliver(0);
+        net.run(3000);
+        assert_eq!(net.keys.overrides(&user()), limit(0));
+    }
+}
+
+/// The others bury a node that has not noticed. It writes, and is refused although nothing has changed. It does not try
+/// again and again until its next beat.
+#[test]
+fn buried_node_waits_for_its_next_beat() {
+    let mut net = Net::new(&[0xa, 0xb], policy(5));
+    let session = net.session(0, 1);
+    net.apply(&Request::Bury { node: NodeId::new(0xa), beat: None, at: net.now() });
+    let acquire = net.acquire(0, session, AcquireOptions::default());
+    let change = net.set_overrides(0, user(), limit(0));
+    net.deliver(0);
+    assert_eq!(net.outcome(0, acquire), None);
+    net.run(500);
+    assert_eq!(net.outcome(0, acquire), Some(&Outcome::Rejected(StoreError::Failed)));
+    assert_eq!(net.overrides_outcome(0, change), Some(OverridesOutcome::Unknown));
+}
+
 /// The store is away for longer than the fence, and comes back empty. No node was restarted.
 #[test]
 fn overrides_outlast_an_outage_while_a_node_lives() {

@@ -30,11 +30,12 @@ impl Bucket {
                     state.must_read = true;
                 }
                 Asked::Scan => self.walk.page_lost(),
-                Asked::Overrides => self.needs_floor |= self.overrides.lost(),
+                Asked::Overrides => self.overrides.lost(),
                 Asked::Floor | Asked::Other => {}
             }
         }
         self.raise_floor(actions);
+        self.overrides.go_on();
         self.ask_for_overrides(actions);
         self.drive_unsettled(now, actions);
         self.scan(actions);
@@ -59,7 +60,7 @@ impl Bucket {
             (Asked::Beat, _) => self.member(MembershipEvent::BeatLost, now, actions),
             (Asked::User(user), _) => self.request_failed(&user),
             (Asked::Scan, _) => self.walk.page_lost(),
-            (Asked::Overrides, _) => self.overrides.failed(),
+            (Asked::Overrides, _) => self.overrides.lost(),
             (Asked::Floor | Asked::Other, _) => {}
         }
     }
@@ -104,7 +105,13 @@ impl Bucket {
                 state.commit(*decision, &is_own, &mut told);
             }
             Some(UnderWay::Write(decision)) => {
+                let has_changed = state.stamp() != decision.expected || self.overrides.version() != Some(overrides);
                 state.undo(*decision, false);
+                if !has_changed {
+                    // The others take this node for dead. The next beat says so.
+                    state.must_read = true;
+                    return;
+                }
             }
             Some(UnderWay::Read) | None => {}
         }
@@ -170,7 +177,7 @@ impl Bucket {
         actions: &mut BucketActions,
     ) {
         if !self.counts(history, answer.generation) {
-            self.needs_floor |= self.overrides.lost();
+            self.overrides.lost();
             return;
         }
         actions.overrides.extend(self.overrides.came(answer));

@@ -21,6 +21,8 @@ pub(super) struct Overrides {
     /// The changes to make, one after the other.
     changes: VecDeque<Change>,
     is_under_way: bool,
+    /// Whether nothing is asked before the next beat.
+    is_paused: bool,
     /// Whether the store may have others.
     must_read: bool,
     /// Whether the store had older ones.
@@ -32,16 +34,8 @@ struct Change {
     call: CallId,
     user: UserId,
     overrides: UserOverrides,
-    /// The write that was sent.
-    attempt: Option<Attempt>,
-}
-
-#[derive(Debug)]
-struct Attempt {
-    expected: OverridesVersion,
-    version: OverridesVersion,
-    /// Whether it got no answer, so that it may have been applied.
-    is_lost: bool,
+    /// The version of the write that was sent last.
+    attempt: Option<OverridesVersion>,
 }
 
 /// What became of a change of a user's overrides.
@@ -116,7 +110,7 @@ impl Overrides {
 
     /// What to ask for next, if anything. Changes have to wait until the node `may_admit`.
     pub(super) fn next_request(&mut self, may_admit: bool, writer: impl FnOnce() -> Writer) -> Option<Request> {
-        if self.is_under_way {
+        if self.is_under_way || self.is_paused {
             return None;
         }
         let request = match &self.known {
@@ -132,7 +126,7 @@ impl Overrides {
                     number: expected.number + 1,
                     stamp,
                 };
-                change.attempt = Some(Attempt { expected: *expected, version, is_lost: false });
+                change.attempt = Some(version);
                 Request::WriteOverrides(Box::new(OverridesRequest {
                     user: change.user.clone(),
                     overrides: change.overrides,
@@ -149,19 +143,15 @@ impl Overrides {
         Some(request)
     }
 
-    /// The request was certainly not applied.
-    pub(super) fn failed(&mut self) {
-        (self.is_under_way, self.must_read) = (false, true);
-        if let Some(change) = self.changes.front_mut() {
-            change.attempt.take_if(|attempt| !attempt.is_lost);
-        }
+    /// The request gets no answer that counts. If it is a write, it may have been applied, or may be later: but only as long as
+    /// nobody else makes a change, so the change can be made again.
+    pub(super) fn lost(&mut self) {
+        (self.is_under_way, self.must_read, self.is_paused) = (false, true, true);
     }
 
-    /// The request gets no answer that counts. Returns whether it may be a write that is applied later.
-    pub(super) fn lost(&mut self) -> bool {
-        (self.is_under_way, self.must_read) = (false, true);
-        let attempt = self.changes.front_mut().and_then(|change| change.attempt.as_mut());
-        attempt.map(|attempt| attempt.is_lost = true).is_some()
+    /// The answer to a beat came, or there is another connection: what was in the way may be gone.
+    pub(super) const fn go_on(&mut self) {
+        self.is_paused = false;
     }
 
     /// The answer came, in the generation in force. Returns what became of a change.
@@ -174,6 +164,9 @@ impl Overrides {
         if self.must_restore {
             return None;
         }
+        // A write that was refused although nothing has changed: the others take this node for dead. The next beat says so.
+        let was_sent = self.changes.front().is_some_and(|change| change.attempt.is_some());
+        self.is_paused = was_sent && self.version() == Some(version);
         let outcome = self.outcome(version);
         (self.known, self.must_read) = (Some((version, all.into_iter().collect())), false);
         outcome
@@ -181,20 +174,8 @@ impl Overrides {
 
     /// What became of the change that was sent, now that the store has this version.
     fn outcome(&mut self, version: OverridesVersion) -> Option<(CallId, OverridesOutcome)> {
-        let change = self.changes.front_mut()?;
-        let attempt = change.attempt.take()?;
-        let outcome = if version == attempt.version {
-            OverridesOutcome::Set {
-                before: self.known.as_ref().and_then(|(_, all)| all.get(&change.user)).copied().unwrap_or_default(),
-            }
-        } else if attempt.is_lost && version != attempt.expected {
-            // Made, and changed again by another node; or never made.
-            OverridesOutcome::Unknown
-        } else {
-            return None;
-        };
-        let call = change.call;
-        self.changes.pop_front();
-        Some((call, outcome))
+        self.changes.front().filter(|change| change.attempt == Some(version))?;
+        let Change { call, user, .. } = self.changes.pop_front()?;
+        Some((call, OverridesOutcome::Set { before: self.of(&user) }))
     }
 }

@@ -136,6 +136,11 @@ impl UserState {
         self.must_tidy && self.known.as_ref().is_some_and(|known| looked > known.read_after)
     }
 
+    /// The stamp of the record, if there is one.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        self.known.as_ref().and_then(|known| known.record.as_ref()).map(|(stamp, _)| *stamp)
+    }
+
     pub(super) fn must_restore(&self) -> bool {
         !self.lost.is_empty() || self.sessions.values().any(OwnSession::must_be_restored)
     }
