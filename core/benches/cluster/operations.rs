@@ -158,8 +158,9 @@ fn print_idle() {
     let a_second = (without.beats + without.work()) / (HOUR / SECOND);
     println!("{:<48} {a_second:>9} {:>12} {:>8}", "idle node, 64 buckets, for a second", "", goal(40, a_second <= 40));
     let beats = HOUR / (2 * SECOND) * 4;
-    let trips = without.pipelines.div_ceil(beats);
-    println!("{:<48} {:>9} {trips:>12} {:>8}", "idle node, for a beat and a shard", 16, goal(2, trips <= 2));
+    let hundredths = without.pipelines * 100 / beats;
+    let trips = format!("{}.{:02}", hundredths / 100, hundredths % 100);
+    println!("{:<48} {:>9} {trips:>12} {:>8}", "idle node, for a beat and a shard", 16, goal(2, hundredths <= 200));
     println!("{:<48} {:>9} bytes", "idle node alone, for a second", without.beat_bytes / (HOUR / SECOND));
 }
 

@@ -283,6 +283,8 @@ impl Bucket {
             self.users.forget(&mut told);
             self.walk.forget();
             self.pass_on(told, actions);
+            // What was sent before was decided in another generation: it is refused.
+            self.needs_floor = false;
             // The answer to what was asked before does not count.
             self.requests.retain(|_, asked| *asked != Asked::Overrides);
             actions.overrides.extend(self.overrides.begin_again());
