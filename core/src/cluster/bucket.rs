@@ -81,7 +81,7 @@ enum Asked {
 
 /// The policy of a server that shares its store.
 const fn shared(policy: AdmissionPolicy) -> AdmissionPolicy {
-    AdmissionPolicy { resumes_above_limit: false, ..policy }
+    AdmissionPolicy { reuses_above_limit: false, ..policy }
 }
 
 impl Bucket {
@@ -208,6 +208,7 @@ impl Bucket {
                 self.drive(&user, false, now, &mut actions);
             }
             BucketEvent::Joins(node) => self.member(MembershipEvent::Joins(node), now, &mut actions),
+            BucketEvent::Leaves if !self.is_idle() => {}
             BucketEvent::Leaves => {
                 let ids: Vec<_> = self.membership.ids().collect();
                 for node in ids {

@@ -161,7 +161,7 @@ pub(super) fn admit(
     if let Some(options) = options
         && let Some(key) = options.resume
     {
-        let may_resume = policy.resumes_above_limit || Slots::count_in(record, policy.count_by) <= limit.slots();
+        let may_resume = policy.reuses_above_limit || Slots::count_in(record, policy.count_by) <= limit.slots();
         if limit.slots() > 0
             && may_resume
             && let Some((ended, displaced)) = move_slot(record, &acquire, options, &key)

@@ -38,9 +38,10 @@ pub struct AdmissionPolicy {
     /// Only a client that names the slot ([`Evict::Sessions`](super::Evict)) takes it before. Where the oldest slot is
     /// evicted, slots that were just lost go last.
     pub linger_grace: Duration,
-    /// Whether a slot can be resumed while its user holds more than the limit, because that was lowered. Servers that share a store
-    /// do not allow it: there the record may also name sessions that are gone, after the store has forgotten something.
-    pub resumes_above_limit: bool,
+    /// Whether a slot can be used again while its user holds more than the limit, because that was lowered: resumed, or shared by
+    /// another session of its device. Servers that share a store do not allow it: there the record may also name sessions that
+    /// are gone, after the store has forgotten something.
+    pub reuses_above_limit: bool,
     /// Since when clients can reach a server of this store. A slot that was lost before counts as lost at this time for
     /// [`linger_grace`](Self::linger_grace): its client could not come back earlier. The default is the beginning of time.
     ///
@@ -144,7 +145,7 @@ impl AdmissionPolicy {
             max_waiting: Self::DEFAULT_MAX_WAITING,
             linger: Duration::ZERO,
             linger_grace: Self::DEFAULT_LINGER_GRACE,
-            resumes_above_limit: true,
+            reuses_above_limit: true,
             serving_since: Timestamp::from_epoch(Duration::ZERO),
         }
     }

@@ -63,7 +63,8 @@ pub(super) fn find_room_in<'a>(
         return Room::None { reason: DenyReason::LimitReached, free_at: None };
     }
     // A session of a known device shares that device's slot. It competes only with the other sessions of the device.
-    let shared = device.and_then(|device| slots.of_device(device)).map(Slot::split_by_session);
+    let may_share = policy.reuses_above_limit || slots.count() <= limit.slots();
+    let shared = device.filter(|_| may_share).and_then(|device| slots.of_device(device)).map(Slot::split_by_session);
     let is_shared = shared.is_some();
     let max = if is_shared { u32::from(policy.sessions_per_device.get()) } else { limit.slots() };
     let slots = shared.as_ref().unwrap_or(slots);

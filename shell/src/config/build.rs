@@ -360,7 +360,7 @@ mod tests {
             linger: Duration::from_secs(90),
             linger_grace: Duration::from_secs(7),
             max_waiting: 9,
-            resumes_above_limit: true,
+            reuses_above_limit: true,
             serving_since: Timestamp::default(),
         };
         assert_eq!((policy.admission_policy(), policy.lmdb().policy), (expected, expected));

@@ -1,7 +1,7 @@
 //! What clients do, and what the servers tell them.
 
 use session_core::cluster::{BucketEvent, Published};
-use session_core::ledger::{AcquireOptions, CountBy, Evict, Hint, StoreCommand};
+use session_core::ledger::{AcquireOptions, Evict, Hint, StoreCommand};
 use session_core::{DisplayName, ResumeToken, SessionId, UserId};
 
 use super::coverage::Event;
@@ -104,7 +104,6 @@ impl World {
         let Some((session, client)) = self.pick(index, random, |client| client.state == ClientState::Granted) else {
             return;
         };
-        let shared = self.limit_of_device(&client);
         let machine = &mut self.machines[index];
         let at = machine.clock(self.now);
         let Some(process) = &mut machine.process else { return };
@@ -113,7 +112,6 @@ impl World {
             self.tells += 1;
             if let Some(client) = process.clients.get_mut(&session) {
                 (client.state, client.told) = (ClientState::Told, self.tells);
-                client.limit = client.limit.max(shared);
             }
             if let Some(key) = client.key {
                 self.keys.truncate(15);
@@ -125,17 +123,6 @@ impl World {
         process.clients.remove(&session);
         let event = process.release(session, &client, false, at);
         self.handle(index, client.bucket, event);
-    }
-
-    /// The highest limit by which others of the user were admitted, if one of them shares the client's device: then it takes no
-    /// other slot, even if the limit was lowered since.
-    fn limit_of_device(&self, client: &Client) -> u32 {
-        let processes = self.machines.iter().filter_map(|machine| machine.process.as_ref());
-        let clients = processes.flat_map(|process| process.clients.values());
-        let others: Vec<_> = clients.filter(|other| other.user == client.user && other.is_in()).collect();
-        let is_shared = client.device.is_some() && others.iter().any(|other| other.device == client.device);
-        let counts = is_shared && self.settings.policy.count_by == CountBy::Devices;
-        others.iter().filter(|_| counts).map(|other| other.limit).max().unwrap_or_default()
     }
 
     /// A server closes the connection of a client that has lost its slot.
