@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use session_core::cluster::{Bucket, BucketEvent, BucketKeys, OverridesOutcome, Request};
 use session_core::ledger::{
-    AcquireOptions, AdmissionPolicy, EndReason, EndTarget, Outcome, SlotLimit, StoreCommand, StoreError, UserOverrides,
-    WhenFull,
+    AcquireOptions, AdmissionPolicy, CountBy, EndReason, EndTarget, Evict, Outcome, SlotLimit, StoreCommand,
+    StoreError, UserOverrides, WhenFull,
 };
-use session_core::{NodeId, ResumeKey, ResumeToken, UserId};
+use session_core::{DisplayName, NodeId, ResumeKey, ResumeToken, UserId};
 
 use net::{Net, timing, user};
 
@@ -210,6 +210,36 @@ fn write_in_an_unnoticed_history_undoes_no_change() {
         assert_eq!(net.overrides_outcome(0, call), Some(OverridesOutcome::Unknown));
         assert_eq!(net.keys.overrides(&user()), limit(0));
     }
+}
+
+/// Devices count. A client takes the slot of a device that is lost, and a failover brings that back beside it. Another
+/// session of the device finds no room in it.
+#[test]
+fn taken_slot_is_not_shared_after_a_failover() {
+    let device = |name| DisplayName::parse(name);
+    let of = |name| AcquireOptions { device: device(name), ..resumable() };
+    let mut net = Net::new(&[0xa, 0xb], AdmissionPolicy { count_by: CountBy::Devices, ..long_linger() });
+    let lost = net.session(1, 1);
+    assert!(net.admit(1, lost, of("desk")));
+    net.lose_client(1, lost);
+    net.run(150);
+    let replica = net.keys.clone();
+    let takes = net.session(0, 1);
+    // No longer kept for its client.
+    net.run(6000);
+    assert!(net.admit(0, takes, AcquireOptions { device: device("phone"), ..AcquireOptions::default() }));
+    net.fail_over(replica);
+    net.run(5000);
+    assert_eq!(net.keys.record(&user()).sessions().len(), 2, "one of them lingers");
+    let other = net.session(0, 2);
+    net.acquire(
+        0,
+        other,
+        AcquireOptions { device: device("desk"), evict: Some(Evict::Nobody), ..AcquireOptions::default() },
+    );
+    net.deliver(0);
+    assert!(!net.tell(0, other), "two devices are in, of 1");
+    assert!(net.serves(0, takes));
 }
 
 /// A failover loses changes, and the only node that knows them is cut off. An operator makes another change at the
