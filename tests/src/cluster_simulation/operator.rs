@@ -37,6 +37,8 @@ struct Change {
     began: u64,
     /// When the operator was told that it is in force.
     done: Option<u64>,
+    /// When the operator was told that nobody knows.
+    unknown: Option<u64>,
 }
 
 impl Operator {
@@ -59,7 +61,12 @@ impl Operator {
     fn begin(&mut self, call: (usize, u64, CallId), user: &UserId, limit: Option<u32>) {
         self.moment += 1;
         self.calls.insert(call, (user.clone(), self.moment));
-        self.users.entry(user.clone()).or_default().push(Change { limit, began: self.moment, done: None });
+        self.users.entry(user.clone()).or_default().push(Change {
+            limit,
+            began: self.moment,
+            done: None,
+            unknown: None,
+        });
         self.tried.entry(user.clone()).or_default().insert(limit);
     }
 
@@ -74,17 +81,14 @@ impl Operator {
             OverridesOutcome::Set { .. } if is_forgotten => {}
             OverridesOutcome::Set { .. } => {
                 changes[at].done = Some(moment);
-                // One without an answer at this moment may still be made after it.
-                let waiting: Vec<_> = self.calls.values().map(|(_, began)| *began).collect();
-                changes.retain(|change| {
-                    let is_over = change.done.map_or(!waiting.contains(&change.began), |done| done < began);
-                    keeps || change.began >= began || !is_over
-                });
+                // One that was not answered as this one began may be made after it: also if nobody knows what became of it.
+                let is_over = |change: &Change| change.done.or(change.unknown).is_some_and(|answered| answered < began);
+                changes.retain(|change| keeps || change.began == began || !is_over(change));
             }
             OverridesOutcome::Rejected(_) => {
                 changes.remove(at);
             }
-            OverridesOutcome::Unknown => {}
+            OverridesOutcome::Unknown => changes[at].unknown = Some(moment),
         }
     }
 
@@ -97,7 +101,8 @@ impl Operator {
             let changes = self.users.entry(user.clone()).or_default();
             self.forgotten.insert(user.clone(), self.moment);
             changes.iter_mut().for_each(|change| change.done = None);
-            changes.extend(tried.iter().map(|&limit| Change { limit, began: self.moment, done: None }));
+            let maybe = |&limit| Change { limit, began: self.moment, done: None, unknown: Some(self.moment) };
+            changes.extend(tried.iter().map(maybe));
         }
     }
 }

@@ -48,7 +48,7 @@ pub enum OverridesOutcome {
     },
     /// It was not made.
     Rejected(StoreError),
-    /// It may have been made.
+    /// It may have been made, or may still be, as long as nobody makes another change.
     Unknown,
 }
 
