@@ -227,10 +227,8 @@ impl Bucket {
         let outcome = if command.is_release() {
             // What was fenced has nothing to give back.
             (!is_own).then_some(Outcome::Released)
-        } else if is_acquire && !self.membership.is_own(session.node()) {
-            // To the others the slot of a node that has not joined is that of a dead one.
-            Some(Outcome::Rejected(StoreError::Failed))
-        } else if !self.membership.has_joined() {
+        } else if !self.membership.has_joined() || (is_acquire && !self.membership.is_own(session.node())) {
+            // To the others the slot of an id that has not joined is that of a dead node.
             Some(Outcome::Rejected(StoreError::Failed))
         } else {
             (self.unanswered >= room).then_some(Outcome::Rejected(StoreError::Overloaded))
@@ -336,7 +334,7 @@ impl Bucket {
 
     /// Nodes that nobody has to remember any more: no record names them, and what they have sent has come or is lost.
     fn forget_outdated(&mut self, now: Timestamp, actions: &mut BucketActions) {
-        let Some(generation) = self.membership.generation().map(|generation| generation.id) else { return };
+        let Some(generation) = self.membership.generation_id() else { return };
         if !self.is_scrubbed() {
             return;
         }

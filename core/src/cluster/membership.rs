@@ -164,7 +164,7 @@ impl Membership {
             }
             MembershipEvent::Leaves(node) => {
                 self.ids.retain(|own| own.node != node);
-                let leave = self.generation().map(|generation| Request::Leave { node, generation: generation.id });
+                let leave = self.generation_id().map(|generation| Request::Leave { node, generation });
                 MembershipActions { requests: leave.into_iter().collect(), ..MembershipActions::default() }
             }
         };
@@ -197,6 +197,10 @@ impl Membership {
     #[must_use]
     pub fn generation(&self) -> Option<&Generation> {
         self.generation.as_ref().map(|seen| &seen.generation)
+    }
+
+    pub(super) fn generation_id(&self) -> Option<GenerationId> {
+        self.generation().map(|generation| generation.id)
     }
 
     /// Since when this node has seen the generation in force.
@@ -268,7 +272,7 @@ impl Membership {
     /// Whether the last look at the bucket's nodes showed this one, and not as dead.
     #[must_use]
     pub fn is_seen_alive(&self, node: NodeId) -> bool {
-        matches!(self.nodes.get(&node).map(|seen| seen.entry), Some(NodeEntry::Beats(_)))
+        self.nodes.get(&node).is_some_and(|seen| seen.entry.is_alive())
     }
 
     /// The nodes that are buried.
@@ -280,10 +284,7 @@ impl Membership {
     /// The nodes that were dead or had left a [`ClusterTiming::memory`] ago.
     pub fn outdated(&self, now: Timestamp) -> impl Iterator<Item = (NodeId, NodeEntry)> + '_ {
         let memory = self.timing.memory();
-        let is_outdated = move |seen: &SeenNode| match seen.entry {
-            NodeEntry::Beats(_) => false,
-            NodeEntry::Dead(_) | NodeEntry::Left => now.since(seen.since) >= memory,
-        };
+        let is_outdated = move |seen: &SeenNode| !seen.entry.is_alive() && now.since(seen.since) >= memory;
         self.nodes.iter().filter(move |(_, seen)| is_outdated(seen)).map(|(node, seen)| (*node, seen.entry))
     }
 
@@ -296,8 +297,7 @@ impl Membership {
     /// Whether this node is the one of those alive that clears the slots of dead nodes.
     #[must_use]
     pub fn is_sweeper(&self) -> bool {
-        let is_alive = |(_, seen): &(&NodeId, &SeenNode)| matches!(seen.entry, NodeEntry::Beats(_));
-        let first = self.nodes.iter().find(is_alive);
+        let first = self.nodes.iter().find(|(_, seen)| seen.entry.is_alive());
         first.is_some_and(|(node, _)| self.ids().any(|own| own == *node))
     }
 
@@ -327,7 +327,7 @@ impl Membership {
         Some(Request::Beat {
             ids: self.ids.clone(),
             number: self.beats,
-            seen: self.generation().map(|generation| generation.id),
+            seen: self.generation_id(),
             seen_number: self.greatest_generation,
             proposed: GenerationId { node, beat: self.beats },
         })
@@ -388,10 +388,7 @@ impl Membership {
     fn decisions(&mut self, now: Timestamp) -> Vec<Request> {
         let lease = self.timing.lease();
         let nodes = &self.nodes;
-        let beats_never = |node: &NodeId| {
-            matches!(nodes.get(node).map(|seen| seen.entry), Some(NodeEntry::Dead(_) | NodeEntry::Left))
-        };
-        self.former.retain(|node| !beats_never(node));
+        self.former.retain(|node| nodes.get(node).is_none_or(|seen| seen.entry.is_alive()));
         let former = self.former.iter().map(|&node| Request::Bury { node, beat: None, at: now });
         let silent = nodes.iter().filter_map(|(&node, seen)| match seen.entry {
             NodeEntry::Beats(beat) if now.since(seen.since) >= lease && !self.ids().any(|own| own == node) => {

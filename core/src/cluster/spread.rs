@@ -2,7 +2,7 @@
 
 use crate::id::UserId;
 
-/// In which bucket of so many a user is. Each node has to count with the same number of buckets.
+/// The number of the user's bucket. All nodes must have the same number of buckets.
 ///
 /// # Panics
 /// If there are no buckets.

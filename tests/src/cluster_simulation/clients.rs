@@ -99,6 +99,13 @@ impl World {
         Some((**session, (*client).clone()))
     }
 
+    /// The clients that were told that they are in, and have not lost their slots.
+    pub(super) fn told_clients(&self) -> impl Iterator<Item = (&SessionId, &Client)> {
+        let processes = self.machines.iter().filter_map(|machine| machine.process.as_ref());
+        let clients = processes.flat_map(|process| &process.clients);
+        clients.filter(|(_, client)| client.state == ClientState::Told)
+    }
+
     /// A server tells a client that it is in, or finds that it must not.
     pub(super) fn tell_one(&mut self, index: usize, random: &mut Random) {
         let Some((session, client)) = self.pick(index, random, |client| client.state == ClientState::Granted) else {

@@ -162,10 +162,7 @@ impl World {
 
     /// The sessions of a user whose clients are in.
     fn told_of(&self, user: &UserId) -> Vec<SessionId> {
-        let processes = self.machines.iter().filter_map(|machine| machine.process.as_ref());
-        let clients = processes.flat_map(|process| &process.clients);
-        let told = clients.filter(|(_, client)| client.user == *user && client.state == ClientState::Told);
-        told.map(|(session, _)| *session).collect()
+        self.told_clients().filter(|(_, client)| client.user == *user).map(|(session, _)| *session).collect()
     }
 
     /// A server reads its configuration again, which has changed.

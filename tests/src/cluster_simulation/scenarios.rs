@@ -8,7 +8,6 @@ use session_core::ledger::{AcquireOptions, AdmissionPolicy, Hint, SessionHint, S
 use session_core::{ResumeToken, SessionId, UserId};
 
 use super::coverage::Event;
-use super::machine::ClientState;
 use super::world::{BEAT_MS, FENCE_MS, LEASE_MS, World, WorldSettings};
 use crate::random::Random;
 
@@ -78,10 +77,9 @@ impl World {
 
     /// The sessions that are told that they are in, with the shards of their users.
     fn told(&self) -> BTreeSet<(usize, SessionId)> {
-        let processes = self.machines.iter().filter_map(|machine| machine.process.as_ref());
-        let clients = processes.flat_map(|process| &process.clients);
-        let told = clients.filter(|(_, client)| client.state == ClientState::Told);
-        told.map(|(session, client)| (usize::from(client.bucket) % self.shards.len(), *session)).collect()
+        self.told_clients()
+            .map(|(session, client)| (usize::from(client.bucket) % self.shards.len(), *session))
+            .collect()
     }
 }
 

@@ -51,11 +51,7 @@ fn resuming() -> AcquireOptions {
 #[test]
 fn resumed_slot_does_not_linger_again() {
     let mut net = Net::new(&[0xa, 0xb], long_linger());
-    let first = net.session(1, 1);
-    assert!(net.admit(1, first, resumable()));
-    net.lose_client(1, first);
-    net.run(150);
-    let replica = net.keys.clone();
+    let replica = net.replica_with_lingering_slot(resumable());
     let second = net.session(0, 1);
     assert!(net.admit(0, second, resuming()));
     net.fail_over(replica);
@@ -107,11 +103,7 @@ fn resumed_slot_is_not_there_twice() {
 #[test]
 fn taken_slot_is_not_resumed_after_a_failover() {
     let mut net = Net::new(&[0xa, 0xb], AdmissionPolicy { when_full: WhenFull::EvictOldest, ..long_linger() });
-    let first = net.session(1, 1);
-    assert!(net.admit(1, first, resumable()));
-    net.lose_client(1, first);
-    net.run(150);
-    let replica = net.keys.clone();
+    let replica = net.replica_with_lingering_slot(resumable());
     let second = net.session(0, 1);
     assert!(net.admit(0, second, AcquireOptions::default()));
     net.fail_over(replica);
@@ -217,13 +209,8 @@ fn write_in_an_unnoticed_history_undoes_no_change() {
 #[test]
 fn taken_slot_is_not_shared_after_a_failover() {
     let device = |name| DisplayName::parse(name);
-    let of = |name| AcquireOptions { device: device(name), ..resumable() };
     let mut net = Net::new(&[0xa, 0xb], AdmissionPolicy { count_by: CountBy::Devices, ..long_linger() });
-    let lost = net.session(1, 1);
-    assert!(net.admit(1, lost, of("desk")));
-    net.lose_client(1, lost);
-    net.run(150);
-    let replica = net.keys.clone();
+    let replica = net.replica_with_lingering_slot(AcquireOptions { device: device("desk"), ..resumable() });
     let takes = net.session(0, 1);
     // No longer kept for its client.
     net.run(6000);

@@ -72,7 +72,7 @@ impl Bucket {
 
     /// Whether the answer of a record or a page counts: the bucket's meta has the generation in force, too.
     fn counts(&self, history: HistoryId, generation: Option<GenerationId>) -> bool {
-        self.is_current(history) && generation == self.membership.generation().map(|generation| generation.id)
+        self.is_current(history) && generation == self.membership.generation_id()
     }
 
     fn record_came(

@@ -13,10 +13,9 @@ use crate::time::Timestamp;
 impl Bucket {
     pub(super) fn raise_floor(&mut self, actions: &mut BucketActions) {
         let is_under_way = self.requests.values().any(|asked| *asked == Asked::Floor);
-        let generation = self.membership.generation().map(|generation| generation.id);
         if self.needs_floor
             && !is_under_way
-            && let Some(generation) = generation
+            && let Some(generation) = self.membership.generation_id()
         {
             let nodes = self.membership.ids().collect();
             self.send(Request::RaiseFloor { nodes, generation, epoch: self.epoch }, Asked::Floor, actions);
@@ -25,16 +24,15 @@ impl Bucket {
 
     /// Reads the overrides, restores them or makes the next change.
     pub(super) fn ask_for_overrides(&mut self, actions: &mut BucketActions) {
-        let generation = self.membership.generation().map(|generation| (generation.id, generation.number));
-        let (Some((generation, generation_number)), Some(node), false) =
-            (generation, self.membership.node(), self.needs_floor)
+        let (Some(&generation), Some(node), false) =
+            (self.membership.generation(), self.membership.node(), self.needs_floor)
         else {
             return;
         };
         let (may_admit, epoch, number) = (self.membership.may_admit(), self.epoch, &mut self.last_stamp);
         let writer = || {
             *number += 1;
-            Writer { generation, generation_number, node, epoch, stamp: stamp(node, *number) }
+            Writer { generation, node, epoch, stamp: stamp(node, *number) }
         };
         if let Some(request) = self.overrides.next_request(may_admit, writer) {
             self.send(request, Asked::Overrides, actions);
@@ -76,7 +74,7 @@ impl Bucket {
 
     /// Sends what the user's commands need next, if nothing is under way. `is_fresh`: the record came this very moment.
     pub(super) fn drive(&mut self, user: &UserId, is_fresh: bool, now: Timestamp, actions: &mut BucketActions) {
-        let Some(generation) = self.membership.generation().map(|generation| generation.id) else { return };
+        let Some(generation) = self.membership.generation_id() else { return };
         let Some(node) = self.membership.node() else { return };
         let Some(state) = self.users.touch_known(user) else { return };
         if state.under_way.is_some() || self.needs_floor {

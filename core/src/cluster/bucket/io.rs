@@ -32,7 +32,7 @@ pub enum BucketEvent {
     Closed(UserId, SessionId),
     /// The node has another id. New sessions have that one, and no session has had it before.
     Joins(NodeId),
-    /// The node stops. Only once it has no session in the bucket any more ([`Bucket::is_idle`](super::Bucket::is_idle)).
+    /// The node stops. Before [`Bucket::is_idle`](super::Bucket::is_idle) this does nothing: others would take the node for gone.
     Leaves,
 }
 

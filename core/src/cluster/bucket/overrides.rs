@@ -5,7 +5,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use super::own_session::CallId;
-use crate::cluster::shared_store::{GenerationId, OverridesAnswer, OverridesRequest, OverridesVersion, Request, Stamp};
+use crate::cluster::shared_store::{Generation, OverridesAnswer, OverridesRequest, OverridesVersion, Request, Stamp};
 use crate::id::{NodeId, UserId};
 use crate::ledger::{StoreError, UserOverrides};
 
@@ -54,8 +54,7 @@ pub enum OverridesOutcome {
 
 /// Who asks, for a request to write.
 pub(super) struct Writer {
-    pub generation: GenerationId,
-    pub generation_number: u64,
+    pub generation: Generation,
     pub node: NodeId,
     pub epoch: u64,
     /// A stamp that no other write has.
@@ -78,7 +77,7 @@ impl Overrides {
         self.known.as_ref().map(|(version, _)| *version)
     }
 
-    /// Whether they are those of the store, as far as this node can know.
+    /// Whether this node has read the version that it last saw in the store.
     pub(super) const fn is_current(&self) -> bool {
         self.known.is_some() && !self.must_read
     }
@@ -116,13 +115,13 @@ impl Overrides {
         let request = match &self.known {
             Some((version, all)) if self.must_restore => {
                 let overrides = all.iter().map(|(user, overrides)| (user.clone(), *overrides)).collect();
-                Request::RestoreOverrides { generation: writer().generation, version: *version, overrides }
+                Request::RestoreOverrides { generation: writer().generation.id, version: *version, overrides }
             }
             Some((expected, _)) if !self.must_read => {
                 let change = self.changes.front_mut().filter(|_| may_admit)?;
-                let Writer { generation, generation_number, node, epoch, stamp } = writer();
+                let Writer { generation, node, epoch, stamp } = writer();
                 let version = OverridesVersion {
-                    generation: generation_number.max(expected.generation),
+                    generation: generation.number.max(expected.generation),
                     number: expected.number + 1,
                     stamp,
                 };
@@ -130,7 +129,7 @@ impl Overrides {
                 Request::WriteOverrides(Box::new(OverridesRequest {
                     user: change.user.clone(),
                     overrides: change.overrides,
-                    generation,
+                    generation: generation.id,
                     node,
                     epoch,
                     expected: *expected,

@@ -7,7 +7,7 @@ use crate::cluster::shared_store::ScanPosition;
 use crate::id::NodeId;
 
 /// The walk over all records of a bucket, page by page. Each node takes one when the gate of a generation opens. One of them
-/// takes another one when a node is dead.
+/// takes another one when a node is dead, and at times for slots that have lapsed.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
     position: Position,

@@ -21,7 +21,7 @@ pub(super) struct WriteContext<'a> {
     pub node: NodeId,
     pub epoch: u64,
     pub stamp: Stamp,
-    /// Of the overrides by which it was decided.
+    /// The version of the overrides when the change was decided.
     pub overrides: Option<OverridesVersion>,
 }
 

@@ -71,6 +71,14 @@ pub enum NodeEntry {
     Left,
 }
 
+impl NodeEntry {
+    /// Whether the node is alive, as far as the store knows.
+    #[must_use]
+    pub const fn is_alive(self) -> bool {
+        matches!(self, Self::Beats(_))
+    }
+}
+
 impl fmt::Display for GenerationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.node, self.beat)

@@ -121,7 +121,7 @@ pub struct WriteRequest {
     pub epoch: u64,
     /// The stamp of the record that the change is based on. `None` if there was no record.
     pub expected: Option<Stamp>,
-    /// The version of the overrides by which sessions were admitted, or denied. `None` if none was.
+    /// The version of the overrides that the decision used. `None` if it used none: then the store does not compare it.
     pub overrides: Option<OverridesVersion>,
     /// The record with its new stamp. `None` to delete it.
     pub record: StoredRecord,

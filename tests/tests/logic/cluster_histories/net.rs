@@ -214,6 +214,15 @@ impl Net {
         self.submit(index, StoreCommand::Linger { user: user(), session, at, token });
     }
 
+    /// A client is admitted at the second node with these options, and lost. Its slot lingers in what a replica has by then.
+    pub(super) fn replica_with_lingering_slot(&mut self, options: AcquireOptions) -> BucketKeys {
+        let session = self.session(1, 1);
+        assert!(self.admit(1, session, options));
+        self.lose_client(1, session);
+        self.run(150);
+        self.keys.clone()
+    }
+
     /// An operator changes the user's overrides at this node, and is told that they are in force.
     pub(super) fn change_overrides(&mut self, index: usize, overrides: UserOverrides) {
         let call = self.set_overrides(index, user(), overrides);
