@@ -152,7 +152,7 @@ impl Node {
     /// Hands an event to a bucket, and does what it wants.
     pub(crate) fn handle(&mut self, bucket: u16, event: BucketEvent, now: u64) {
         let joins = matches!(event, BucketEvent::Joins(_));
-        let BucketActions { requests, outcomes, overrides, ended, hints: _, fenced } =
+        let BucketActions { requests, outcomes, overrides, ended, hints: _, fenced, cut: _ } =
             self.buckets[usize::from(bucket)].handle(event, timestamp(now));
         let shard = usize::from(bucket) % self.outbox.len();
         self.outbox[shard].extend(requests.into_iter().map(|(id, request)| (bucket, id, request)));
@@ -163,7 +163,7 @@ impl Node {
             let lost = gone.values().filter(|socket| socket.is_in);
             self.told.extend(lost.map(|_| (now, Told::Ended)));
         }
-        for ended in ended {
+        for (_, ended) in ended {
             let Some(socket) = self.sockets.remove(&ended.session) else { continue };
             if socket.is_in {
                 self.told.push((now, Told::Ended));

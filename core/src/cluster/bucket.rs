@@ -202,7 +202,7 @@ impl Bucket {
                 if let Some(state) = self.users.touch_known(&user) {
                     state.close(session, false, &mut told);
                 }
-                self.pass_on(told, &mut actions);
+                self.pass_on(&user, told, &mut actions);
                 // Another session of this node may have waited for it.
                 self.look(&user, now, &mut actions);
                 self.drive(&user, false, now, &mut actions);
@@ -247,7 +247,7 @@ impl Bucket {
         }
         state.queue.push(Call { id: call, command, may_be_applied: false });
         self.unanswered += 1;
-        self.pass_on(told, actions);
+        self.pass_on(&user, told, actions);
         self.look(&user, now, actions);
         self.drive(&user, false, now, actions);
     }
@@ -281,7 +281,8 @@ impl Bucket {
             let mut told = UserActions::default();
             self.users.forget(&mut told);
             self.walk.forget();
-            self.pass_on(told, actions);
+            self.unanswered -= told.outcomes.len();
+            actions.outcomes.extend(told.outcomes);
             // What was sent before was decided in another generation: it is refused.
             self.needs_floor = false;
             // The answer to what was asked before does not count.
@@ -355,6 +356,7 @@ impl Bucket {
 
     fn fence(&mut self, actions: &mut BucketActions) {
         let mut told = UserActions::default();
+        actions.cut = self.users.own_sessions().collect();
         self.users.fence(&mut told);
         self.requests.clear();
         self.unanswered = 0;
@@ -370,11 +372,11 @@ impl Bucket {
         actions.requests.push((id, request));
     }
 
-    fn pass_on(&mut self, told: UserActions, actions: &mut BucketActions) {
+    fn pass_on(&mut self, user: &UserId, told: UserActions, actions: &mut BucketActions) {
         let UserActions { outcomes, ended, hints } = told;
         self.unanswered -= outcomes.len();
         actions.outcomes.extend(outcomes);
-        actions.ended.extend(ended);
+        actions.ended.extend(ended.into_iter().map(|ended| (user.clone(), ended)));
         actions.hints.extend(hints);
     }
 }

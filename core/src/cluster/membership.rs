@@ -176,14 +176,19 @@ impl Membership {
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
         let beat = (self.under_way.is_none() && !self.ids.is_empty()).then_some(self.next_beat);
-        let fence = self.confirmed.map(|at| at + self.timing.fence());
-        beat.into_iter().chain(fence).min()
+        beat.into_iter().chain(self.serves_until()).min()
     }
 
     /// Whether the node may serve its sessions in this bucket. Ask before each message to a client, at the time of sending.
     #[must_use]
     pub fn may_serve(&self, now: Timestamp) -> bool {
-        self.confirmed.is_some_and(|sent| now.since(sent) < self.timing.fence())
+        self.serves_until().is_some_and(|until| now < until)
+    }
+
+    /// Until when it may, as far as this node knows now. `None` if it may not.
+    #[must_use]
+    pub fn serves_until(&self) -> Option<Timestamp> {
+        self.confirmed.map(|sent| sent + self.timing.fence())
     }
 
     /// Whether the node may admit sessions in this bucket.

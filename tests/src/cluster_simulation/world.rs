@@ -248,17 +248,21 @@ impl World {
         if let BucketEvent::Submit(call, _) | BucketEvent::SetOverrides(call, ..) = &event {
             process.unanswered.insert(*call, bucket);
         }
-        let BucketActions { requests, outcomes, overrides, ended, hints, fenced } =
+        let BucketActions { requests, outcomes, overrides, ended, hints, fenced, cut } =
             process.buckets[usize::from(bucket)].handle(event, now);
         if self.prints {
             println!("    -> {requests:?} {outcomes:?} {ended:?} {fenced:?}");
         }
         if let Some(reason) = fenced {
             self.coverage.saw(Event::Fenced(reason));
+            let mut served = process.clients.iter().filter(|(_, client)| client.bucket == bucket && client.is_in());
+            if served.any(|(session, _)| !cut.contains(session)) {
+                self.broken = Some(format!("left: the fence of bucket {bucket} does not cut all clients"));
+            }
             process.clients.retain(|_, client| client.bucket != bucket);
             process.owed.retain(|(user, _)| !self.users.contains(&(bucket, user.clone())));
         }
-        for ended in ended {
+        for (_, ended) in ended {
             if let Some(client) = process.clients.get_mut(&ended.session)
                 && client.state == ClientState::Told
             {

@@ -115,7 +115,7 @@ impl Bucket {
             }
             Some(UnderWay::Read) | None => {}
         }
-        self.pass_on(told, actions);
+        self.pass_on(user, told, actions);
         self.overrides.saw(overrides);
         self.ask_for_overrides(actions);
         self.look(user, now, actions);

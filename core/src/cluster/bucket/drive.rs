@@ -69,7 +69,7 @@ impl Bucket {
         let (membership, read_after) = (&self.membership, known.read_after);
         let mut told = UserActions::default();
         state.look(&|node| membership.is_own(node), &|node| membership.liveness(node, read_after, now), &mut told);
-        self.pass_on(told, actions);
+        self.pass_on(user, told, actions);
     }
 
     /// Sends what the user's commands need next, if nothing is under way. `is_fresh`: the record came this very moment.
@@ -85,7 +85,7 @@ impl Bucket {
             state.refuse_changes(&mut told);
         }
         if state.needs_policy() && !self.overrides.is_current() {
-            self.pass_on(told, actions);
+            self.pass_on(user, told, actions);
             return;
         }
         let read_after = state.known.as_ref().map_or_else(|| self.membership.beats(), |known| known.read_after);
@@ -129,7 +129,7 @@ impl Bucket {
         } else {
             None
         };
-        self.pass_on(told, actions);
+        self.pass_on(user, told, actions);
         match request {
             Some(request) => self.send(request, Asked::User(user.clone()), actions),
             // Grants that the store had already, say.

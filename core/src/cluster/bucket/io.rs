@@ -46,10 +46,12 @@ pub struct BucketActions {
     pub outcomes: Vec<(CallId, Outcome)>,
     /// What became of changes of overrides, in this order.
     pub overrides: Vec<(CallId, OverridesOutcome)>,
-    /// Sessions of this node that have lost their slots.
-    pub ended: Vec<EndedSession>,
+    /// Sessions of this node that have lost their slots, with their users.
+    pub ended: Vec<(UserId, EndedSession)>,
     /// Hints for sessions of this node.
     pub hints: Vec<SessionHint>,
     /// All sessions of the bucket end, now.
     pub fenced: Option<FenceReason>,
+    /// If they do: those that may have a client to cut.
+    pub cut: Vec<SessionId>,
 }

@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::user_state::{UserActions, UserState};
-use crate::id::UserId;
+use crate::id::{SessionId, UserId};
 
 /// The users of whom anything is kept, and for which of them anything is left to do.
 #[derive(Debug, Default)]
@@ -46,6 +46,11 @@ impl Users {
     /// Everybody of whom anything is kept.
     pub(super) fn all(&self) -> impl Iterator<Item = &UserState> {
         self.all.values()
+    }
+
+    /// The sessions of this node.
+    pub(super) fn own_sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.all().flat_map(|state| state.sessions.keys()).copied()
     }
 
     /// Everybody for whom something is left to do.

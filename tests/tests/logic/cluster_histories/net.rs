@@ -94,7 +94,7 @@ impl Net {
         node.queue.extend(requests);
         node.outcomes.extend(outcomes);
         node.overrides.extend(overrides);
-        node.ended.extend(ended);
+        node.ended.extend(ended.into_iter().map(|(_, ended)| ended));
         if fenced.is_some() {
             node.fences += 1;
             self.last_id += 1;
