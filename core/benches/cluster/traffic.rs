@@ -103,7 +103,7 @@ fn answer_bytes(answer: &AnswerBody) -> u64 {
         AnswerBody::Page(page) => {
             page.records.iter().map(|(user, _, record)| user.as_str().len() as u64 + record_bytes(record)).sum()
         }
-        AnswerBody::Record(_) | AnswerBody::Overrides(_) | AnswerBody::Done(_) | AnswerBody::Failed => 0,
+        AnswerBody::Record(_) | AnswerBody::Overrides(_) | AnswerBody::Done(_) | AnswerBody::Failed(_) => 0,
     }
 }
 

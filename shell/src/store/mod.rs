@@ -10,8 +10,10 @@ mod usage;
 mod health;
 mod notifier;
 mod shared;
+mod overrides_bytes;
 mod memory;
 mod lmdb;
+mod redis;
 
 pub use api::{HealthFuture, NodeStatus, Store, StoreFuture, UsageFuture, UserUpdate};
 pub use completion::{Caller, Completion, Unanswered};

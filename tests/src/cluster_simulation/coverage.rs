@@ -172,7 +172,7 @@ impl Coverage {
 
     pub(super) fn applied(&mut self, request: &Request, answer: &AnswerBody) {
         match (request, answer) {
-            (_, AnswerBody::Failed) => self.saw(Event::Failed),
+            (_, AnswerBody::Failed(_)) => self.saw(Event::Failed),
             (_, AnswerBody::Done(false)) => self.saw(Event::NotDone),
             (_, AnswerBody::Beat(answer)) if !answer.is_confirmed => self.saw(Event::NotConfirmed),
             (Request::Write(_), AnswerBody::Record(answer)) if !answer.is_written => self.saw(Event::NotWritten),

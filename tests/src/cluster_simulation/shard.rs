@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use session_core::cluster::{Answer, AnswerBody, BucketKeys, HistoryId, Published, Request};
+use session_core::ledger::StoreError;
 
 /// The buckets of one primary.
 pub(super) type Buckets = BTreeMap<u16, BucketKeys>;
@@ -60,7 +61,7 @@ impl Shard {
             Some((_, history, since))
                 if at_former && now - *since > self.max_lag && !matches!(request, Request::Read(_)) =>
             {
-                return Answer { history: history_id(*history), body: AnswerBody::Failed };
+                return Answer { history: history_id(*history), body: AnswerBody::Failed(StoreError::Failed) };
             }
             Some((buckets, history, _)) if at_former => (buckets, *history),
             _ => (&mut self.primary, self.history),
@@ -68,7 +69,7 @@ impl Shard {
         let history = history_id(history);
         let reads = matches!(request, Request::Read(_) | Request::Scan { .. } | Request::ReadOverrides);
         if now < self.fails_until || (now < self.read_only_until && !reads) {
-            return Answer { history, body: AnswerBody::Failed };
+            return Answer { history, body: AnswerBody::Failed(StoreError::Failed) };
         }
         let body =
             buckets.entry(bucket).or_insert_with(|| BucketKeys::with_page(PAGE)).apply(request, history, published);

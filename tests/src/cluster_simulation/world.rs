@@ -6,7 +6,7 @@ use std::time::Duration;
 use session_core::cluster::{
     AnswerBody, Bucket, BucketActions, BucketEvent, CallId, ClusterTiming, Published, Request,
 };
-use session_core::ledger::{AdmissionPolicy, CountBy, Outcome, SlotLimit, WhenFull};
+use session_core::ledger::{AdmissionPolicy, CountBy, Outcome, SlotLimit, StoreError, WhenFull};
 use session_core::{DisplayName, NodeId, ResumeKey, UserId};
 
 use super::coverage::{Coverage, Event};
@@ -403,7 +403,7 @@ impl World {
         // Without its primary's replica a beat does not count (`WAIT 1`).
         let waits = self.settings.splits == Some(SplitGuard::WaitsForReplica);
         let is_unconfirmed = waits && machine.at_former[shard] && matches!(answer.body, AnswerBody::Beat(_));
-        let body = if is_unconfirmed { AnswerBody::Failed } else { answer.body };
+        let body = if is_unconfirmed { AnswerBody::Failed(StoreError::Failed) } else { answer.body };
         let answer = session_core::cluster::Answer { body, ..answer };
         self.handle(index, sent.bucket, BucketEvent::Answered(sent.id, answer));
     }

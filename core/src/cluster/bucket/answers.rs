@@ -9,7 +9,7 @@ use crate::cluster::shared_store::{
     Answer, AnswerBody, GenerationId, HistoryId, OverridesAnswer, PageAnswer, RecordAnswer,
 };
 use crate::id::UserId;
-use crate::ledger::{SessionRecord, UserRecord};
+use crate::ledger::{SessionRecord, StoreError, UserRecord};
 use crate::time::Timestamp;
 
 impl Bucket {
@@ -58,7 +58,8 @@ impl Bucket {
             (Asked::Overrides, AnswerBody::Overrides(answer)) => self.overrides_came(history, *answer, now, actions),
             // Tried again after the next beat.
             (Asked::Beat, _) => self.member(MembershipEvent::BeatLost, now, actions),
-            (Asked::User(user), _) => self.request_failed(&user),
+            (Asked::User(user), AnswerBody::Failed(error)) => self.request_failed(&user, error, actions),
+            (Asked::User(user), _) => self.request_failed(&user, StoreError::Failed, actions),
             (Asked::Scan, _) => self.walk.page_lost(),
             (Asked::Overrides, _) => self.overrides.lost(),
             (Asked::Floor | Asked::Other, _) => {}
@@ -124,12 +125,15 @@ impl Bucket {
     }
 
     /// The store certainly did not apply the request.
-    fn request_failed(&mut self, user: &UserId) {
+    fn request_failed(&mut self, user: &UserId, error: StoreError, actions: &mut BucketActions) {
         let Some(state) = self.users.touch_known(user) else { return };
         if let Some(UnderWay::Write(decision)) = state.under_way.take() {
             state.undo(*decision, false);
         }
         state.must_read = true;
+        let mut told = UserActions::default();
+        state.refuse(|command| !command.is_release(), error, &mut told);
+        self.pass_on(user, told, actions);
     }
 
     fn page_came(&mut self, history: HistoryId, page: PageAnswer, now: Timestamp, actions: &mut BucketActions) {

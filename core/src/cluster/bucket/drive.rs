@@ -8,6 +8,7 @@ use super::write::{WriteContext, stamp, write};
 use super::{Asked, Bucket, BucketActions};
 use crate::cluster::shared_store::Request;
 use crate::id::UserId;
+use crate::ledger::{StoreCommand, StoreError};
 use crate::time::Timestamp;
 
 impl Bucket {
@@ -82,7 +83,11 @@ impl Bucket {
         }
         let mut told = UserActions::default();
         if !self.membership.may_admit() {
-            state.refuse_changes(&mut told);
+            // While the record may lack sessions, nobody gets a slot, and no session ends.
+            let is_change = |command: &StoreCommand| {
+                matches!(command, StoreCommand::Acquire { .. } | StoreCommand::EndSessions { .. })
+            };
+            state.refuse(is_change, StoreError::Failed, &mut told);
         }
         if state.needs_policy() && !self.overrides.is_current() {
             self.pass_on(user, told, actions);

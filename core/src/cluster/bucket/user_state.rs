@@ -179,23 +179,22 @@ impl UserState {
         true
     }
 
-    /// Answers what must not be decided while the record may lack sessions: who gets a slot, and which sessions end.
-    pub(super) fn refuse_changes(&mut self, actions: &mut UserActions) {
-        let is_change =
-            |call: &mut Call| matches!(call.command, StoreCommand::Acquire { .. } | StoreCommand::EndSessions { .. });
-        for Call { id, command, may_be_applied } in self.queue.extract_if(.., is_change).collect::<Vec<_>>() {
-            if !matches!(command, StoreCommand::Acquire { .. }) {
-                let rejected = Outcome::Rejected(StoreError::Failed);
-                actions.outcomes.push((id, if may_be_applied { Outcome::Unknown } else { rejected }));
-                continue;
+    /// Rejects the commands that must not be decided now.
+    pub(super) fn refuse(
+        &mut self,
+        is_refused: impl Fn(&StoreCommand) -> bool,
+        error: StoreError,
+        actions: &mut UserActions,
+    ) {
+        let refused = self.queue.extract_if(.., |call| is_refused(&call.command)).collect::<Vec<_>>();
+        for Call { id, command, may_be_applied } in refused {
+            let is_acquire = matches!(command, StoreCommand::Acquire { .. });
+            let outcome = if may_be_applied { Outcome::Unknown } else { Outcome::Rejected(error) };
+            match (is_acquire, may_be_applied) {
+                (true, true) => self.in_doubt(command.session()),
+                (true, false) => self.denied(command.session()),
+                (false, _) => {}
             }
-            let outcome = if may_be_applied {
-                self.in_doubt(command.session());
-                Outcome::Unknown
-            } else {
-                self.denied(command.session());
-                Outcome::Rejected(StoreError::Failed)
-            };
             actions.outcomes.push((id, outcome));
         }
     }

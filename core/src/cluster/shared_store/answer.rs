@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::{Generation, GenerationId, HistoryId, NodeEntry, OverridesVersion, ScanPosition, Stamp, StoredRecord};
 use crate::id::{NodeId, SessionId, UserId};
-use crate::ledger::{SessionHint, UserOverrides, UserRecord};
+use crate::ledger::{SessionHint, StoreError, UserOverrides, UserRecord};
 
 /// The answer to a [`Request`](super::Request).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +30,9 @@ pub enum AnswerBody {
     Page(Box<PageAnswer>),
     /// To [`Request::ReadOverrides`](super::Request::ReadOverrides), [`Request::WriteOverrides`](super::Request::WriteOverrides) and [`Request::RestoreOverrides`](super::Request::RestoreOverrides).
     Overrides(Box<OverridesAnswer>),
-    /// To any request: it was certainly not applied, and never will be.
-    Failed,
+    /// To any request: it was certainly not applied, and never will be. Commands that it was to decide are rejected with this error;
+    /// releases are tried again.
+    Failed(StoreError),
 }
 
 /// The answer to a beat.

@@ -153,6 +153,11 @@ impl BucketKeys {
         }
     }
 
+    /// Somebody deletes one of the two keys without which a generation is over: that of the nodes, or the meta.
+    pub fn lose(&mut self, nodes: bool) {
+        if nodes { self.nodes = None } else { self.meta = None }
+    }
+
     /// The record of a user. Empty if there is none.
     #[must_use]
     pub fn record(&self, user: &UserId) -> UserRecord {

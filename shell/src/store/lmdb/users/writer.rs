@@ -8,7 +8,7 @@ use session_core::ledger::StoreError;
 use session_core::{Timestamp, UserId};
 
 use super::known_user::KnownUser;
-use super::overrides::{self, OverridesError};
+use super::overrides;
 use super::queue::{CloseOnDrop, SeenSender, TakenUpdates, UpdateSender, UserQueue, UserUpdateRequest};
 use super::retention::{Retention, RetentionBatch, RetentionScan};
 use super::slot_query::SlotQuery;
@@ -22,6 +22,7 @@ use crate::store::failure::StoreFailure;
 use crate::store::lmdb::directory_watch::DirectoryState;
 use crate::store::lmdb::environment::{Environment, ReopeningEnv, Uncommitted};
 use crate::store::lmdb::error::store_error;
+use crate::store::overrides_bytes::OverridesError;
 use crate::store::shared::SharedPolicy;
 use crate::store::user_state::UserState;
 use heed::RwTxn;
