@@ -15,8 +15,8 @@ use crate::runtime::timer_queue::TimerQueue;
 
 /// The time for the core: it never decreases.
 ///
-/// The real clock reads the wall clock once, at its start, and adds the time that has passed since. So it does not follow
-/// corrections of the wall clock; [`Clock::unix_seconds`] and [`Clock::has_passed`] do. The manual clock changes only when
+/// The real clock reads the wall clock once, at its start, and adds the time that has passed since, on Linux with the time in
+/// which the machine was suspended. So it does not follow corrections of the wall clock; [`Clock::unix_seconds`] and [`Clock::has_passed`] do. The manual clock changes only when
 /// its [`ManualClock`] is set: a simulation uses it.
 #[derive(Debug, Clone)]
 pub struct Clock {
@@ -26,7 +26,7 @@ pub struct Clock {
 
 #[derive(Debug, Clone)]
 enum Source {
-    Real { origin: Timestamp, started: Instant, wall_clock: Arc<WallClock> },
+    Real { origin: Timestamp, started: Duration, wall_clock: Arc<WallClock> },
     Manual(Arc<ManualClock>),
 }
 
@@ -38,7 +38,7 @@ impl Clock {
     /// A real clock that starts now. Its timers fire while [`Clock::run_timers`] runs.
     #[must_use]
     pub fn start() -> Self {
-        let (origin, started) = (Timestamp::from_epoch(wall_time()), Instant::now());
+        let (origin, started) = (Timestamp::from_epoch(wall_time()), since_boot());
         let source = Source::Real { origin, started, wall_clock: Arc::default() };
         Self { source, timers: Arc::default() }
     }
@@ -55,7 +55,7 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match &self.source {
-            Source::Real { origin, started, .. } => *origin + started.elapsed(),
+            Source::Real { origin, started, .. } => *origin + since_boot().saturating_sub(*started),
             Source::Manual(manual_clock) => manual_clock.now(),
         }
     }
@@ -147,12 +147,28 @@ impl Clock {
 
     fn timer_at(&self, time: Option<Timestamp>) -> Timer {
         let at = match (&self.source, time) {
-            (Source::Real { origin, started, .. }, Some(time)) => started.checked_add(time.since(*origin)),
+            (Source::Real { .. }, Some(time)) => Instant::now().checked_add(time.since(self.now())),
             (Source::Manual(_), Some(_)) | (Source::Real { .. } | Source::Manual(_), None) => None,
         };
         // A time that no Instant can hold is centuries ahead.
         at.map_or_else(Timer::never, Timer::at)
     }
+}
+
+/// Time that passes evenly, and also while the machine is suspended.
+#[cfg(target_os = "linux")]
+fn since_boot() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+
+    // The system's times since boot are not negative.
+    clock_gettime(ClockId::Boottime).try_into().unwrap_or_default()
+}
+
+/// Time that passes evenly.
+#[cfg(not(target_os = "linux"))]
+fn since_boot() -> Duration {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    START.elapsed()
 }
 
 fn wall_time() -> Duration {

@@ -33,6 +33,12 @@ pub enum Part {
     StoreUsers,
     /// The thread that checks that the data directory is still the one that was opened.
     StoreWatch,
+    /// A thread that carries requests to a store that servers share, and answers back.
+    StoreLane,
+    /// The thread that cuts clients when this server may not serve them any more.
+    StoreFence,
+    /// The thread that listens to what other servers tell this one.
+    StoreHints,
     /// A task that accepts connections of one listener.
     Accept,
     /// The task that wakes the tasks whose timers are due.
@@ -64,7 +70,7 @@ pub enum OnEnd {
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::Main,
         Self::Worker,
         Self::Signals,
@@ -72,6 +78,9 @@ impl Part {
         Self::StoreLive,
         Self::StoreUsers,
         Self::StoreWatch,
+        Self::StoreLane,
+        Self::StoreFence,
+        Self::StoreHints,
         Self::Accept,
         Self::Timers,
         Self::Retry,
@@ -94,6 +103,9 @@ impl Part {
             Self::StoreLive => "store-live",
             Self::StoreUsers => "store-users",
             Self::StoreWatch => "store-watch",
+            Self::StoreLane => "store-lane",
+            Self::StoreFence => "store-fence",
+            Self::StoreHints => "store-hints",
             Self::Accept => "accept",
             Self::Timers => "timers",
             Self::Retry => "retry",
@@ -113,7 +125,9 @@ impl Part {
             // Other parts would wait for them for ever.
             Self::Main | Self::Worker | Self::Signals | Self::LogWriter => OnEnd::EndProcess,
             // A command, an update or a release may be half done.
-            Self::StoreLive | Self::StoreUsers | Self::Retry => OnEnd::EndProcess,
+            Self::StoreLive | Self::StoreUsers | Self::Retry | Self::StoreLane => OnEnd::EndProcess,
+            // The limit rests on it, or on what it hears soon.
+            Self::StoreFence | Self::StoreHints => OnEnd::EndProcess,
             // The server must not admit sessions while nobody looks at its directory.
             Self::StoreWatch => OnEnd::EndProcess,
             Self::Accept

@@ -96,7 +96,7 @@ pub(super) async fn upgrade(
     };
     let drained = poll_fn(|cx| {
         mailbox.poll(cx).map(|notification| match notification {
-            Notification::Draining => None,
+            Notification::Draining | Notification::Cut => None,
             Notification::Stored(_) | Notification::Ended(_) | Notification::Hinted(_) => {
                 unreachable!("no command was submitted yet")
             }

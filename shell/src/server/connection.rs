@@ -200,7 +200,9 @@ impl<S: MessageSocket> Connection<S> {
                 poll_fn(|cx| self.poll(unhandled.is_none() && self.read_again_at.is_none(), &mut timer, cx)).await;
             match wake {
                 Wake::Notification(Notification::Draining) => self.handle(Event::Draining),
+                Wake::Notification(Notification::Cut) => self.cut(),
                 Wake::Notification(Notification::Ended(reason)) => {
+                    self.slot.ended();
                     self.cut_at.get_or_insert(self.clock.now() + LeavingTracker::CUT_AFTER);
                     self.context.session_log.evicted(self.subject(), self.slot.user(), &reason);
                     self.handle(Event::Ended(reason));
@@ -235,6 +237,9 @@ impl<S: MessageSocket> Connection<S> {
         }
         if let Poll::Ready(notification) = self.mailbox.poll(cx) {
             return Poll::Ready(Wake::Notification(notification));
+        }
+        if !self.slot.is_gone() && !self.slot.may_serve() {
+            return Poll::Ready(Wake::Notification(Notification::Cut));
         }
         if let Some(verification) = &mut self.verification
             && let Poll::Ready(event) = verification.as_mut().poll(cx)
@@ -317,14 +322,21 @@ impl<S: MessageSocket> Connection<S> {
         }
         let is_over = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         if is_over(self.socket.deadline()) || is_over(self.cut_at) && !self.slot.is_gone() {
-            self.socket.abort();
-            self.slot.gone();
-            self.handle(Event::Disconnected);
+            self.cut();
         }
+    }
+
+    /// Ends the connection at once and without a word.
+    fn cut(&mut self) {
+        self.socket.abort();
+        self.slot.gone();
+        self.handle(Event::Disconnected);
     }
 
     fn handle_outcome(&mut self, outcome: Outcome) {
         self.read_again_at = None;
+        let is_void = matches!(outcome, Outcome::Granted { .. }) && !self.slot.tell();
+        let outcome = if is_void { Outcome::Rejected(StoreError::Failed) } else { outcome };
         let refused = self.slot.answered(&outcome);
         self.charge_outcome(&outcome);
         let is_granted = matches!(outcome, Outcome::Granted { .. });
@@ -406,12 +418,16 @@ impl<S: MessageSocket> Connection<S> {
                 }
                 None => {}
             }
-            if let Some(frame) = send {
-                self.log_other_user(&frame);
-                self.socket.send(frame);
-            }
-            if let Some(reason) = close {
-                self.socket.close(reason);
+            if (send.is_some() || close.is_some()) && !self.slot.may_serve() {
+                self.mailbox.cut();
+            } else {
+                if let Some(frame) = send {
+                    self.log_other_user(&frame);
+                    self.socket.send(frame);
+                }
+                if let Some(reason) = close {
+                    self.socket.close(reason);
+                }
             }
             if (is_lost || close.is_some()) && self.verification.take().is_some() {
                 // Nobody waits for it any more. The session has ended, so the result changes nothing.

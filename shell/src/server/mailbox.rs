@@ -8,8 +8,8 @@ use std::task::{Context, Poll, Waker};
 
 use session_core::ledger::{EndReason, Hint, Outcome};
 
-/// The mailbox of one connection. Its size is constant: it holds at most one outcome, one drain flag, one end reason and one
-/// hint. That is enough, because a session has at most one pending command and loses its slot once, and the more urgent hint
+/// The mailbox of one connection. Its size is constant: it holds at most one outcome, one flag for a cut and one for the drain, one
+/// end reason and one hint. That is enough, because a session has at most one pending command and loses its slot once, and the more urgent hint
 /// includes the other.
 #[derive(Debug, Default)]
 pub struct Mailbox {
@@ -30,6 +30,7 @@ const WITHDRAWN: u32 = 2;
 
 #[derive(Debug, Default)]
 struct Inner {
+    is_cut: bool,
     command: CommandState,
     drain: DrainState,
     end_reason: Option<Box<EndReason>>,
@@ -80,6 +81,8 @@ pub enum WaitEnd {
 /// What a connection finds in its mailbox.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Notification {
+    /// The server may not serve the session any more.
+    Cut,
     /// The server drains. Comes once.
     Draining,
     /// The session has lost its slot.
@@ -199,6 +202,13 @@ impl Mailbox {
         }
     }
 
+    /// Tells the connection to end at once and without a word.
+    pub fn cut(&self) {
+        let mut inner = self.lock();
+        inner.is_cut = true;
+        wake(inner);
+    }
+
     /// Tells the connection that its session has lost its slot.
     pub fn end(&self, reason: EndReason) {
         let mut inner = self.lock();
@@ -215,10 +225,13 @@ impl Mailbox {
         }
     }
 
-    /// The next notification: the loss of the slot first, an outcome after it, which may be the grant of that very slot. A
+    /// The next notification: a cut first, then the loss of the slot, an outcome after it, which may be the grant of that very slot. A
     /// hint comes last.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Notification> {
         let mut inner = self.lock();
+        if mem::take(&mut inner.is_cut) {
+            return Poll::Ready(Notification::Cut);
+        }
         if let Some(reason) = inner.end_reason.take() {
             return Poll::Ready(Notification::Ended(*reason));
         }

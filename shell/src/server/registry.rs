@@ -19,17 +19,18 @@ use crate::store::SessionNotifier;
 /// are leaving, and releases the grants that wait for those ([`LeavingTracker`]).
 #[derive(Debug)]
 pub struct Registry {
-    node: NodeId,
     clock: Clock,
     inner: Mutex<Inner>,
     /// Whether `Inner::leaving` is not empty. While nobody is leaving, a grant and the end of a connection take no lock for it.
     is_any_leaving: AtomicBool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
+    /// The node id of new sessions.
+    node: NodeId,
     last_number: u64,
-    mailboxes: BTreeMap<u64, Arc<Mailbox>>,
+    mailboxes: BTreeMap<u64, (NodeId, Arc<Mailbox>)>,
     /// Sessions of `mailboxes`.
     leaving: LeavingTracker,
     /// The task in [`Registry::wait_until_empty`].
@@ -43,6 +44,11 @@ struct Inner {
 impl Inner {
     /// A smaller peak does not count: too little memory could be released.
     const HALVING_MIN: usize = 1024;
+
+    fn mailbox_of(&self, session: SessionId) -> Option<&Arc<Mailbox>> {
+        let (node, mailbox) = self.mailboxes.get(&session.number())?;
+        (*node == session.node()).then_some(mailbox)
+    }
 
     fn is_halved(&self) -> bool {
         self.peak >= Self::HALVING_MIN && self.mailboxes.len() <= self.peak / 2
@@ -61,7 +67,16 @@ impl Registry {
     /// A registry of this node, without connections.
     #[must_use]
     pub fn new(node: NodeId, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { node, clock, inner: Mutex::default(), is_any_leaving: AtomicBool::new(false) })
+        let inner = Inner {
+            node,
+            last_number: 0,
+            mailboxes: BTreeMap::new(),
+            leaving: LeavingTracker::default(),
+            empty_waker: None,
+            peak: 0,
+            halved_waker: None,
+        };
+        Arc::new(Self { clock, inner: Mutex::new(inner), is_any_leaving: AtomicBool::new(false) })
     }
 
     /// Registers a connection under a number that this registry never used before.
@@ -71,15 +86,16 @@ impl Registry {
         let mut inner = self.lock();
         inner.last_number += 1;
         let number = inner.last_number;
-        inner.mailboxes.insert(number, Arc::clone(&mailbox));
+        let node = inner.node;
+        inner.mailboxes.insert(number, (node, Arc::clone(&mailbox)));
         inner.peak = inner.peak.max(inner.mailboxes.len());
-        Registration { id: self.node.session(number), mailbox, registry: Arc::clone(self) }
+        Registration { id: node.session(number), mailbox, registry: Arc::clone(self) }
     }
 
     /// Tells every connection that the server drains. Returns how many connections there are.
     pub fn drain(&self) -> usize {
         // After the lock is released: a woken connection takes it to unregister.
-        let mailboxes: Vec<_> = self.lock().mailboxes.values().cloned().collect();
+        let mailboxes: Vec<_> = self.lock().mailboxes.values().map(|(_, mailbox)| Arc::clone(mailbox)).collect();
         mailboxes.iter().for_each(|mailbox| mailbox.drain());
         mailboxes.len()
     }
@@ -91,7 +107,7 @@ impl Registry {
     }
 
     fn mailbox_of(&self, session: SessionId) -> Option<Arc<Mailbox>> {
-        if session.node() == self.node { self.lock().mailboxes.get(&session.number()).cloned() } else { None }
+        self.lock().mailbox_of(session).cloned()
     }
 
     /// A session lost its slot, or is about to give it up while its client is still served. Returns when to cut its socket.
@@ -112,7 +128,7 @@ impl Registry {
     pub(super) fn must_wait(&self, user: &UserId, session: SessionId) -> bool {
         let mut inner = self.lock();
         // Nobody would release the grant of a session that is gone, and its client will not be told.
-        let is_served = inner.mailboxes.get(&session.number()).is_some_and(|mailbox| !mailbox.is_gone());
+        let is_served = inner.mailbox_of(session).is_some_and(|mailbox| !mailbox.is_gone());
         is_served && inner.leaving.must_wait(user, session)
     }
 
@@ -133,8 +149,7 @@ impl Registry {
     fn release_grants(&self, mut inner: MutexGuard<'_, Inner>, gone: SessionId) {
         let ready = inner.leaving.gone(gone);
         self.is_any_leaving.store(!inner.leaving.is_empty(), Ordering::SeqCst);
-        let mailboxes: Vec<_> =
-            ready.iter().filter_map(|session| inner.mailboxes.get(&session.number()).cloned()).collect();
+        let mailboxes: Vec<_> = ready.iter().filter_map(|session| inner.mailbox_of(*session).cloned()).collect();
         // After the lock is released: a woken connection takes it to unregister.
         drop(inner);
         mailboxes.iter().for_each(|mailbox| mailbox.release_grant());
@@ -195,6 +210,19 @@ impl SessionNotifier for Registry {
                 mailbox.end(reason);
             }
         }
+    }
+
+    /// Ends connections of this process at once.
+    fn cut(&self, sessions: &[SessionId]) {
+        let mailboxes: Vec<_> = {
+            let inner = self.lock();
+            sessions.iter().filter_map(|session| inner.mailbox_of(*session).cloned()).collect()
+        };
+        mailboxes.iter().for_each(|mailbox| mailbox.cut());
+    }
+
+    fn joins(&self, node: NodeId) {
+        self.lock().node = node;
     }
 
     /// Passes hints on to sessions of this process, as [`SessionNotifier::notify`].

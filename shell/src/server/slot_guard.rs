@@ -18,14 +18,30 @@ pub struct SlotGuard {
     /// The user for whose slot the session waits in line.
     waits_for: Option<UserId>,
     pending: Option<PendingCommand>,
+    /// What gives the slot up, once the client is served no more. Only if the store is shared: it knows nothing of this client.
+    owed: Option<Box<StoreCommand>>,
     session: SessionId,
+    /// Whether the client was told that it is in, and has not given its slot up.
+    is_told: bool,
+    /// Whether the session has lost its slot.
+    is_ended: bool,
 }
 
 impl SlotGuard {
     /// The guard of a session that holds no slot yet.
     #[must_use]
     pub fn new(store_client: Arc<StoreClient>, mailbox: Arc<Mailbox>, session: SessionId) -> Self {
-        Self { store_client, mailbox, user: None, waits_for: None, pending: None, session }
+        Self {
+            store_client,
+            mailbox,
+            user: None,
+            waits_for: None,
+            pending: None,
+            owed: None,
+            session,
+            is_told: false,
+            is_ended: false,
+        }
     }
 
     /// Submits the session's command.
@@ -36,8 +52,13 @@ impl SlotGuard {
         match &command {
             StoreCommand::Acquire { user, .. } => self.user = Some(user.clone()),
             StoreCommand::Release { .. } | StoreCommand::Linger { .. } => {
-                (self.user, self.waits_for) = (None, None);
-                return self.store_client.release(command);
+                (self.user, self.waits_for, self.is_told) = (None, None, false);
+                if self.store_client.is_shared() && !self.is_gone() {
+                    self.owed = Some(Box::new(command));
+                } else {
+                    self.store_client.release(command);
+                }
+                return;
             }
             StoreCommand::CountSlots { .. }
             | StoreCommand::ListSessions { .. }
@@ -105,8 +126,47 @@ impl SlotGuard {
     }
 
     /// The client is served no more: it was told so, or its socket is gone.
-    pub fn gone(&self) {
+    pub fn gone(&mut self) {
         self.store_client.registry().gone(self.session, &self.mailbox);
+        self.give_up();
+    }
+
+    /// The session has lost its slot.
+    pub fn ended(&mut self) {
+        self.is_ended = true;
+        if self.is_gone() {
+            self.give_up();
+        }
+    }
+
+    /// Tells a shared store that the client is served no more.
+    fn give_up(&mut self) {
+        if let Some(command) = self.owed.take() {
+            self.store_client.release(*command);
+        }
+        if self.is_ended
+            && let Some(user) = &self.user
+        {
+            self.store_client.closed(user, self.session);
+        }
+    }
+
+    /// The session was granted a slot, and its client is about to be told. False if it must not be: then the slot is given up, and
+    /// the session takes the grant for a rejection.
+    #[must_use = "if it is false, the client must not be told"]
+    pub fn tell(&mut self) -> bool {
+        let Some(user) = &self.user else { return true };
+        self.is_told = self.store_client.tell(user, self.session);
+        if !self.is_told {
+            self.store_client.release(StoreCommand::Release { user: user.clone(), session: self.session });
+        }
+        self.is_told
+    }
+
+    /// Whether anything may be sent to the client now.
+    #[must_use]
+    pub fn may_serve(&self) -> bool {
+        self.user.as_ref().filter(|_| self.is_told).is_none_or(|user| self.store_client.may_serve(user))
     }
 
     /// Whether [`SlotGuard::gone`] was called.
@@ -141,6 +201,9 @@ impl SlotGuard {
 
 impl Drop for SlotGuard {
     fn drop(&mut self) {
+        if let Some(command) = self.owed.take() {
+            self.store_client.release(*command);
+        }
         if self.withdraw_acquire() && self.waits_for.is_none() {
             return;
         }
@@ -302,7 +365,7 @@ mod tests {
                             assert!(served.fetch_add(1, Ordering::SeqCst) < LIMIT, "more than the limit were told");
                         }
                     }
-                    Poll::Ready(Notification::Ended(_) | Notification::Draining) => {
+                    Poll::Ready(Notification::Ended(_) | Notification::Draining | Notification::Cut) => {
                         is_ended = true;
                         patience = random.usize(..3);
                     }

@@ -160,6 +160,29 @@ impl StoreClient {
         }
     }
 
+    /// Whether the store has the last word on who is served: other processes serve its users, too.
+    #[must_use]
+    pub(super) fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
+    /// Whether a client may be told that it is in. Then it is told, with nothing in between.
+    #[must_use = "if it is false, the client must not be told"]
+    pub(super) fn tell(&self, user: &UserId, session: SessionId) -> bool {
+        self.store.tell(user, session)
+    }
+
+    /// Whether this process may serve the sessions of this user now.
+    #[must_use]
+    pub(super) fn may_serve(&self, user: &UserId) -> bool {
+        self.store.may_serve(user)
+    }
+
+    /// The client of a session that has lost its slot is served no more.
+    pub(super) fn closed(&self, user: &UserId, session: SessionId) {
+        self.store.closed(user, session);
+    }
+
     /// How the store is doing.
     pub async fn health(&self) -> StoreHealth {
         self.store.health().await

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use session_core::ledger::{AdmissionPolicy, Liveness, Outcome, StoreCommand, UserOverrides};
-use session_core::{NodeId, UserId};
+use session_core::{NodeId, SessionId, UserId};
 
 use super::completion::Completion;
 use super::failure::StoreFailure;
@@ -81,6 +81,27 @@ pub trait Store: Send + Sync {
     /// The store begins to close when this is called. The future waits for the end, at most for `timeout`, and then fails
     /// with [`StoreFailure::TimedOut`]. Calling it again waits again.
     fn close(&self, timeout: Duration) -> StoreFuture<'_, ()>;
+
+    /// Whether other processes serve sessions of the same users from this store. Then a session's slot is given up only once its
+    /// client is served no more.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// The client of this session is about to be told that it is in. False if it must not be: then the session has lost its slot,
+    /// and has to be released.
+    #[must_use = "if it is false, the client must not be told"]
+    fn tell(&self, _user: &UserId, _session: SessionId) -> bool {
+        true
+    }
+
+    /// Whether this process may serve the sessions of this user now. Otherwise nothing more must be sent to their clients.
+    fn may_serve(&self, _user: &UserId) -> bool {
+        true
+    }
+
+    /// The client of a session that has lost its slot is served no more.
+    fn closed(&self, _user: &UserId, _session: SessionId) {}
 
     /// This process, as the store's records name it: the node of every session that it serves.
     fn node(&self) -> NodeId {

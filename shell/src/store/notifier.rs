@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use session_core::ledger::{EndReason, EndedSession, SessionHint};
-use session_core::{SessionId, UserId};
+use session_core::{NodeId, SessionId, UserId};
 
 use crate::runtime::events::log_event;
 
@@ -22,6 +22,13 @@ pub trait SessionNotifier: Send + Sync {
     /// A session may have ended already. It may even still hold its slot, if the store could not tell whether a commit
     /// succeeded; the session then ends all the same and releases the slot.
     fn notify(&self, user: &UserId, ended: Vec<EndedSession>);
+
+    /// Ends these sessions at once and without a word: another node may free their slots now. Quick. They need no release. Only a
+    /// store that servers share calls this.
+    fn cut(&self, _sessions: &[SessionId]) {}
+
+    /// From now on new sessions have this node id. Only a store that servers share calls this.
+    fn joins(&self, _node: NodeId) {}
 
     /// Passes these hints on. The store calls it once the command that they come from is applied, or may be. Quick, and in no
     /// order with answers: a session takes a hint at any time.
@@ -41,6 +48,18 @@ impl NotifierSlot {
     pub(super) fn notify(&self, user: &UserId, ended: Vec<EndedSession>) {
         if let Some(notifier) = self.0.get().filter(|_| !ended.is_empty()) {
             notifier.notify(user, ended);
+        }
+    }
+
+    pub(super) fn cut(&self, sessions: &[SessionId]) {
+        if let Some(notifier) = self.0.get().filter(|_| !sessions.is_empty()) {
+            notifier.cut(sessions);
+        }
+    }
+
+    pub(super) fn joins(&self, node: NodeId) {
+        if let Some(notifier) = self.0.get() {
+            notifier.joins(node);
         }
     }
 

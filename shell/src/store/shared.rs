@@ -1,11 +1,12 @@
 //! What every store of a process needs: its node, the policy in force, whom to notify, and the process's clock and supervisor.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use session_core::ledger::{AdmissionPolicy, EndedSession, SessionHint, UserOverrides};
-use session_core::{NodeId, Timestamp, UserId};
+use session_core::{NodeId, SessionId, Timestamp, UserId};
 
 use super::notifier::{NotifierSlot, SessionNotifier};
 use super::user_slice::{UserRange, UserSlice};
@@ -15,7 +16,8 @@ use crate::runtime::process::Process;
 /// What a store knows of the process that opened it. A clone shares all of it.
 #[derive(Debug, Clone)]
 pub struct NodeContext {
-    node: NodeId,
+    /// The bits of the node id.
+    node: Arc<AtomicU64>,
     policy: SharedPolicy,
     notifier: NotifierSlot,
     process: Process,
@@ -31,7 +33,7 @@ impl NodeContext {
     pub(super) fn with_policy(node: NodeId, policy: SharedPolicy, process: Process) -> Self {
         // No other server runs on the stores that there are.
         policy.serve_since(process.clock.now());
-        Self { node, policy, notifier: NotifierSlot::default(), process }
+        Self { node: Arc::new(node.bits().into()), policy, notifier: NotifierSlot::default(), process }
     }
 
     #[cfg(test)]
@@ -49,10 +51,21 @@ impl NodeContext {
         &self.process.clock
     }
 
-    /// This process, as the store's records name it.
+    /// This process, as the store's records name it. A store that servers share may give it another id.
     #[must_use]
     pub fn node(&self) -> NodeId {
-        self.node
+        NodeId::new(self.node.load(Ordering::Relaxed))
+    }
+
+    /// Gives this process another id.
+    pub(super) fn set_node(&self, node: NodeId) {
+        self.node.store(node.bits(), Ordering::Relaxed);
+        self.notifier.joins(node);
+    }
+
+    /// Cuts these sessions.
+    pub(super) fn cut(&self, sessions: &[SessionId]) {
+        self.notifier.cut(sessions);
     }
 
     /// Sets whom to notify.
