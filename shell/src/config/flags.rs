@@ -125,7 +125,8 @@ fn argument(key: &'static Key) -> Arg {
         .allow_negative_numbers(true)
         .help(key.help)
         .help_heading(key.group)
-        .hide_default_value(matches!(key.default, Cow::Owned(_)));
+        .hide_default_value(matches!(key.default, Cow::Owned(_)))
+        .hide_env_values(key.is_redacted());
     let argument = if key.default.is_empty() { argument } else { argument.default_value(&*key.default) };
     match key.shape {
         Shape::One => argument.action(ArgAction::Set),

@@ -61,7 +61,7 @@ pub fn defaults() -> String {
 }
 
 fn value(key: &Key, texts: &[String]) -> String {
-    let values: Vec<_> = texts.iter().map(|text| scalar(key, text)).collect();
+    let values: Vec<_> = texts.iter().map(|text| scalar(key, &key.shown(text))).collect();
     if key.shape == Shape::List { format!("[{}]", values.join(", ")) } else { values.concat() }
 }
 
