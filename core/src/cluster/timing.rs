@@ -51,16 +51,30 @@ impl ClusterTiming {
     /// # Errors
     /// [`ClusterTimingError`] says which of the two rules is broken.
     pub fn new(beat: Duration, fence: Duration, lease: Duration, call: Duration) -> Result<Self, ClusterTimingError> {
-        if fence < beat * 2 + call {
+        if fence < Self::min_fence(beat, call) {
             return Err(ClusterTimingError::FenceTooShort);
         }
-        let (whole, drift) = (1000, Self::MAX_DRIFT_PER_MILLE);
-        // Multiplied by (1 − ρ)(1 + ρ), so that nothing is rounded.
-        let longest = fence * whole * (whole + drift) + Self::CLOSE_TIME * (whole - drift) * (whole + drift);
-        if longest > lease * whole * (whole - drift) {
+        if lease < Self::min_lease(fence) {
             return Err(ClusterTimingError::LeaseTooShort);
         }
         Ok(Self { beat, fence, lease, memory: Self::MEMORY })
+    }
+
+    /// The shortest fence that [`ClusterTiming::new`] accepts with these times.
+    #[must_use]
+    pub fn min_fence(beat: Duration, call: Duration) -> Duration {
+        beat * 2 + call
+    }
+
+    /// The shortest lease that [`ClusterTiming::new`] accepts with this fence.
+    #[must_use]
+    pub fn min_lease(fence: Duration) -> Duration {
+        let (whole, drift) = (1000, Self::MAX_DRIFT_PER_MILLE);
+        // Multiplied by (1 − ρ)(1 + ρ), so that it is rounded once, and up.
+        let scaled = fence * whole * (whole + drift) + Self::CLOSE_TIME * (whole - drift) * (whole + drift);
+        let divisor = whole * (whole - drift);
+        let floor = scaled / divisor;
+        if floor * divisor < scaled { floor + Duration::from_nanos(1) } else { floor }
     }
 
     /// The same times, with another one after which dead nodes are forgotten: a write of one that arrives later than that may take
@@ -123,6 +137,9 @@ mod tests {
         // 20 s / 0.99 = 20.202 s by a right clock, and 100 ms to close: 20.302 s, which a fast clock calls 20.505 s.
         assert_eq!(lease(20_505), Err(ClusterTimingError::LeaseTooShort));
         assert!(lease(20_506).is_ok());
+        let min = ClusterTiming::min_lease(seconds(20));
+        let lease = |lease| ClusterTiming::new(seconds(2), seconds(20), lease, seconds(5));
+        assert!(lease(min).is_ok() && lease(min - Duration::from_nanos(1)).is_err(), "{min:?}");
     }
 
     #[test]

@@ -26,6 +26,16 @@ pub(crate) async fn ask<T>(
         StoreKind::Memory => {
             return Err("operator commands need a data directory, and store = \"memory\" has none".into());
         }
+        // Only a server can ask that store.
+        StoreKind::Redis => {
+            return server().await?.ok_or_else(|| {
+                format!(
+                    "no server answers at {}: with store = \"redis\" operator commands need a running server on this machine; \
+                     name its data directory with --data",
+                    socket::path(&config.data).display()
+                )
+            });
+        }
         StoreKind::Lmdb => {}
     }
     let node = NodeId::new(getrandom::u64().map_err(|error| error.to_string())?);

@@ -45,7 +45,7 @@ fn key_for(log_users: LogUsers, store: StoreKind, data: &Path) -> Result<Option<
                 *IN_MEMORY.get_or_init(|| key)
             }
         },
-        (LogUsers::Hash, StoreKind::Lmdb) => {
+        (LogUsers::Hash, StoreKind::Lmdb | StoreKind::Redis) => {
             let path = data.join("log-key");
             read_or_create(&path).map_err(|source| error(&path, source))?
         }
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn hash_is_the_same_after_a_reload() {
         let directory = tempfile::tempdir().unwrap();
-        for store in [StoreKind::Memory, StoreKind::Lmdb] {
+        for store in [StoreKind::Memory, StoreKind::Lmdb, StoreKind::Redis] {
             let hash = || key_for(LogUsers::Hash, store, directory.path()).unwrap().unwrap().hash("ada");
             assert_eq!(hash(), hash(), "{store:?}");
         }

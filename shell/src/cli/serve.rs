@@ -1,5 +1,6 @@
 //! Runs the server as a process, from its configuration to its exit.
 
+use std::fs;
 use std::future::pending;
 use std::io::{self, Write as _};
 use std::num::NonZeroUsize;
@@ -71,7 +72,7 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
         Some(tokens) => Box::new(Arc::clone(tokens)),
     };
     let listeners = listen(&config.listen, config.send_buffer_bytes())?;
-    let store = open_store(config, node, &process)?;
+    let store = open_store(config, &loader, node, &process)?;
     log_users::apply(config.log_users, config.store, &config.data)?;
     let bounds = config.connection_limits(open_files.now);
     log_capacity(&loaded, &open_files, &bounds)?;
@@ -157,7 +158,7 @@ fn serve_admin(
     match config.store {
         // Without a data directory there is no place for the socket.
         StoreKind::Memory => return None,
-        StoreKind::Lmdb => {}
+        StoreKind::Lmdb | StoreKind::Redis => {}
     }
     let socket = Arc::new(smol::lock::Mutex::new(BoundSocket::bind(&config.data)));
     let registry = Arc::clone(server.registry());
@@ -201,7 +202,7 @@ fn jwt_authenticator(
             let tokens = JwtAuthenticator::new(config.verifier(loader.secret())?, process.clock.clone());
             let tokens = match config.store {
                 StoreKind::Memory => tokens,
-                StoreKind::Lmdb => tokens.with_saved_keys(config.data.join(SAVED_KEYS)),
+                StoreKind::Lmdb | StoreKind::Redis => tokens.with_saved_keys(config.data.join(SAVED_KEYS)),
             };
             let keys = &tokens.verifier().keys;
             let provider = keys.provider().map(ToString::to_string);
@@ -225,13 +226,26 @@ fn refresh_keys(tokens: Option<Arc<JwtAuthenticator>>, process: &Process, execut
     })
 }
 
-fn open_store(config: &Config, node: NodeId, process: &Process) -> anyhow::Result<Arc<dyn Store>> {
+fn open_store(
+    config: &Config,
+    loader: &ConfigLoader,
+    node: NodeId,
+    process: &Process,
+) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match config.store {
         StoreKind::Memory => Arc::new(MemoryStore::in_process(node, config.admission_policy(), process.clone())),
         StoreKind::Lmdb => {
             let store = LmdbStore::open_in_process(&config.lmdb(), node, process.clone())?;
             log_event!(store_opened { known_users: store.known_users() });
             Arc::new(store)
+        }
+        StoreKind::Redis => {
+            let settings = config.redis(loader.redis_password())?;
+            settings.connection_info()?;
+            // For the socket of operators, the saved keys of tokens and the key of the log.
+            fs::create_dir_all(&config.data)
+                .with_context(|| format!("cannot create the data directory {}", config.data.display()))?;
+            bail!("the store kind redis is not built in yet")
         }
     })
 }
@@ -243,6 +257,7 @@ fn announce(loaded: &Loaded, server: &Server, node: NodeId) -> io::Result<()> {
     let data = match config.store {
         StoreKind::Memory => "memory only".to_owned(),
         StoreKind::Lmdb => config.data.display().to_string(),
+        StoreKind::Redis => config.redis_url.as_ref().map(ToString::to_string).unwrap_or_default(),
     };
     log_event!(server_listening {
         addresses: addresses.join(","),

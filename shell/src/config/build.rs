@@ -2,6 +2,7 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
+use session_core::cluster::{ClusterTiming, ClusterTimingError};
 use session_core::connection_limiter::ConnectionLimits;
 use session_core::ledger::AdmissionPolicy;
 use session_core::session::SessionSettings;
@@ -12,7 +13,8 @@ use super::{Authentication, Config};
 use crate::auth::{KeyEndpoint, KeyError, KeyProvider, KeySource, Keys, Secret, TokenValidation, Verifier};
 use crate::net::settings::ConnectionSettings;
 use crate::net::tls::{CertificateFiles, TlsError};
-use crate::store::LmdbConfig;
+use crate::runtime::host_name::host_name;
+use crate::store::{LmdbConfig, RedisConfig, RedisPassword};
 
 /// Why the server cannot verify tokens.
 #[derive(Debug, Error)]
@@ -26,6 +28,29 @@ pub enum VerifierError {
     /// The keys cannot be used.
     #[error(transparent)]
     Keys(#[from] KeyError),
+}
+
+/// Why the store that several servers share cannot be used.
+#[derive(Debug, Error)]
+pub enum RedisSettingsError {
+    /// It is not known where the store is.
+    #[error("store = \"redis\" needs redis_url")]
+    NoUrl,
+    /// Both the environment and a file have a password.
+    #[error("both SESSIONS_REDIS_PASSWORD and redis_password_file are set: set only one password")]
+    TwoPasswords,
+    /// The URL has a password, and there is another.
+    #[error("redis_url has a password, so neither SESSIONS_REDIS_PASSWORD nor redis_password_file may be set")]
+    PasswordInUrl,
+    /// A user is named, and there is no password.
+    #[error(
+        "a user of the store needs a password: set the environment variable SESSIONS_REDIS_PASSWORD, or \
+             redis_password_file"
+    )]
+    UserWithoutPassword,
+    /// The times do not fit together.
+    #[error(transparent)]
+    Timing(#[from] ClusterTimingError),
 }
 
 /// What `max_message_bytes = "auto"` means.
@@ -191,6 +216,50 @@ impl Config {
             policy: self.admission_policy(),
             ..LmdbConfig::new(&self.data, self.limit)
         }
+    }
+
+    /// The settings of the store in a Redis, with the password that the environment has, if any.
+    ///
+    /// # Errors
+    /// [`RedisSettingsError`]: no URL is set, passwords contradict each other, or the times do not fit together.
+    pub fn redis(&self, password: Option<RedisPassword>) -> Result<RedisConfig, RedisSettingsError> {
+        let password = self.redis_password(password)?;
+        let certificate = self.redis_cert.clone().zip(self.redis_key.clone());
+        Ok(RedisConfig {
+            url: self.redis_url.clone().ok_or(RedisSettingsError::NoUrl)?,
+            user: self.redis_user.clone(),
+            password,
+            ca: self.redis_ca.clone(),
+            certificate,
+            prefix: self.redis_prefix.clone(),
+            timing: ClusterTiming::new(self.node_beat, self.node_fence, self.node_lease, self.store_timeout)?,
+            call_timeout: self.store_timeout,
+            node_name: self.resolved_node_name(),
+            policy: self.admission_policy(),
+        })
+    }
+
+    /// The password for the store in a Redis, unless its URL has it.
+    pub(super) fn redis_password(
+        &self,
+        given: Option<RedisPassword>,
+    ) -> Result<Option<RedisPassword>, RedisSettingsError> {
+        let (in_url, user_in_url) =
+            self.redis_url.as_ref().map_or((false, false), |url| (url.has_password(), url.has_user()));
+        match (given, self.redis_password_file.clone().map(RedisPassword::File)) {
+            (Some(_), Some(_)) => Err(RedisSettingsError::TwoPasswords),
+            (Some(_), None) | (None, Some(_)) if in_url => Err(RedisSettingsError::PasswordInUrl),
+            (None, None) if !in_url && (self.redis_user.is_some() || user_in_url) => {
+                Err(RedisSettingsError::UserWithoutPassword)
+            }
+            (given, file) => Ok(given.or(file)),
+        }
+    }
+
+    /// How operators see this server among the others.
+    fn resolved_node_name(&self) -> String {
+        let name = Some(&self.node_name).filter(|name| !name.is_empty()).cloned();
+        name.or_else(host_name).unwrap_or_else(|| "unnamed".into())
     }
 
     /// Whether clients from other machines authenticate without proof.
@@ -364,6 +433,76 @@ mod tests {
             serving_since: Timestamp::default(),
         };
         assert_eq!((policy.admission_policy(), policy.lmdb().policy), (expected, expected));
+    }
+
+    #[test]
+    fn redis_settings_follow_the_configuration() {
+        let default = config(&[("STORE", "redis"), ("REDIS_URL", "redis://localhost")]).redis(None).unwrap();
+        assert_eq!((default.timing, default.call_timeout), (ClusterTiming::default(), Duration::from_secs(5)));
+        assert_eq!((&*default.prefix, default.node_name), ("sessions", host_name().unwrap_or("unnamed".into())));
+        assert_eq!((default.user, default.password, default.ca, default.certificate), (None, None, None, None));
+        let given = config(&[
+            ("STORE", "redis"),
+            ("REDIS_URL", "rediss://localhost/3"),
+            ("REDIS_USER", "ada"),
+            ("REDIS_PASSWORD_FILE", "there"),
+            ("REDIS_CA", "ca"),
+            ("REDIS_CERT", "cert"),
+            ("REDIS_KEY", "key"),
+            ("REDIS_PREFIX", "a:b"),
+            ("NODE_NAME", "left"),
+            ("NODE_BEAT", "1s"),
+            ("NODE_FENCE", "5s"),
+            ("NODE_LEASE", "6s"),
+            ("STORE_TIMEOUT", "2s"),
+            ("LIMIT", "7"),
+        ]);
+        let seconds = Duration::from_secs;
+        let expected = RedisConfig {
+            url: "rediss://localhost/3".parse().unwrap(),
+            user: Some("ada".into()),
+            password: Some(RedisPassword::File("there".into())),
+            ca: Some("ca".into()),
+            certificate: Some(("cert".into(), "key".into())),
+            prefix: "a:b".into(),
+            timing: ClusterTiming::new(seconds(1), seconds(5), seconds(6), seconds(2)).unwrap(),
+            call_timeout: seconds(2),
+            node_name: "left".into(),
+            policy: AdmissionPolicy::new(SlotLimit::new(7).unwrap()),
+        };
+        assert_eq!(given.redis(None).unwrap(), expected);
+        assert!(matches!(config(&[]).redis(None), Err(RedisSettingsError::NoUrl)));
+    }
+
+    #[test]
+    fn store_has_one_password() {
+        let given = || Some(RedisPassword::Given(b"hunter2".into()));
+        let file = ("REDIS_PASSWORD_FILE", "there");
+        let user = ("REDIS_USER", "ada");
+        let password = |keys: &[(&str, &str)], url: &str, password| {
+            config(&[keys, &[("STORE", "redis"), ("REDIS_URL", url)]].concat()).redis(password)
+        };
+        let plain = "redis://localhost";
+        for (keys, url, secret, expected) in [
+            (&[][..], plain, None, None),
+            (&[], plain, given(), given()),
+            (&[user], plain, given(), given()),
+            (&[file], plain, None, Some(RedisPassword::File("there".into()))),
+            (&[], "redis://ada@localhost", given(), given()),
+            (&[], "redis://:hunter2@localhost", None, None),
+            (&[user], "redis://:hunter2@localhost", None, None),
+        ] {
+            assert_eq!(password(keys, url, secret).unwrap().password, expected, "{keys:?} {url}");
+        }
+        for (keys, url, secret, message) in [
+            (&[file][..], plain, given(), "set only one password"),
+            (&[], "redis://:hunter2@localhost", given(), "redis_url has a password"),
+            (&[user], plain, None, "needs a password"),
+            (&[], "redis://ada@localhost", None, "needs a password"),
+        ] {
+            let error = password(keys, url, secret).unwrap_err().to_string();
+            assert!(error.contains(message) && !error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Conflicts between keys whose values are valid each by itself.
 
 use super::error::ConfigSource;
+use super::redis;
 use super::table::{Authentication, Config};
 use super::value::Bound;
 use crate::auth::{Algorithm, check_issuer};
@@ -122,5 +123,6 @@ pub(crate) fn check_conflicts(config: &Config) -> Vec<Conflict> {
              authenticates users",
         );
     }
+    conflicts.extend(redis::conflicts(config).into_iter().map(|(keys, reason)| Conflict::new(keys, reason)));
     conflicts
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::key::{Key, ReloadMode};
+use super::layer::KeyValue;
 use super::loader::Loaded;
 
 /// A key whose value has changed.
@@ -36,8 +37,12 @@ pub fn diff(old: &Loaded, new: &Loaded) -> Vec<ChangedKey> {
     let pairs = old.settings.iter().zip(&new.settings);
     pairs
         .filter(|(old, new)| old.texts != new.texts && different.contains(&old.key.name))
-        .map(|(old, new)| ChangedKey { key: old.key, old: old.texts.join(","), new: new.texts.join(",") })
+        .map(|(old, new)| ChangedKey { key: old.key, old: shown(old), new: shown(new) })
         .collect()
+}
+
+fn shown(value: &KeyValue) -> String {
+    value.shown().collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -16,8 +16,11 @@ pub(super) const FILE: &str = "SESSIONS_CONFIG";
 /// The secret that signs tokens. It is not a key, so it can neither be set in the file nor be printed.
 pub(super) const SECRET: &str = "SESSIONS_JWT_SECRET";
 
-/// Known variables that are not keys of the server: the secret, and the client's variables.
-const OTHERS: [&str; 5] = [SECRET, "SESSIONS_URL", "SESSIONS_USER", "SESSIONS_TOKEN", "SESSIONS_CA"];
+/// The password of the shared store. Not a key either.
+pub(super) const REDIS_PASSWORD: &str = "SESSIONS_REDIS_PASSWORD";
+
+/// Known variables that are not keys of the server: the secrets, and the client's variables.
+const OTHERS: [&str; 6] = [SECRET, REDIS_PASSWORD, "SESSIONS_URL", "SESSIONS_USER", "SESSIONS_TOKEN", "SESSIONS_CA"];
 
 /// The variables with our prefix. An empty variable counts as not set.
 pub(super) fn with_prefix(environment: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<String, OsString> {
@@ -82,6 +85,7 @@ mod tests {
     fn unknown_variable_is_a_warning() {
         let layer = layer(&[
             (FILE, "sessions.toml"),
+            (REDIS_PASSWORD, "a password"),
             ("SESSIONS_LIMITS", "5"),
             ("SESSIONS_PORT_80_TCP_ADDR", "10.0.0.1"),
             ("SESSIONS_URL", "ws://localhost"),

@@ -1,29 +1,39 @@
-//! Errors of the files that a configuration names: certificate, key, secret and key set.
+//! Errors of the files that a configuration names: certificate, key, secret, key set and password.
 
 use super::conflicts::Conflict;
-use super::table::{Authentication, Config};
+use super::table::{Authentication, Config, StoreKind};
 use crate::auth::{KeyError, KeySource, Keys, Secret};
-use crate::config::VerifierError;
-use crate::config::environment::SECRET;
+use crate::config::environment::{REDIS_PASSWORD, SECRET};
 use crate::config::error::ConfigSource;
+use crate::config::{RedisSettingsError, VerifierError};
 use crate::net::tls::{TlsError, check_files};
+use crate::store::{RedisConfig, RedisPassword};
 
-/// What is known of the secret that the server's environment may hold.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum EnvironmentSecret<'a> {
+/// What is known of the secrets that the server's environment may hold.
+#[derive(Debug)]
+pub(super) enum EnvironmentSecrets {
     /// Nothing: another process will be the server. So a missing secret is no error.
     Unknown,
-    /// This is the server's environment, with this secret or without one.
-    Known(Option<&'a Secret>),
+    /// This is the server's environment.
+    Known {
+        /// The secret of tokens, if it has one.
+        jwt: Option<Secret>,
+        /// The password of the shared store, if it has one.
+        redis: Option<RedisPassword>,
+    },
 }
 
 /// Every error of every file.
-pub(super) fn check(config: &Config, secret: EnvironmentSecret<'_>) -> Vec<Conflict> {
+pub(super) fn check(config: &Config, secrets: &EnvironmentSecrets) -> Vec<Conflict> {
     let mut errors = certificate_errors(config);
+    match config.store {
+        StoreKind::Lmdb | StoreKind::Memory => {}
+        StoreKind::Redis => errors.extend(redis_errors(config, secrets)),
+    }
     match config.auth {
         // They are not used.
         Authentication::Open => {}
-        Authentication::Jwt => errors.extend(key_errors(config, secret)),
+        Authentication::Jwt => errors.extend(key_errors(config, secrets)),
     }
     errors
 }
@@ -40,7 +50,60 @@ fn certificate_errors(config: &Config) -> Vec<Conflict> {
     check_files(config.tls_cert.as_deref(), config.tls_key.as_deref()).into_iter().map(conflict).collect()
 }
 
-fn key_errors(config: &Config, secret: EnvironmentSecret<'_>) -> Vec<Conflict> {
+fn redis_errors(config: &Config, secrets: &EnvironmentSecrets) -> Vec<Conflict> {
+    let conflict = |error: TlsError| {
+        let keys: &[&str] = match error {
+            TlsError::Certificate { .. } | TlsError::NoCertificate { .. } => &["redis_cert"],
+            TlsError::Key { .. } => &["redis_key"],
+            TlsError::Unusable { .. } => &["redis_key", "redis_cert"],
+        };
+        Conflict::new(keys, error.to_string())
+    };
+    let certificates = check_files(config.redis_cert.as_deref(), config.redis_key.as_deref());
+    let mut errors: Vec<_> = certificates.into_iter().map(conflict).collect();
+    let authorities = config.redis_ca.as_deref().map(RedisConfig::read_authorities);
+    errors.extend(authorities.and_then(Result::err).map(|error| Conflict::new(&["redis_ca"], error.to_string())));
+    errors.extend(redis_password_error(config, secrets));
+    errors
+}
+
+fn redis_password_error(config: &Config, secrets: &EnvironmentSecrets) -> Option<Conflict> {
+    let (given, is_known) = match secrets {
+        EnvironmentSecrets::Unknown => (None, false),
+        EnvironmentSecrets::Known { jwt: _, redis } => (redis.clone(), true),
+    };
+    let in_environment = |error: String| Conflict {
+        source: Some(ConfigSource::Variable(REDIS_PASSWORD.into())),
+        ..Conflict::new(&["redis_url"], error)
+    };
+    match config.redis_password(given) {
+        Ok(None) => None,
+        Ok(Some(password @ RedisPassword::File(_))) => {
+            password.text().err().map(|error| Conflict::new(&["redis_password_file"], error.to_string()))
+        }
+        Ok(Some(password @ RedisPassword::Given(_))) => {
+            password.text().err().map(|error| in_environment(error.to_string()))
+        }
+        Err(error @ RedisSettingsError::TwoPasswords) => {
+            Some(Conflict::new(&["redis_password_file"], error.to_string()))
+        }
+        Err(error @ RedisSettingsError::UserWithoutPassword) if is_known => {
+            Some(Conflict::new(&["redis_user", "redis_url", "redis_password_file"], error.to_string()))
+        }
+        // With the file it is a conflict between keys.
+        Err(error @ RedisSettingsError::PasswordInUrl) if config.redis_password_file.is_none() => {
+            Some(in_environment(error.to_string()))
+        }
+        Err(
+            RedisSettingsError::PasswordInUrl
+            | RedisSettingsError::UserWithoutPassword
+            | RedisSettingsError::NoUrl
+            | RedisSettingsError::Timing(_),
+        ) => None,
+    }
+}
+
+fn key_errors(config: &Config, secrets: &EnvironmentSecrets) -> Vec<Conflict> {
     let is_symmetric = config.jwt_algorithm.iter().map(|algorithm| algorithm.is_symmetric());
     // That is an error by itself, and no key fits such algorithms.
     let is_mixed = is_symmetric.clone().any(|is| is) && !is_symmetric.clone().all(|is| is);
@@ -67,8 +130,8 @@ fn key_errors(config: &Config, secret: EnvironmentSecret<'_>) -> Vec<Conflict> {
     // With a provider the algorithm is at fault, and a secret would not help.
     let is_published = config.jwt_key_set_url.is_some() || config.jwt_discovery;
     let needs_secret = is_symmetric.clone().all(|is| is) && !is_published;
-    match secret {
-        EnvironmentSecret::Known(secret) if needs_secret => match config.key_source(secret.cloned()) {
+    match secrets {
+        EnvironmentSecrets::Known { jwt, redis: _ } if needs_secret => match config.key_source(jwt.clone()) {
             Err(error @ VerifierError::NoSecret) => {
                 errors.push(Conflict::new(&["auth", "jwt_secret_file"], error.to_string()));
             }
@@ -86,7 +149,7 @@ fn key_errors(config: &Config, secret: EnvironmentSecret<'_>) -> Vec<Conflict> {
                 | KeySource::Provider(_),
             ) => {}
         },
-        EnvironmentSecret::Known(_) | EnvironmentSecret::Unknown => {}
+        EnvironmentSecrets::Known { .. } | EnvironmentSecrets::Unknown => {}
     }
     errors
 }

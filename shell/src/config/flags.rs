@@ -125,7 +125,8 @@ fn argument(key: &'static Key) -> Arg {
         .allow_negative_numbers(true)
         .help(key.help)
         .help_heading(key.group)
-        .hide_default_value(matches!(key.default, Cow::Owned(_)));
+        .hide_default_value(matches!(key.default, Cow::Owned(_)))
+        .hide_env_values(key.is_redacted());
     let argument = if key.default.is_empty() { argument } else { argument.default_value(&*key.default) };
     match key.shape {
         Shape::One => argument.action(ArgAction::Set),
@@ -207,6 +208,17 @@ mod tests {
     }
 
     #[test]
+    fn redacted_value_is_in_no_error_of_clap() {
+        let command = Flags::augment_args(Command::new("server"));
+        let url = "redis://someone:hunter2@localhost:99999";
+        let error = command.try_get_matches_from(["server", "--redis-url", url]).unwrap_err().to_string();
+        assert!(error.contains("'***' for '--redis-url <URL>'") && !error.contains("hunter2"), "{error}");
+        let argument = |name: &str| argument(Config::keys().iter().find(|key| key.name == name).unwrap());
+        let hides = ["redis_url", "redis_user"].map(|name| argument(name).is_hide_env_values_set());
+        assert_eq!(hides, [true, false]);
+    }
+
+    #[test]
     fn only_given_flags_are_set() {
         assert_eq!(parse(&[]).unwrap(), []);
         let [most] = &parse(&["--most", "7"]).unwrap()[..] else { panic!("expected one value") };
@@ -236,7 +248,10 @@ mod tests {
             (&["--most", "-1"], "invalid value '-1' for '--most <N>': -1 is not from 1 to 10"),
             (&["--ports", "80,x"], "invalid value 'x' for '--ports <PORT>': expected a whole number from 1 to 65535"),
             (&["--ports="], "invalid value '' for '--ports <PORT>': at least one must be given"),
-            (&["--kind", "redis"], "invalid value 'redis' for '--kind <KIND>'\n  [possible values: lmdb, memory]"),
+            (
+                &["--kind", "sqlite"],
+                "invalid value 'sqlite' for '--kind <KIND>'\n  [possible values: lmdb, memory, redis]",
+            ),
             (&["--may-be-open=maybe"], "[possible values: true, false]"),
             (&["--may-be-open", "false"], "unexpected argument 'false'"),
             (&["--mosd", "7"], "tip: a similar argument exists: '--most'"),

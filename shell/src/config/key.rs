@@ -5,7 +5,7 @@ use std::fmt;
 
 use clap::builder::PossibleValue;
 
-use super::value::{InvalidValue, Shape, ValueReader};
+use super::value::{InvalidValue, Redact, Shape, ValueReader};
 
 /// A key of the configuration.
 pub struct Key {
@@ -28,6 +28,7 @@ pub struct Key {
     /// The syntax of its value.
     pub shape: Shape,
     pub(super) choices: Vec<PossibleValue>,
+    redact: Option<Redact>,
     check: Box<Check>,
 }
 
@@ -67,6 +68,7 @@ impl Key {
             applies,
             shape: reader.shape,
             choices: reader.choices.clone(),
+            redact: reader.redact,
             check: Box::new(move |texts| reader.read(texts).map(drop)),
         }
     }
@@ -79,6 +81,17 @@ impl Key {
             Shape::List if text.trim().is_empty() => Vec::new(),
             Shape::List => text.split(',').map(|item| item.trim().into()).collect(),
         }
+    }
+
+    /// The text as it may be shown: without the secret that it may hold.
+    #[must_use]
+    pub fn shown<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.redact.map_or(Cow::Borrowed(text), |redact| redact(text).into())
+    }
+
+    /// Whether its text may hold a secret.
+    pub(super) fn is_redacted(&self) -> bool {
+        self.redact.is_some()
     }
 
     /// Checks that these texts are a valid value.

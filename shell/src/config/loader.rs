@@ -5,21 +5,23 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::mem;
 use std::path::PathBuf;
 
 use super::conflicts::{Conflict, check_conflicts};
 use super::error::{ConfigError, ConfigErrors, ConfigSource};
-use super::files::EnvironmentSecret;
+use super::files::EnvironmentSecrets;
 use super::flags::Flags;
 use super::key::Key;
 use super::layer::{KeyValue, Layer};
 use super::value::InvalidValue;
 use super::{Config, environment, file, files};
 use crate::auth::Secret;
+use crate::store::RedisPassword;
 
 /// The sources of a configuration. It can load them again, for example after the file has changed.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct ConfigLoader {
     flags: Flags,
     environment: BTreeMap<String, OsString>,
@@ -56,6 +58,13 @@ impl ConfigLoader {
         self.environment.get(environment::SECRET).map(|secret| Secret::new(secret.as_encoded_bytes()))
     }
 
+    /// The password of the store that several servers share, if the environment has one.
+    #[must_use]
+    pub fn redis_password(&self) -> Option<RedisPassword> {
+        let password = self.environment.get(environment::REDIS_PASSWORD)?;
+        Some(RedisPassword::Given(password.as_encoded_bytes().into()))
+    }
+
     /// Loads all sources. Each call opens the file again.
     ///
     /// # Errors
@@ -69,23 +78,22 @@ impl ConfigLoader {
     /// # Errors
     /// Every error in every source, and in every file: certificate, key, secret, keys of tokens.
     pub fn load_for_server(&self) -> Result<Loaded, ConfigErrors> {
-        let secret = self.secret();
-        self.load_with_files(EnvironmentSecret::Known(secret.as_ref()))
+        self.load_with_files(&EnvironmentSecrets::Known { jwt: self.secret(), redis: self.redis_password() })
     }
 
-    /// Loads all sources, for a server that another process will be. Its environment may have the secret of tokens, so a
-    /// missing one is no error.
+    /// Loads all sources, for a server that another process will be. Its environment may have the secret of tokens and the
+    /// password of the store, so a missing one is no error.
     ///
     /// # Errors
     /// As for [`load_for_server`](Self::load_for_server).
     pub fn load_for_other_server(&self) -> Result<Loaded, ConfigErrors> {
-        self.load_with_files(EnvironmentSecret::Unknown)
+        self.load_with_files(&EnvironmentSecrets::Unknown)
     }
 
-    fn load_with_files(&self, secret: EnvironmentSecret<'_>) -> Result<Loaded, ConfigErrors> {
+    fn load_with_files(&self, secrets: &EnvironmentSecrets) -> Result<Loaded, ConfigErrors> {
         self.load_with(|config| {
             let mut errors = check_conflicts(config);
-            errors.extend(files::check(config, secret));
+            errors.extend(files::check(config, secrets));
             errors
         })
     }
@@ -126,6 +134,15 @@ impl ConfigLoader {
         // In the order of the file, whichever check found them.
         errors.sort_by(|one, other| one.source.cmp(&other.source));
         Err(ConfigErrors(errors))
+    }
+}
+
+/// Without the values of the environment: two of them are secrets.
+impl fmt::Debug for ConfigLoader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { flags, environment, file } = self;
+        let variables: Vec<_> = environment.keys().collect();
+        f.debug_struct("ConfigLoader").field("flags", flags).field("variables", &variables).field("file", file).finish()
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) mod key;
 mod layer;
 pub(crate) mod loader;
 pub mod print;
+mod redis;
 #[cfg(test)]
 mod sample;
 pub(crate) mod table;
@@ -33,7 +34,7 @@ pub(crate) mod table;
 mod tests;
 pub mod value;
 
-pub use build::VerifierError;
+pub use build::{RedisSettingsError, VerifierError};
 pub use diff::{ChangedKey, diff};
 pub use error::{ConfigError, ConfigErrors, ConfigSource};
 pub use flags::Flags;

@@ -61,7 +61,7 @@ pub fn defaults() -> String {
 }
 
 fn value(key: &Key, texts: &[String]) -> String {
-    let values: Vec<_> = texts.iter().map(|text| scalar(key, text)).collect();
+    let values: Vec<_> = texts.iter().map(|text| scalar(key, &key.shown(text))).collect();
     if key.shape == Shape::List { format!("[{}]", values.join(", ")) } else { values.concat() }
 }
 
@@ -134,7 +134,7 @@ mod tests {
             "\n# Limits\n# ------\n\n# Maximum sessions per user, 0 to 1024; `unlimited` is 1024. A token or `server limit` can override\n\
              # it. 0 admits only users with such an override.\n\
              # Also SESSIONS_LIMIT and --limit. SIGHUP re-reads it.\n# limit = 3\n",
-            "\n# One of lmdb, memory.\n# Also SESSIONS_STORE and --store. A change needs a restart.\n# store = \"lmdb\"\n",
+            "\n# One of lmdb, memory, redis.\n# Also SESSIONS_STORE and --store. A change needs a restart.\n# store = \"lmdb\"\n",
             "\n# listen = [\"localhost:3000\"]\n",
         ] {
             assert!(text.contains(message), "{message}\n{text}");

@@ -17,7 +17,7 @@ use session_core::protocol::SUBPROTOCOL;
 use super::key::settings;
 use super::value::{
     Bound, ValueReader, at_least_one, auto_or, bound, choice, choice_of, duration, list, number, one, optional, path,
-    switch, text,
+    redacted, switch, text,
 };
 use crate::auth::{Algorithm, ClaimName, ProviderUrl};
 use crate::net::forwarded::ForwardedHeader;
@@ -32,7 +32,7 @@ use crate::runtime::events::LogUsers;
 use crate::runtime::log::{Log, LogFormat};
 use crate::runtime::threads::one_per_core;
 use crate::runtime::user_id_form::UserIdForm;
-use crate::store::{LiveWrites, Retention};
+use crate::store::{LiveWrites, RedisUrl, Retention};
 
 settings! {
     /// The server's configuration. Loading has checked every value.
@@ -347,7 +347,8 @@ settings! {
     }
 
     "Store" {
-        /// Where users and slots are kept: `lmdb` in the data directory, or `memory`, until the process ends
+        /// Where users and slots are kept: `lmdb`, in the data directory; `memory`, until the process ends; or `redis`, in a
+        /// Redis or Valkey, 7.0 or newer, that several servers share
         store: StoreKind { reader: choice(), value: "KIND", default: "lmdb", applies: AfterRestart }
 
         /// The data directory. Created if it does not exist. Only one server at a time can use it
@@ -367,6 +368,61 @@ settings! {
         max_known_users: Bound {
             reader: bound(1000..=1_000_000_000),
             value: "N", default: "10000000", applies: AfterRestart
+        }
+    }
+
+    "Store shared by several servers" {
+        /// With `store = redis`, where it is: redis://HOST[:PORT][/DB], rediss:// for TLS, or unix:///PATH[?db=DB]. It may hold
+        /// a user and a password, redis://USER:PASSWORD@HOST, which are never printed; as a flag they are in the list of
+        /// processes. The port is 6379 by default
+        redis_url: Option<RedisUrl> {
+            reader: optional(redacted(RedisUrl::redact, one(RedisUrl::from_str))),
+            value: "URL", default: "", applies: AfterRestart
+        }
+
+        /// The user to authenticate as, 1 to 256 bytes. If empty, that of `redis_url`, or else `default`
+        redis_user: Option<String> {
+            reader: optional(one(redis_user)),
+            value: "USER", default: "", applies: AfterRestart
+        }
+
+        /// A file with the password. The environment variable SESSIONS_REDIS_PASSWORD can hold it instead. The server reads
+        /// the file again for each connection
+        redis_password_file: Option<PathBuf> { reader: optional(path()), value: "FILE", default: "", applies: AfterRestart }
+
+        /// A file with the certificate authorities, in PEM, that the certificate of a rediss:// server must come from. If
+        /// empty, the system's
+        redis_ca: Option<PathBuf> { reader: optional(path()), value: "FILE", default: "", applies: AfterRestart }
+
+        /// The certificate to present to a rediss:// server, in PEM, followed by the certificates of its issuers
+        redis_cert: Option<PathBuf> { reader: optional(path()), value: "FILE", default: "", applies: AfterRestart }
+
+        /// The private key of that certificate, in PEM
+        redis_key: Option<PathBuf> { reader: optional(path()), value: "FILE", default: "", applies: AfterRestart }
+
+        /// The prefix of all keys in the store, 1 to 64 ASCII letters, digits and `.`, `_`, `-`, `:`. Servers that share users
+        /// must have the same one
+        redis_prefix: String { reader: one(redis_prefix), value: "TEXT", default: "sessions", applies: AfterRestart }
+
+        /// The name of this server among the others, as operators see it, 1 to 64 printable characters without spaces. If
+        /// empty, the host name
+        node_name: String { reader: one(node_name), value: "NAME", default: "", applies: AfterRestart }
+
+        /// How often this server confirms to the store that it runs, 100ms to 1m
+        node_beat: Duration {
+            reader: duration(100 * MILLISECOND..=60 * SECOND),
+            value: "TIME", default: "2s", applies: AfterRestart
+        }
+
+        /// A server that could not confirm this for so long closes its sessions, 100ms to 1h. At least twice `node_beat` plus
+        /// `store_timeout`
+        node_fence: Duration { reader: timeout(), value: "TIME", default: "20s", applies: AfterRestart }
+
+        /// A server of which the others have seen no confirmation for so long is dead, and its slots become free or linger,
+        /// 100ms to 2h. About 2% and 100ms longer than `node_fence`, or more. The same on all servers
+        node_lease: Duration {
+            reader: duration(100 * MILLISECOND..=2 * HOUR),
+            value: "TIME", default: "25s", applies: AfterRestart
         }
     }
 
@@ -400,6 +456,8 @@ pub enum StoreKind {
     Lmdb,
     /// A map in memory.
     Memory,
+    /// Redis or Valkey, which several servers share.
+    Redis,
 }
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -467,4 +525,27 @@ fn parse_retention(text: &str) -> Result<Retention, String> {
 
 fn log_filter(text: &str) -> Result<String, String> {
     Log::parse_filter(text).map(|_| text.to_owned())
+}
+
+fn redis_user(text: &str) -> Result<String, String> {
+    let is_user = text.len() <= 256 && !text.contains(|char: char| char.is_whitespace() || char.is_control());
+    if is_user { Ok(text.into()) } else { Err("it must be 1 to 256 bytes without spaces".into()) }
+}
+
+fn redis_prefix(text: &str) -> Result<String, String> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
+    if (1..=64).contains(&text.len()) && text.bytes().all(is_allowed) {
+        Ok(text.into())
+    } else {
+        Err("it must be 1 to 64 ASCII letters, digits and `.`, `_`, `-`, `:`".into())
+    }
+}
+
+fn node_name(text: &str) -> Result<String, String> {
+    let is_printable = |char: char| !char.is_whitespace() && !char.is_control();
+    if text.chars().count() <= 64 && text.chars().all(is_printable) {
+        Ok(text.into())
+    } else {
+        Err("it must be 1 to 64 printable characters without spaces, or empty for the host name".into())
+    }
 }

@@ -51,7 +51,7 @@ fn invalid_value_is_an_error() {
         (["--count", "users"], "[possible values: sessions, devices]"),
         (["--max-sessions-per-device", "0"], "from 1 to 1024"),
         (["--max-sessions-per-device", "1025"], "from 1 to 1024"),
-        (["--store", "redis"], "[possible values: lmdb, memory]"),
+        (["--store", "sqlite"], "[possible values: lmdb, memory, redis]"),
         (["--listen", "3000"], "it must be HOST:PORT"),
         (["--listen", "localhost:70000"], "invalid port"),
         (["--listen", "::1:3000"], "needs brackets"),

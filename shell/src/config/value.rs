@@ -32,8 +32,13 @@ pub struct ValueReader<T> {
     pub(super) shape: Shape,
     /// The possible values, if there is a fixed set.
     pub(super) choices: Vec<PossibleValue>,
+    /// How its text is shown, if it can hold a secret.
+    pub(super) redact: Option<Redact>,
     read: Box<Read<T>>,
 }
+
+/// The form of a text that may be shown: in the log, in errors and in the printed configuration.
+pub(super) type Redact = fn(&str) -> String;
 
 type Read<T> = dyn Fn(&[String]) -> Result<T, Vec<InvalidValue>> + Send + Sync;
 
@@ -79,7 +84,7 @@ pub fn one<T>(parse: impl Fn(&str) -> Result<T, String> + Send + Sync + 'static)
         let [text] = texts else { return Err(invalid_value("", "expected one value")) };
         parse(text).map_err(|reason| invalid_value(text, reason))
     };
-    ValueReader { shape: Shape::One, choices: Vec::new(), read: Box::new(read) }
+    ValueReader { shape: Shape::One, choices: Vec::new(), redact: None, read: Box::new(read) }
 }
 
 /// A text that is not empty.
@@ -186,19 +191,31 @@ pub fn switch() -> ValueReader<bool> {
     ValueReader { shape: Shape::Switch, choices, ..one(parse) }
 }
 
+/// A value whose text can hold a secret. Whatever shows the text shows what `redact` makes of it, whether it is valid or not.
+pub fn redacted<T: 'static>(redact: fn(&str) -> String, reader: ValueReader<T>) -> ValueReader<T> {
+    let ValueReader { shape, choices, redact: _, read } = reader;
+    let read = move |texts: &[String]| {
+        read(texts).map_err(|invalid_values| {
+            let hide = |InvalidValue { text, reason }| InvalidValue { text: redact(&text), reason };
+            invalid_values.into_iter().map(hide).collect()
+        })
+    };
+    ValueReader { shape, choices, redact: Some(redact), read: Box::new(read) }
+}
+
 /// A value, or none if the text is empty.
 pub fn optional<T: 'static>(reader: ValueReader<T>) -> ValueReader<Option<T>> {
-    let ValueReader { shape, choices, read } = reader;
+    let ValueReader { shape, choices, redact, read } = reader;
     let read = move |texts: &[String]| match texts {
         [text] if text.is_empty() => Ok(None),
         _ => read(texts).map(Some),
     };
-    ValueReader { shape, choices, read: Box::new(read) }
+    ValueReader { shape, choices, redact, read: Box::new(read) }
 }
 
 /// A value, or none if the text is `auto`: then the server chooses.
 pub fn auto_or<T: 'static>(reader: ValueReader<T>) -> ValueReader<Option<T>> {
-    let ValueReader { shape, choices, read } = reader;
+    let ValueReader { shape, choices, redact, read } = reader;
     let read = move |texts: &[String]| match texts {
         [text] if text == "auto" => Ok(None),
         _ => read(texts).map(Some).map_err(|invalid_values| {
@@ -206,12 +223,12 @@ pub fn auto_or<T: 'static>(reader: ValueReader<T>) -> ValueReader<Option<T>> {
             invalid_values.into_iter().map(or_auto).collect()
         }),
     };
-    ValueReader { shape, choices, read: Box::new(read) }
+    ValueReader { shape, choices, redact, read: Box::new(read) }
 }
 
 /// Any number of values, including none.
 pub fn list<T: 'static>(item: ValueReader<T>) -> ValueReader<Vec<T>> {
-    let ValueReader { shape: _, choices, read: read_one } = item;
+    let ValueReader { shape: _, choices, redact, read: read_one } = item;
     let read = move |texts: &[String]| {
         let (mut values, mut invalid_values) = (Vec::new(), Vec::new());
         for text in texts {
@@ -222,17 +239,17 @@ pub fn list<T: 'static>(item: ValueReader<T>) -> ValueReader<Vec<T>> {
         }
         if invalid_values.is_empty() { Ok(values) } else { Err(invalid_values) }
     };
-    ValueReader { shape: Shape::List, choices, read: Box::new(read) }
+    ValueReader { shape: Shape::List, choices, redact, read: Box::new(read) }
 }
 
 /// A list that is not empty.
 pub fn at_least_one<T: 'static>(list: ValueReader<Vec<T>>) -> ValueReader<Vec<T>> {
-    let ValueReader { shape, choices, read } = list;
+    let ValueReader { shape, choices, redact, read } = list;
     let read = move |texts: &[String]| match texts {
         [] => Err(invalid_value("", "at least one must be given")),
         _ => read(texts),
     };
-    ValueReader { shape, choices, read: Box::new(read) }
+    ValueReader { shape, choices, redact, read: Box::new(read) }
 }
 
 fn invalid_value(text: &str, reason: impl Into<String>) -> Vec<InvalidValue> {
@@ -307,6 +324,16 @@ mod tests {
         assert_eq!(read(&reader, "auto").unwrap(), None);
         assert_eq!(read(&reader, "unlimited").unwrap(), Some(Bound::Unlimited));
         assert_eq!(read(&reader, "11").unwrap_err(), "11 is not from 1 to 10; or write `unlimited`, or `auto`");
+    }
+
+    #[test]
+    fn redacted_text_is_in_no_error() {
+        let hide = |text: &str| text.replace("secret", "***");
+        let reader = list(optional(redacted(hide, number(1..=9_u8))));
+        let invalid_values = reader.read(&["secret0".into(), "5".into()]).unwrap_err();
+        assert_eq!(invalid_values[0].text, "***0");
+        assert_eq!(reader.redact.unwrap()("secret"), "***");
+        assert!(number(1..=9_u8).redact.is_none());
     }
 
     #[test]

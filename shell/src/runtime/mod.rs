@@ -18,6 +18,7 @@ pub mod signals;
 pub mod malloc;
 pub mod open_files;
 pub mod descriptors;
+pub(crate) mod host_name;
 pub mod user_id_form;
 pub(crate) mod access;
 pub(crate) mod bare_token;

@@ -15,6 +15,7 @@ mod memory;
 mod lmdb;
 mod redis;
 
+pub use self::redis::{RedisConfig, RedisConfigError, RedisPassword, RedisPasswordError, RedisUrl};
 pub use api::{HealthFuture, NodeStatus, Store, StoreFuture, UsageFuture, UserUpdate};
 pub use completion::{Caller, Completion, Unanswered};
 pub use failure::StoreFailure;

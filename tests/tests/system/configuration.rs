@@ -66,7 +66,7 @@ fn empty_variables_count_as_unset() {
 fn all_configuration_errors_are_reported_together() {
     let directory = tempfile::tempdir().unwrap();
     file(directory.path(), "limmit = 4\nthreads = 0\n");
-    let variables = [("SESSIONS_PING_INTERVAL", "1ms"), ("SESSIONS_STORE", "redis")];
+    let variables = [("SESSIONS_PING_INTERVAL", "1ms"), ("SESSIONS_STORE", "sqlite")];
     for command in [&["--config", "sessions.toml"][..], &["config", "--config", "sessions.toml"]] {
         let (code, out, err) = run(directory.path(), command, &variables);
         assert_eq!((code, &*out), (Some(2), ""), "{err}");
@@ -74,7 +74,7 @@ fn all_configuration_errors_are_reported_together() {
             "\nsessions.toml:1:1: limmit: unknown key; did you mean limit?\n",
             "\nsessions.toml:2:1: threads: invalid value '0': 0 is not from 1 to 256\n",
             "\nSESSIONS_PING_INTERVAL: invalid value '1ms': it must be 100ms to 1h\n",
-            "\nSESSIONS_STORE: invalid value 'redis': it must be one of lmdb, memory\n",
+            "\nSESSIONS_STORE: invalid value 'sqlite': it must be one of lmdb, memory, redis\n",
         ] {
             assert!(err.contains(message), "{message}\n{err}");
         }
