@@ -280,6 +280,11 @@ impl Membership {
         self.nodes.get(&node).is_some_and(|seen| seen.entry.is_alive())
     }
 
+    /// All nodes of the bucket, as the last beat showed them.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, NodeEntry)> + '_ {
+        self.nodes.iter().map(|(node, seen)| (*node, seen.entry))
+    }
+
     /// The nodes that are buried.
     pub fn dead(&self) -> impl Iterator<Item = NodeId> + Clone + '_ {
         let is_dead = |(_, seen): &(&NodeId, &SeenNode)| matches!(seen.entry, NodeEntry::Dead(_));

@@ -1,6 +1,5 @@
 //! Runs the server as a process, from its configuration to its exit.
 
-use std::fs;
 use std::future::pending;
 use std::io::{self, Write as _};
 use std::num::NonZeroUsize;
@@ -32,7 +31,7 @@ use crate::runtime::signals;
 use crate::runtime::supervisor::{Part, Supervisor};
 use crate::runtime::threads::on_threads;
 use crate::server::{Server, Settings};
-use crate::store::{LmdbStore, MemoryStore, Store};
+use crate::store::{LmdbStore, MemoryStore, RedisStore, Store};
 
 /// The time in which the store must commit its pending commands after every session has ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -241,11 +240,7 @@ fn open_store(
         }
         StoreKind::Redis => {
             let settings = config.redis(loader.redis_password())?;
-            settings.connection_info()?;
-            // For the socket of operators, the saved keys of tokens and the key of the log.
-            fs::create_dir_all(&config.data)
-                .with_context(|| format!("cannot create the data directory {}", config.data.display()))?;
-            bail!("the store kind redis is not built in yet")
+            Arc::new(RedisStore::open(&settings, &config.data, node, process.clone())?)
         }
     })
 }

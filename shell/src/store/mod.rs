@@ -11,16 +11,20 @@ mod health;
 mod notifier;
 mod shared;
 mod overrides_bytes;
+mod directory_lock;
 mod memory;
 mod lmdb;
 mod redis;
 
-pub use self::redis::{RedisConfig, RedisConfigError, RedisPassword, RedisPasswordError, RedisUrl};
+pub use self::redis::{
+    LinkError, RedisConfig, RedisConfigError, RedisOpenError, RedisPassword, RedisPasswordError, RedisStore, RedisUrl,
+};
 pub use api::{HealthFuture, NodeStatus, Store, StoreFuture, UsageFuture, UserUpdate};
 pub use completion::{Caller, Completion, Unanswered};
+pub use directory_lock::LockHolder;
 pub use failure::StoreFailure;
 pub use health::StoreHealth;
-pub use lmdb::{LiveWrites, LmdbConfig, LmdbStore, LockHolder, OpenError, Retention};
+pub use lmdb::{LiveWrites, LmdbConfig, LmdbStore, OpenError, Retention};
 pub use memory::MemoryStore;
 pub use notifier::SessionNotifier;
 pub use pages::{Cursor, Page, PageRequest, StoredSession, StoredUser, UserFilter};

@@ -144,6 +144,11 @@ impl SharedPolicy {
         before.unwrap_or_default()
     }
 
+    /// The policy for users without overrides.
+    pub(super) fn for_all(&self) -> AdmissionPolicy {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).policy
+    }
+
     pub(super) fn for_user(&self, user: &UserId) -> AdmissionPolicy {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         all.policy.with_overrides(all.overrides.get(user).copied().unwrap_or_default())

@@ -239,6 +239,22 @@ events! {
     known_user_unreadable: ERROR, server, OnePerSecond, "a known user's record cannot be read and is left alone", [user, error];
     /// Users who were not seen for `forget_after` are deleted.
     users_forgotten: INFO, server, Each, "forgot users who were not seen for long", [forgotten, known_users];
+    /// Only with `store = redis`. The server tries again every half second.
+    shared_store_lost: WARN, server, Each, "the shared store cannot be reached: nobody is admitted, and sessions end if that lasts as long as node_fence", [store, error];
+    /// The connection is there again. Sessions are admitted once all of their servers know them.
+    shared_store_back: INFO, server, Each, "the shared store is reached again", [store, lost_millis];
+    /// The server may throw slots away to make room for others.
+    shared_store_evicts: WARN, server, Each, "the shared store may throw away slots when its memory is full: set its maxmemory-policy to noeviction", [policy];
+    /// For example for want of memory, or of a right.
+    shared_store_refused: ERROR, server, OnePerSecond, "the shared store refuses a request, which is tried again", [error];
+    /// A later version of this software may have written it.
+    shared_record_unreadable: ERROR, server, OnePerSecond, "a user's record in the shared store cannot be read: the user is rejected", [user, error];
+    /// The clients of these `sessions` are cut. Other servers may free their slots now.
+    node_fenced: ERROR, server, Each, "this server cannot say that it is alive, or was declared dead: the sessions of one part of the users have ended", [part, sessions, reason];
+    /// The server has another id among those that share the store, because its sessions have ended.
+    node_renamed: WARN, server, Each, "this server joins the others under another id", [node];
+    /// Should the process be killed, the others free its slots only after `node_lease`.
+    node_not_noted: ERROR, server, OnePerSecond, "the id of this server cannot be written to its data directory", [path, error];
     /// The operator's command says so, too.
     updates_not_written: ERROR, server, Each, "updates of users are not written", [updates, reason];
     /// The operator's change of them is refused.

@@ -8,7 +8,6 @@
 //! Only the same files at the path end this state. Their records are those that this server has written all along: the
 //! directory that holds the lock is the same.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,22 +17,10 @@ use std::{fmt, fs, io};
 
 use crate::runtime::events::log_event;
 use crate::runtime::supervisor::PartGuard;
+use crate::store::directory_lock::FileId;
 
 /// How long it may take to notice.
 const INTERVAL: Duration = Duration::from_secs(1);
-
-/// What a file or a directory is, whatever its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileId {
-    device: u64,
-    inode: u64,
-}
-
-impl FileId {
-    pub(super) fn of(metadata: &fs::Metadata) -> Self {
-        Self { device: metadata.dev(), inode: metadata.ino() }
-    }
-}
 
 /// A path, and what was opened there. It stays open, so no other file can get its inode.
 #[derive(Debug, Clone)]

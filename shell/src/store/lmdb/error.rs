@@ -8,8 +8,8 @@ use thiserror::Error;
 
 use super::ballast_file::BallastFile;
 use super::environment::EnvironmentError;
-use super::lock::{LockError, LockHolder};
 use crate::runtime::access::{self, Right};
+use crate::store::directory_lock::{LockError, LockHolder};
 
 /// Why an [`LmdbStore`](super::LmdbStore) does not open.
 #[derive(Debug, Error)]

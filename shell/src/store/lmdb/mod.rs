@@ -2,7 +2,6 @@
 
 mod store;
 mod error;
-mod lock;
 mod directory_watch;
 mod queue;
 mod writer;
@@ -29,6 +28,5 @@ mod tests;
 
 pub use error::OpenError;
 pub use live_writes::LiveWrites;
-pub use lock::LockHolder;
 pub use store::{LmdbConfig, LmdbStore};
 pub use users::Retention;

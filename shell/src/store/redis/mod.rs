@@ -8,6 +8,15 @@ mod script;
 mod value;
 mod command;
 mod reply;
+mod link;
+mod identity;
+mod cell;
+mod node;
+mod lane;
+mod fence;
+mod hints;
+mod survey;
+mod store;
 
 #[cfg(test)]
 mod testing;
@@ -15,5 +24,7 @@ mod testing;
 mod oracle;
 
 pub use config::{RedisConfig, RedisConfigError};
+pub use link::LinkError;
 pub use password::{RedisPassword, RedisPasswordError};
+pub use store::{RedisOpenError, RedisStore};
 pub use url::RedisUrl;

@@ -15,9 +15,7 @@
 use std::str::{FromStr, from_utf8};
 use std::time::Duration;
 
-use session_core::cluster::{
-    Generation, GenerationId, HistoryId, NodeEntry, OverridesVersion, Published, Stamp, StoredRecord,
-};
+use session_core::cluster::{Generation, GenerationId, HistoryId, NodeEntry, OverridesVersion, Published, Stamp};
 use session_core::ledger::{Hint, RecordError, SessionHint, UserRecord};
 use session_core::{NodeId, SessionId, Timestamp, UserId};
 
@@ -114,10 +112,6 @@ pub(super) fn parse_record(bytes: &[u8]) -> Result<(Stamp, UserRecord), Option<R
     let nodes = usize::from(u16::from_be_bytes([high, low]));
     let record = rest.get(8 * nodes..).ok_or(None)?;
     Ok((Stamp(u64::from_be_bytes(*stamp)), UserRecord::decode(record)?))
-}
-
-pub(super) fn stamp(record: &StoredRecord) -> Option<[u8; 8]> {
-    record.as_ref().map(|(stamp, _)| stamp.0.to_be_bytes())
 }
 
 pub(super) fn parse_user(bytes: &[u8]) -> Option<UserId> {

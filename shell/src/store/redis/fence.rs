@@ -1,0 +1,28 @@
+//! The thread that ends sessions in time, whatever the other threads are doing.
+
+use std::thread;
+use std::time::Duration;
+
+use session_core::cluster::BucketEvent;
+
+use super::cell::nanos;
+use super::node::Node;
+
+/// How long the thread sleeps at most: after the machine was suspended it sleeps on, and the clock has gone on.
+const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+
+/// Looks, in time, at every bucket that may not be served any more, until the node has left.
+pub(super) fn run(node: &Node) {
+    while !node.is_over() {
+        let now = nanos(node.context.clock().now());
+        let mut next = u64::MAX;
+        for cell in node.cells() {
+            match cell.serves_until() {
+                0 => {}
+                until if until <= now => node.handle(cell, BucketEvent::Tick),
+                until => next = next.min(until),
+            }
+        }
+        thread::sleep(Duration::from_nanos(next.saturating_sub(now)).min(LONGEST_SLEEP));
+    }
+}

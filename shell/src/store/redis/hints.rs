@@ -1,0 +1,52 @@
+//! The thread that listens to what other nodes tell this one. Each message may be lost: it only makes things quick.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::Duration;
+
+use session_core::NodeId;
+use session_core::cluster::{BucketEvent, Published};
+
+use super::command::channel;
+use super::link::{LinkError, connect};
+use super::node::{Node, RECONNECT_PAUSE};
+use super::value;
+
+/// How long it may take until a new id of this node is listened for.
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
+
+/// Listens until the node has left.
+pub(super) fn run(node: &Node) {
+    while !node.is_over() {
+        // What is wrong is said by the threads on whose connections more depends.
+        let _lost: Result<(), LinkError> = listen(node);
+        if !node.is_over() {
+            thread::sleep(RECONNECT_PAUSE);
+        }
+    }
+}
+
+fn listen(node: &Node) -> Result<(), LinkError> {
+    let mut connection = connect(&node.config, node.config.call_timeout)?;
+    let mut messages = connection.as_pubsub();
+    messages.set_read_timeout(Some(LONGEST_WAIT))?;
+    let mut listens = BTreeSet::<NodeId>::new();
+    while !node.is_over() {
+        let id = node.context.node();
+        if listens.insert(id) {
+            messages.subscribe(channel(&node.config.prefix, id))?;
+        }
+        let message = match messages.get_message() {
+            Ok(message) => message,
+            Err(error) if error.is_timeout() => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let of = message.get_channel_name().rsplit(':').next().and_then(|id| value::parse_node(id.as_bytes()));
+        match of.and_then(|of| value::parse_message(of, message.get_payload_bytes())) {
+            Some(Published::Changed(_, user)) => node.handle(node.cell_of(&user), BucketEvent::Hinted(user)),
+            Some(Published::Session(hint)) => node.context.hint(vec![hint]),
+            None => {}
+        }
+    }
+    Ok(())
+}
