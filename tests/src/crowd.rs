@@ -1,5 +1,6 @@
 //! Clients that come and go at random, with a referee who reads them all the time.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -124,8 +125,9 @@ impl Crowd {
     /// Waits for the answer to a client, and returns what has become of it.
     #[must_use]
     pub fn answer(&self, id: ClientId, limit: Duration) -> Status {
-        let is_answered =
-            |referee: &Referee| status(referee, id).is_none_or(|status| !matches!(status, Status::Opening | Status::Asked));
+        let is_answered = |referee: &Referee| {
+            status(referee, id).is_none_or(|status| !matches!(status, Status::Opening | Status::Asked))
+        };
         self.wait_until("the client has an answer", limit, is_answered);
         self.referee(|referee| status(referee, id).cloned()).expect("only the test hangs up")
     }
@@ -166,7 +168,8 @@ impl Crowd {
         for (id, before) in ids.iter().zip(before) {
             self.wait_until(&format!("client {id} has an answer to its PING"), Duration::from_secs(2), |referee| {
                 let client = referee.client(*id);
-                let (user, lost) = client.map_or(("", None), |client| (&*client.user, (!client.is_in()).then_some(&client.status)));
+                let (user, lost) =
+                    client.map_or(("", None), |client| (&*client.user, (!client.is_in()).then_some(&client.status)));
                 assert!(client.is_some() && lost.is_none(), "client {id} of {user} is not in any more: {lost:?}");
                 messages(referee, *id) > before
             });
@@ -188,13 +191,16 @@ impl Crowd {
         });
     }
 
-    /// The end of a test in which all is mended: all leave, and within this time newcomers can take all slots of each user,
-    /// at all servers. One more is denied. The referee saw nothing wrong.
+    /// The end of a test in which all is mended: all leave, and within this time newcomers can take all slots of each user
+    /// that there was, at all servers. One more is denied. The referee saw nothing wrong.
     pub fn expect_all_slots_free(&self, within: Duration) {
         self.leave();
         let start = Instant::now();
-        let servers: Vec<_> = self.lock().addresses.iter().enumerate().filter_map(|(id, at)| at.and(Some(id))).collect();
-        for (first, user) in self.users.iter().enumerate() {
+        let servers: Vec<_> =
+            self.lock().addresses.iter().enumerate().filter_map(|(id, at)| at.and(Some(id))).collect();
+        let mut users: BTreeSet<_> = self.referee(|referee| referee.most().keys().cloned().collect());
+        users.extend(self.users.iter().cloned());
+        for (first, user) in users.iter().enumerate() {
             for slot in 0..self.limit {
                 let left = within.saturating_sub(start.elapsed());
                 let _in = self.connect_until_in(servers[(first + slot) % servers.len()], user, left);

@@ -50,7 +50,7 @@ impl TcpProxy {
                     break;
                 }
                 let network = Arc::clone(&accepting);
-                thread::spawn(move || network.serve(client));
+                thread::spawn(move || network.serve(&client));
             }
         });
         Self { address, network }
@@ -109,18 +109,18 @@ impl Network {
         state.expect("no thread panics with it").mode == Mode::Pass
     }
 
-    fn serve(&self, client: TcpStream) {
+    fn serve(&self, client: &TcpStream) {
         if !self.may_pass() {
             return;
         }
         // An error means that the connection has ended, there or here.
         let Ok(server) = TcpStream::connect(self.target) else { return };
-        let Ok(number) = self.keep(&client, &server) else { return };
+        let Ok(number) = self.keep(client, &server) else { return };
         // It may have been cut before it was kept.
         if self.may_pass() {
             thread::scope(|scope| {
-                scope.spawn(|| self.copy(&client, &server));
-                self.copy(&server, &client);
+                scope.spawn(|| self.copy(client, &server));
+                self.copy(&server, client);
             });
         }
         self.state().connections.remove(&number);
