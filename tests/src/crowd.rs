@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::random::Random;
-use crate::referee::{ClientId, Referee, ServerId, Status};
+use crate::referee::{ClientId, Referee, ServerId, Status, Watched};
 
 /// The pause between two looks at all clients.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -75,9 +75,15 @@ impl Crowd {
         self.lock().behaviour = Behaviour::ComeAndGo;
     }
 
-    /// Nobody comes or goes by itself from now on. Who is denied still hangs up.
+    /// Nobody comes or goes by itself from now on. Waits until those who came before have their answers. Who is denied hangs
+    /// up.
     pub fn stay(&self) {
         self.lock().behaviour = Behaviour::Stay;
+        let is_under_way =
+            |client: &Watched| matches!(client.status, Status::Opening | Status::Asked | Status::Leaving);
+        self.wait_until("all who came have their answers", PATIENCE + Duration::from_secs(1), |referee| {
+            !referee.clients().any(|(_, client)| is_under_way(client))
+        });
     }
 
     /// Where the servers listen from now on. Nobody comes to one that does not.
@@ -116,7 +122,7 @@ impl Crowd {
         let start = Instant::now();
         while !self.referee(|referee| is_so(referee)) {
             self.expect_no_offence();
-            assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+            assert!(start.elapsed() < limit, "not within {limit:?}: {what}{}", self.referee(|referee| referee.story()));
             thread::sleep(PAUSE);
         }
         start.elapsed()
@@ -128,7 +134,7 @@ impl Crowd {
         let is_answered = |referee: &Referee| {
             status(referee, id).is_none_or(|status| !matches!(status, Status::Opening | Status::Asked))
         };
-        self.wait_until("the client has an answer", limit, is_answered);
+        self.wait_until(&format!("client {id} has an answer"), limit, is_answered);
         self.referee(|referee| status(referee, id).cloned()).expect("only the test hangs up")
     }
 
@@ -143,7 +149,11 @@ impl Crowd {
                 }
                 self.referee(|referee| referee.hang_up(id));
             }
-            assert!(start.elapsed() < limit, "not within {limit:?}: a client of {user} is in at server {server}");
+            assert!(
+                start.elapsed() < limit,
+                "not within {limit:?}: a client of {user} is in at server {server}{}",
+                self.referee(|referee| referee.story())
+            );
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -167,10 +177,8 @@ impl Crowd {
         });
         for (id, before) in ids.iter().zip(before) {
             self.wait_until(&format!("client {id} has an answer to its PING"), Duration::from_secs(2), |referee| {
-                let client = referee.client(*id);
-                let (user, lost) =
-                    client.map_or(("", None), |client| (&*client.user, (!client.is_in()).then_some(&client.status)));
-                assert!(client.is_some() && lost.is_none(), "client {id} of {user} is not in any more: {lost:?}");
+                let is_in = referee.client(*id).is_some_and(Watched::is_in);
+                assert!(is_in, "client {id} is not in any more{}", referee.story());
                 messages(referee, *id) > before
             });
         }
@@ -178,7 +186,7 @@ impl Crowd {
 
     /// All clients leave, most with BYE, and nobody comes.
     pub fn leave(&self) {
-        self.stay();
+        self.lock().behaviour = Behaviour::Stay;
         let ids: Vec<_> = self.referee(|referee| referee.clients().map(|(id, _)| id).collect());
         for (index, id) in ids.into_iter().enumerate() {
             self.referee(|referee| if index % 3 == 0 { referee.hang_up(id) } else { referee.say_bye(id) });
@@ -218,7 +226,7 @@ impl Crowd {
     /// Fails the test if the referee saw something wrong.
     pub fn expect_no_offence(&self) {
         let offence = self.referee(|referee| referee.offence().map(ToOwned::to_owned));
-        assert_eq!(offence.as_deref(), None, "{}", offence.as_deref().unwrap_or_default());
+        assert!(offence.is_none(), "{}", offence.unwrap_or_default());
     }
 
     #[allow(clippy::print_stderr, reason = "it tells who runs the tests what was measured")]
@@ -286,7 +294,7 @@ impl State {
             return true;
         }
         let leaves = match client.status {
-            Status::In(_) if self.behaviour == Behaviour::ComeAndGo && self.random.one_in(200) => {
+            Status::In(_) if self.behaviour == Behaviour::ComeAndGo && self.random.one_in(100) => {
                 if self.random.one_in(2) {
                     self.referee.say_bye(id);
                     return true;

@@ -21,6 +21,9 @@ const DELIVERY: Duration = Duration::from_millis(20);
 /// How many events a story has.
 const STORY: usize = 60;
 
+/// How many characters of a message a story has.
+const SHOWN: usize = 120;
+
 /// The number of a client. No two have the same.
 pub type ClientId = u64;
 
@@ -204,6 +207,12 @@ impl Referee {
         self.offence.as_deref()
     }
 
+    /// What happened last, a line each.
+    #[must_use]
+    pub fn story(&self) -> String {
+        self.events.iter().map(|event| format!("\n{event}")).collect()
+    }
+
     /// Notes something for the story.
     pub fn remark(&mut self, text: &str) {
         if self.events.len() == STORY {
@@ -258,11 +267,12 @@ impl Referee {
         let start = Instant::now();
         let mut was_too_many = false;
         while suspects.len() > self.limit {
+            let is_delivered = start.elapsed() > DELIVERY;
             suspects.iter().for_each(|id| self.read(*id));
             suspects.retain(|id| self.clients.get(id).is_some_and(Watched::is_in));
             if suspects.len() > self.limit {
                 was_too_many = true;
-                if start.elapsed() > DELIVERY {
+                if is_delivered {
                     self.offend(&format!(
                         "{} clients of {user} are in, with a limit of {}: {suspects:?}",
                         suspects.len(),
@@ -280,9 +290,8 @@ impl Referee {
 
     fn offend(&mut self, what: &str) {
         self.remark(what);
-        let story = || self.events.iter().map(|event| format!("\n{event}")).collect::<String>();
         if self.offence.is_none() {
-            self.offence = Some(format!("{what}{}", story()));
+            self.offence = Some(format!("{what}{}", self.story()));
         }
     }
 
@@ -306,7 +315,7 @@ impl Referee {
         let is_offence = watched.must_end && !is_end;
         watched.must_end = false;
         watched.messages += usize::from(watched.is_in() && !is_end);
-        let shown = format!("{received:?}");
+        let shown: String = format!("{received:?}").chars().filter(|char| *char != '\\').take(SHOWN).collect();
         let status = match received {
             Received::Text(text) => watched.hear(text),
             Received::Ping => {

@@ -40,7 +40,7 @@ fn referee_finds_servers_that_overrun_a_limit() {
         story.as_ref().is_some_and(|story| story.starts_with("3 clients of ada are in, with a limit of 2")),
         "{story:?}"
     );
-    let last = format!("client {third} of ada at server 1 reads Text(\"{{\\\"type\\\":\\\"AUTHENTICATE_SUCCESS\\\"");
+    let last = format!(r#"client {third} of ada at server 1 reads Text("{{"type":"AUTHENTICATE_SUCCESS""#);
     assert!(story.unwrap().contains(&last));
     assert_eq!((most.get("ada"), most.get("eve")), (Some(&3), Some(&1)), "{eve}");
 }

@@ -70,8 +70,6 @@ impl Scene {
         self.crowd.come_and_go();
         thread::sleep(time);
         self.crowd.stay();
-        // Answers may be under way.
-        thread::sleep(Duration::from_millis(100));
         self.crowd.expect_no_offence();
         self.crowd.who_is_in()
     }

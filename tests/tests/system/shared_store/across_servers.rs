@@ -1,5 +1,6 @@
 //! Without faults: one limit, eviction, resumption and operators across servers.
 
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -110,7 +111,38 @@ fn session_resumes_at_another_server() {
     let answer = denied(&scene, 0, &resume);
     assert_eq!(answer["code"], "not_resumed", "{answer}");
     bye(&scene, other);
-    // Those that linger would be in the way at the end.
+    scene.finish();
+}
+
+#[test]
+fn session_ends_another_one_elsewhere() {
+    let Some(scene) = Scene::with_arguments(6, &[]) else { return };
+    let (first, _) = admitted(&scene, 0, &json!({"user": "kim", "label": "one"}));
+    let (second, answer) = admitted(&scene, 1, &json!({"user": "kim"}));
+    let end = json!({"type": "END_SESSION", "payload": answer["session"]});
+    scene.crowd.referee(|referee| referee.send(first, &end.to_string()));
+    let words = closed_with(&scene, second, 4409).unwrap();
+    assert!(words.contains("one has ended this session"), "{words}");
+    // The slot is free at once.
+    admitted(&scene, 2, &json!({"user": "kim"}));
+    scene.crowd.expect_alive(&[first]);
+    scene.finish();
+}
+
+#[test]
+fn client_in_line_gets_a_slot_freed_elsewhere() {
+    let Some(scene) = Scene::with_arguments(7, &[]) else { return };
+    let held = scene.fill(0, "kim");
+    let payload = json!({"user": "kim", "wait_ms": 10_000}).to_string();
+    let waiting = scene.crowd.connect_with(1, "kim", payload).unwrap();
+    thread::sleep(SECOND / 2);
+    scene.crowd.referee(|referee| {
+        assert_eq!(referee.client(waiting).unwrap().status, Status::Asked);
+        referee.say_bye(held[0]);
+    });
+    let start = Instant::now();
+    assert!(matches!(scene.crowd.answer(waiting, SECOND * 3), Status::In(_)));
+    measured("a client in line had the slot that was freed elsewhere after", start.elapsed());
     scene.finish();
 }
 

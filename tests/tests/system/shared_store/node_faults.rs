@@ -44,7 +44,7 @@ fn restarted_server_frees_the_slots_it_had() {
 }
 
 #[test]
-fn stopped_server_closes_its_clients_when_it_goes_on() {
+fn stopped_server_closes_its_clients_first() {
     let Some(scene) = Scene::with_arguments(13, &[]) else { return };
     let held = scene.fill(0, "kim");
     scene.crowd.come_and_go();

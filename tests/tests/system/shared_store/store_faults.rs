@@ -9,7 +9,7 @@ use tests::redis_process::{NOTHING_KEPT, RedisProcess};
 use super::{SECOND, Scene, measured};
 
 #[test]
-fn sessions_outlast_a_redis_that_is_stopped_for_a_moment() {
+fn sessions_outlast_a_short_stop_of_redis() {
     let Some(mut scene) = Scene::with_arguments(31, &[]) else { return };
     let held = scene.visits(SECOND * 2);
     scene.fault("the Redis is stopped for 300 ms", |fleet| {
@@ -25,7 +25,7 @@ fn sessions_outlast_a_redis_that_is_stopped_for_a_moment() {
 }
 
 #[test]
-fn sessions_end_with_a_redis_that_is_stopped_for_long() {
+fn sessions_end_if_redis_stops_for_long() {
     let Some(mut scene) = Scene::with_arguments(32, &[]) else { return };
     let kim = scene.fill(0, "kim");
     let held = [scene.visits(SECOND * 2), kim].concat();
@@ -97,6 +97,6 @@ fn sessions_outlast_lost_connections_and_scripts() {
 }
 
 #[test]
-fn sessions_outlast_a_slow_redis_and_a_full_one() {
+fn sessions_outlast_a_slow_or_full_redis() {
     outlasts(34, &FAULTS[3..]);
 }

@@ -26,18 +26,17 @@ fn forgets(seed: u64, options: FleetOptions, what: &str, fault: impl FnOnce(&mut
     assert!(took >= lease, "a client was admitted {took:?} after the Redis had forgotten, before the gate may open");
     scene.crowd.expect_alive(&held);
     scene.expect_all_admit("pat", SECOND * 2);
-    // Nobody had to let those in that are in: a slot of theirs is taken still.
     scene.visits(SECOND * 2);
     scene.finish();
 }
 
 #[test]
-fn sessions_outlast_a_redis_that_restarts_empty() {
+fn sessions_outlast_redis_restart_without_data() {
     forgets(21, options(), "restart without data", |fleet| fleet.redis.restart(RestartWith::NoData));
 }
 
 #[test]
-fn sessions_outlast_a_redis_that_restarts_with_its_data() {
+fn sessions_outlast_redis_restart_with_data() {
     let options = FleetOptions { redis: ALL_KEPT.to_vec(), ..options() };
     forgets(22, options, "restart with data", |fleet| fleet.redis.restart(RestartWith::ItsData));
 }
