@@ -1,15 +1,17 @@
 //! Clients that come and go at random, with a referee who reads them all the time.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::random::Random;
 use crate::referee::{ClientId, Referee, ServerId, Status, Watched};
 
-/// The pause between two looks at all clients.
+/// The longest pause between two looks at all clients, and the shortest one between two visitors.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// How long a client waits for an answer before it hangs up.
@@ -43,6 +45,8 @@ struct State {
     visitors: Vec<ClientId>,
     /// How many visitors there are at most.
     most: usize,
+    /// When visitors last came or went.
+    acted: Instant,
     has_ended: bool,
 }
 
@@ -59,12 +63,21 @@ impl Crowd {
             most: users.len() * limit * 2,
             users: users.clone(),
             visitors: vec![],
+            acted: Instant::now(),
             has_ended: false,
         }));
         let looking = Arc::clone(&state);
         let thread = thread::spawn(move || {
-            while !lock(&looking).step() {
-                thread::sleep(PAUSE);
+            loop {
+                let sockets = {
+                    let mut state = lock(&looking);
+                    if state.has_ended {
+                        break;
+                    }
+                    state.step();
+                    state.referee.sockets()
+                };
+                wait_for_any(&sockets);
             }
         });
         Self { state, thread: Some(thread), limit, users }
@@ -257,20 +270,30 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Waits until something has come on one of these, but not for long.
+fn wait_for_any(sockets: &[Arc<TcpStream>]) {
+    let mut polled: Vec<_> = sockets.iter().map(|socket| PollFd::new(&**socket, PollFlags::IN)).collect();
+    let timeout = Timespec::try_from(PAUSE).expect("a short time");
+    // After an error the next look is at once.
+    let _ready = poll(&mut polled, Some(&timeout));
+}
+
 fn status(referee: &Referee, id: ClientId) -> Option<&Status> {
     referee.client(id).map(|client| &client.status)
 }
 
 impl State {
-    /// True once the crowd has ended.
-    fn step(&mut self) -> bool {
+    fn step(&mut self) {
         self.referee.look();
+        if self.acted.elapsed() < PAUSE {
+            return;
+        }
+        self.acted = Instant::now();
         let visitors = std::mem::take(&mut self.visitors);
         self.visitors = visitors.into_iter().filter(|id| self.go_on(*id)).collect();
         if self.behaviour == Behaviour::ComeAndGo && self.visitors.len() < self.most && self.random.one_in(4) {
             self.arrive();
         }
-        self.has_ended
     }
 
     fn arrive(&mut self) {

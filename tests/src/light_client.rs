@@ -1,14 +1,15 @@
 //! A WebSocket client that never blocks, so that one thread can run many.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::raw_client::{Received, frame_head, read_frame, upgrade_request};
 
 /// A connection to a server.
 pub struct LightClient {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     /// What was read and is no whole frame yet.
     bytes: Vec<u8>,
     has_upgraded: bool,
@@ -24,7 +25,7 @@ impl LightClient {
         let stream = TcpStream::connect_timeout(&address, Duration::from_millis(500))?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
-        let mut client = Self { stream, bytes: vec![], has_upgraded: false, has_ended: false };
+        let mut client = Self { stream: Arc::new(stream), bytes: vec![], has_upgraded: false, has_ended: false };
         client.write(upgrade_request("").as_bytes());
         Ok(client)
     }
@@ -64,7 +65,7 @@ impl LightClient {
     fn read_all(&mut self) -> Option<Received> {
         let mut bytes = [0; 4096];
         loop {
-            match self.stream.read(&mut bytes) {
+            match (&*self.stream).read(&mut bytes) {
                 Ok(0) => return Some(Received::End),
                 Ok(read) => self.bytes.extend_from_slice(&bytes[..read]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
@@ -72,6 +73,12 @@ impl LightClient {
                 Err(_) => return Some(Received::Reset),
             }
         }
+    }
+
+    /// Its socket, to wait for something to read. `None` once that has ended.
+    #[must_use]
+    pub fn socket(&self) -> Option<Arc<TcpStream>> {
+        (!self.has_ended).then(|| Arc::clone(&self.stream))
     }
 
     /// Sends a text message. False if the connection has ended.
@@ -88,6 +95,13 @@ impl LightClient {
 
     /// The little that a client sends fits into the buffer of its socket.
     fn write(&mut self, bytes: &[u8]) -> bool {
-        self.stream.write_all(bytes).is_ok()
+        (&*self.stream).write_all(bytes).is_ok()
+    }
+}
+
+impl Drop for LightClient {
+    /// At once, although somebody may wait for the socket.
+    fn drop(&mut self) {
+        drop(self.stream.shutdown(Shutdown::Both));
     }
 }

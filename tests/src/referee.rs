@@ -8,15 +8,17 @@
 //! are in before that, so whoever has no word of its end then is one too many.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::light_client::LightClient;
 use crate::raw_client::Received;
 
-/// How long an end may be under way through this machine. A shorter overrun is counted as [`Referee::brief`].
-const DELIVERY: Duration = Duration::from_millis(20);
+/// How long an end may be under way through this machine, if that is busy. A shorter overrun is counted as
+/// [`Referee::brief`].
+const DELIVERY: Duration = Duration::from_millis(5);
 
 /// How many events a story has.
 const STORY: usize = 60;
@@ -177,6 +179,12 @@ impl Referee {
         self.clients.iter().map(|(id, watched)| (*id, watched))
     }
 
+    /// The sockets on which something may come.
+    #[must_use]
+    pub fn sockets(&self) -> Vec<Arc<TcpStream>> {
+        self.clients.values().filter_map(|watched| watched.client.socket()).collect()
+    }
+
     /// How many clients of this user are in.
     #[must_use]
     pub fn count(&self, user: &str) -> usize {
@@ -195,7 +203,7 @@ impl Referee {
         self.admitted
     }
 
-    /// How often there were too many for less than 20 ms, which may be the time that an end is under way.
+    /// How often there were too many for less than 5 ms. That should not be, but an end may have been under way.
     #[must_use]
     pub const fn brief(&self) -> u64 {
         self.brief
@@ -280,7 +288,7 @@ impl Referee {
                     ));
                     break;
                 }
-                thread::sleep(Duration::from_millis(1));
+                thread::sleep(Duration::from_micros(200));
             }
         }
         self.brief += u64::from(was_too_many && suspects.len() <= self.limit);
