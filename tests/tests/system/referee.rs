@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::Write as _;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -95,6 +97,82 @@ fn stopped_server_must_close_before_it_speaks() {
     servers[0].kill();
     crowd.wait_until("it has the end", SECOND, |referee| referee.client(second).unwrap().is_out());
     crowd.expect_no_offence();
+}
+
+/// A server that says what the test tells it. The test has the connections, in the order in which they came.
+struct Script {
+    address: SocketAddr,
+    connections: Receiver<TcpStream>,
+}
+
+impl Script {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, connections) = channel();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map(Result::unwrap) {
+                stream.set_nodelay(true).unwrap();
+                stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").unwrap();
+                say(&stream, "HELLO");
+                if sender.send(stream).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { address, connections }
+    }
+
+    /// A client of this crowd that has authenticated.
+    fn connect(&self, crowd: &Crowd) -> TcpStream {
+        let id = crowd.connect(0, "ada").unwrap();
+        let stream = self.connections.recv_timeout(SECOND).unwrap();
+        crowd.wait_until("it has asked", SECOND, |referee| referee.client(id).unwrap().status == Status::Asked);
+        stream
+    }
+
+    /// A client of this crowd that is told that it is in.
+    fn admit(&self, crowd: &Crowd) -> TcpStream {
+        let stream = self.connect(crowd);
+        say(&stream, "AUTHENTICATE_SUCCESS");
+        stream
+    }
+}
+
+fn say(mut stream: &TcpStream, kind: &str) {
+    let text = format!(r#"{{"type":"{kind}"}}"#);
+    stream.write_all(&[&[0x81, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()).unwrap();
+}
+
+#[test]
+fn referee_takes_the_order_from_what_was_sent() {
+    let script = Script::start();
+    let crowd = Crowd::new(7, 1, &["ada"], vec![Some(script.address)]);
+    let mut held = script.admit(&crowd);
+    for round in 0..20 {
+        // The referee reads nothing in the meantime.
+        let newcomer = script.connect(&crowd);
+        crowd.referee(|_| {
+            if round % 2 == 0 {
+                say(&held, "EVICTED");
+            } else {
+                held.shutdown(Shutdown::Both).unwrap();
+            }
+            say(&newcomer, "AUTHENTICATE_SUCCESS");
+        });
+        thread::sleep(Duration::from_millis(10));
+        held = newcomer;
+    }
+    crowd.expect_no_offence();
+    assert_eq!(crowd.referee(|referee| (referee.admitted(), referee.brief(), referee.most()["ada"])), (21, 0, 1));
+
+    // The other way round.
+    let newcomer = script.admit(&crowd);
+    thread::sleep(Duration::from_millis(50));
+    say(&held, "EVICTED");
+    drop(newcomer);
+    let story = crowd.referee(|referee| referee.offence().map(ToOwned::to_owned)).unwrap();
+    assert!(story.starts_with("2 clients of ada are in, with a limit of 1"), "{story}");
 }
 
 #[test]
