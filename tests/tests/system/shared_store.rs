@@ -103,6 +103,16 @@ impl Scene {
         })
     }
 
+    /// As [`Scene::expect_out`], of clients whose server has fenced: it ends them without another word.
+    fn expect_cut(&self, ids: &[ClientId], within: Duration) -> Duration {
+        let took = self.expect_out(ids, within);
+        self.crowd.referee(|referee| {
+            let told = |id: &ClientId| referee.client(*id)?.evicted.clone();
+            assert_eq!(ids.iter().find_map(told), None, "{}", referee.story());
+        });
+        took
+    }
+
     fn kill(&mut self, server: ServerId) {
         self.crowd.remark(&format!("server {server} is killed"));
         self.fleet.kill_server(server);

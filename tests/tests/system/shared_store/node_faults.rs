@@ -59,7 +59,7 @@ fn stopped_server_closes_its_clients_first() {
     measured("the slots of a stopped server came back after", start.elapsed());
     thread::sleep((scene.options.lease + SECOND).saturating_sub(start.elapsed()));
     scene.resume(0);
-    measured("a server that went on closed its clients after", scene.expect_out(&held, SECOND * 2));
+    measured("a server that went on closed its clients after", scene.expect_cut(&held, SECOND * 2));
     scene.visits(SECOND * 2);
     scene.expect_all_admit("pat", scene.options.mended_within());
     scene.finish();
@@ -98,7 +98,7 @@ fn cut_off(seed: u64, cut: fn(&TcpProxy)) {
     cut(scene.fleet.proxy(0));
     let start = Instant::now();
     measured("a server that was cut off closed its clients after", {
-        scene.expect_out(&held, scene.options.fence + SECOND)
+        scene.expect_cut(&held, scene.options.fence + SECOND)
     });
     let within = scene.options.lease + scene.options.beat * 2 + SECOND * 2;
     scene.crowd.connect_until_in(1, "kim", within);

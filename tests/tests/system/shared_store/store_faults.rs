@@ -34,7 +34,7 @@ fn sessions_end_if_redis_stops_for_long() {
     // A session outlasts what is promised.
     thread::sleep(scene.options.tolerance() / 2);
     scene.crowd.expect_alive(&held);
-    measured("all sessions were closed after half of the tolerance and", scene.expect_out(&held, fence + SECOND));
+    measured("all sessions were closed after half of the tolerance and", scene.expect_cut(&held, fence + SECOND));
     thread::sleep(scene.options.lease.saturating_sub(fence));
     scene.fault("the Redis goes on", |fleet| fleet.redis.resume());
     scene.expect_all_admit("pat", scene.options.mended_within());

@@ -23,7 +23,9 @@ fn forgets(seed: u64, options: FleetOptions, what: &str, fault: impl FnOnce(&mut
     let lease = scene.options.lease;
     let took = scene.first_admission("zoe", lease + SECOND * 4);
     measured(&format!("{what}: the first client was admitted after"), took);
-    assert!(took >= lease, "a client was admitted {took:?} after the Redis had forgotten, before the gate may open");
+    // A server may have noticed the restart a moment before this test did.
+    let earliest = lease.saturating_sub(SECOND / 5);
+    assert!(took >= earliest, "a client was admitted {took:?} after the Redis had forgotten, before the gate may open");
     scene.crowd.expect_alive(&held);
     scene.expect_all_admit("pat", SECOND * 2);
     scene.visits(SECOND * 2);
