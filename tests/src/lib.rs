@@ -14,7 +14,10 @@
 //! - [`test_server`], [`test_process`]: a server on a port of its own, in the process of the test or as another process.
 //! - [`client_process`]: the client as its own process.
 //! - [`stallable_store`]: a store that a test can stall.
-//! - [`raw_client`]: a socket that sends any bytes.
+//! - [`raw_client`]: a socket that sends any bytes. [`light_client`]: a client that never blocks, one of many.
+//! - [`referee`]: counts from outside who is in, and tells if a user is in more often than allowed. [`crowd`]: clients
+//!   that come and go, with their referee.
+//! - [`redis_process`], [`tcp_proxy`], [`fleet`]: a Redis, a network that fails, and servers that share the Redis.
 //! - [`waiting`]: waits with a time limit, also for several things at a time.
 //! - [`processor_time`]: the processor time of processes and threads.
 //! - [`values`]: users, times, limits and other values that many tests use.
@@ -42,6 +45,12 @@ pub mod client_process;
 pub mod programs;
 pub mod stallable_store;
 pub mod raw_client;
+pub mod light_client;
+pub mod referee;
+pub mod crowd;
+pub mod redis_process;
+pub mod tcp_proxy;
+pub mod fleet;
 pub mod waiting;
 pub mod processor_time;
 pub mod small_disk;

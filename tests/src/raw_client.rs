@@ -288,33 +288,41 @@ impl RawClient {
     }
 
     fn try_read(&mut self) -> io::Result<Received> {
-        let mut head = [0; 2];
-        self.io().read_exact(&mut head)?;
-        let length = match head[1] {
-            126 => {
-                let mut length = [0; 2];
-                self.io().read_exact(&mut length)?;
-                usize::from(u16::from_be_bytes(length))
-            }
-            127 => {
-                let mut length = [0; 8];
-                self.io().read_exact(&mut length)?;
-                usize::try_from(u64::from_be_bytes(length)).expect("a frame fits into memory")
-            }
-            length => usize::from(length),
-        };
-        let mut payload = vec![0; length];
-        self.io().read_exact(&mut payload)?;
-        Ok(match (head[0], &*payload) {
-            (0x81, text) => Received::Text(String::from_utf8_lossy(text).into()),
-            (0x88, [high, low, message @ ..]) => {
-                Received::Close(u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(message).into())
-            }
-            (0x89, _) => Received::Ping,
-            (0x8a, data) => Received::Pong(data.to_vec()),
-            (first, _) => panic!("a server may not send a frame that begins with {first:#x}"),
-        })
+        read_frame(self.io())
     }
+}
+
+/// Reads one frame that a server sent.
+///
+/// # Errors
+/// That of the stream. `UnexpectedEof` if it ends before the frame does.
+pub fn read_frame(stream: &mut (impl io::Read + ?Sized)) -> io::Result<Received> {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head)?;
+    let length = match head[1] {
+        126 => {
+            let mut length = [0; 2];
+            stream.read_exact(&mut length)?;
+            usize::from(u16::from_be_bytes(length))
+        }
+        127 => {
+            let mut length = [0; 8];
+            stream.read_exact(&mut length)?;
+            usize::try_from(u64::from_be_bytes(length)).expect("a frame fits into memory")
+        }
+        length => usize::from(length),
+    };
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload)?;
+    Ok(match (head[0], &*payload) {
+        (0x81, text) => Received::Text(String::from_utf8_lossy(text).into()),
+        (0x88, [high, low, message @ ..]) => {
+            Received::Close(u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(message).into())
+        }
+        (0x89, _) => Received::Ping,
+        (0x8a, data) => Received::Pong(data.to_vec()),
+        (first, _) => panic!("a server may not send a frame that begins with {first:#x}"),
+    })
 }
 
 /// The head of a frame masked with zeros.

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::waiting::{TIMEOUT, eventually};
 
@@ -209,4 +209,11 @@ pub fn wait_for_exit(child: &mut Child) -> ExitStatus {
 pub fn send_signal(id: u32, signal: Signal) {
     let id = i32::try_from(id).ok().and_then(Pid::from_raw).expect("a process id");
     kill_process(id, signal).expect("the process takes signals");
+}
+
+/// Waits until all threads of a child process have stopped, after a SIGSTOP.
+pub fn wait_until_stopped(id: u32) {
+    let id = i32::try_from(id).ok().and_then(Pid::from_raw).expect("a process id");
+    let (_, status) = waitpid(Some(id), WaitOptions::UNTRACED).expect("it is our child").expect("it is waited for");
+    assert!(status.stopped(), "the process has ended: {status:?}");
 }

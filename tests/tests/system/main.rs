@@ -23,6 +23,8 @@ mod full_disk;
 mod data_directory;
 mod missing_rights;
 mod supervision;
+mod referee;
+mod shared_store;
 mod binaries;
 mod configuration;
 mod reload;

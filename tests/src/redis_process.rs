@@ -1,0 +1,226 @@
+//! A Redis or Valkey of a test's own, as another process.
+
+use std::env;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis::{Client, Cmd, RedisResult, Value};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::programs;
+use crate::test_process::{send_signal, wait_until_stopped};
+use crate::waiting::TIMEOUT;
+
+/// A Redis keeps nothing with these arguments.
+pub const NOTHING_KEPT: [&str; 4] = ["--save", "", "--appendonly", "no"];
+
+/// With these, a Redis has written a change to its disk before it answers.
+pub const ALL_KEPT: [&str; 6] = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
+
+/// A Redis process that listens on a port of its own of this machine. Killed when dropped.
+pub struct RedisProcess {
+    child: Option<Child>,
+    port: u16,
+    directory: TempDir,
+    arguments: Vec<String>,
+}
+
+/// What a Redis finds when it starts again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartWith {
+    /// What it had written to its disk.
+    ItsData,
+    /// Nothing.
+    NoData,
+}
+
+impl RedisProcess {
+    /// The program: `redis-server`, or what the environment variable `REDIS_PROGRAM` names, such as `valkey-server`.
+    #[must_use]
+    pub fn program() -> String {
+        env::var("REDIS_PROGRAM").unwrap_or_else(|_| "redis-server".into())
+    }
+
+    /// Whether it is installed. If not, as [`programs::is_installed`].
+    #[must_use]
+    pub fn is_installed() -> bool {
+        let program = Self::program();
+        programs::is_installed(&program, Command::new(&program).arg("--version"))
+    }
+
+    /// Starts one with these arguments, such as [`NOTHING_KEPT`], and waits until it answers.
+    #[must_use]
+    pub fn start(arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let mut redis = Self { child: None, port: 0, directory, arguments };
+        // Another process may take the free port first.
+        let has_started = (0..5).any(|_| {
+            redis.port = free_port().expect("a free port");
+            redis.spawn()
+        });
+        assert!(has_started, "{} does not start", Self::program());
+        redis
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// The URL for a client.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address())
+    }
+
+    /// Runs a command on a connection of its own.
+    ///
+    /// # Errors
+    /// If it cannot be reached, or answers with an error.
+    pub fn try_command(&self, words: &[&str]) -> RedisResult<Value> {
+        let mut connection = Client::open(self.url())?.get_connection_with_timeout(Duration::from_secs(1))?;
+        connection.set_read_timeout(Some(TIMEOUT))?;
+        let mut command = Cmd::new();
+        command.arg(words);
+        command.query(&mut connection)
+    }
+
+    /// As [`RedisProcess::try_command`], for a command that succeeds.
+    pub fn command(&self, words: &[&str]) -> Value {
+        self.try_command(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// A field of a section of INFO.
+    #[must_use]
+    pub fn info(&self, section: &str, field: &str) -> String {
+        let text: String = redis::from_redis_value(self.command(&["INFO", section])).expect("INFO is text");
+        let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        value.unwrap_or_else(|| panic!("no {field} in {text}")).to_owned()
+    }
+
+    /// Ends it with SIGKILL and waits until it has ended.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("it is ours to kill");
+        child.wait().expect("it was killed");
+    }
+
+    /// Starts it again on the same port, after [`RedisProcess::kill`], and waits until it answers.
+    pub fn start_again(&mut self, with: RestartWith) {
+        assert!(self.child.is_none(), "it still runs");
+        if with == RestartWith::NoData {
+            self.directory = tempfile::tempdir().expect("a directory");
+        }
+        assert!(self.spawn(), "it does not start again");
+    }
+
+    /// Kills it and starts it again. How long it did not answer.
+    pub fn restart(&mut self, with: RestartWith) -> Duration {
+        let start = Instant::now();
+        self.kill();
+        self.start_again(with);
+        start.elapsed()
+    }
+
+    /// Stops it with SIGSTOP, and waits until it has stopped. Its connections stay open, and nobody answers on them.
+    pub fn pause(&self) {
+        send_signal(self.id(), Signal::STOP);
+        wait_until_stopped(self.id());
+    }
+
+    /// Lets it go on with SIGCONT.
+    pub fn resume(&self) {
+        send_signal(self.id(), Signal::CONT);
+    }
+
+    fn id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// Starts the process. False if it ends before it answers.
+    fn spawn(&mut self) -> bool {
+        let mut command = Command::new(Self::program());
+        command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--dir"]).arg(self.directory.path());
+        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = self.child.insert(command.spawn().expect("the program starts"));
+        let start = Instant::now();
+        let id = child.id();
+        loop {
+            if self.child.as_mut().expect("it was started").try_wait().expect("it is our child").is_some() {
+                return false;
+            }
+            // Another one may listen on the port, and this one be about to end.
+            if self.try_command(&["PING"]).is_ok() && self.info("server", "process_id") == id.to_string() {
+                return true;
+            }
+            assert!(start.elapsed() < TIMEOUT, "the Redis on port {} does not answer", self.port);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for RedisProcess {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::{ALL_KEPT, NOTHING_KEPT, RedisProcess, RestartWith, Value};
+
+    fn get(redis: &RedisProcess) -> Option<String> {
+        redis::from_redis_value(redis.command(&["GET", "key"])).unwrap()
+    }
+
+    #[test]
+    fn redis_restarts_with_its_data_or_without() {
+        if !RedisProcess::is_installed() {
+            return;
+        }
+        for (arguments, with, kept) in [
+            (ALL_KEPT.as_slice(), RestartWith::ItsData, Some("value")),
+            (&ALL_KEPT, RestartWith::NoData, None),
+            (&NOTHING_KEPT, RestartWith::ItsData, None),
+        ] {
+            let mut redis = RedisProcess::start(arguments);
+            redis.command(&["SET", "key", "value"]);
+            assert_eq!(get(&redis).as_deref(), Some("value"));
+            let (port, history) = (redis.port, redis.info("replication", "master_replid"));
+            redis.restart(with);
+            assert_eq!((redis.port, get(&redis).as_deref()), (port, kept), "{with:?}");
+            assert_ne!(redis.info("replication", "master_replid"), history, "a restart begins another history");
+        }
+    }
+
+    #[test]
+    fn paused_redis_answers_when_it_goes_on() {
+        if !RedisProcess::is_installed() {
+            return;
+        }
+        let redis = RedisProcess::start(&NOTHING_KEPT);
+        redis.pause();
+        std::thread::scope(|scope| {
+            let answer = scope.spawn(|| redis.command(&["PING"]));
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            assert!(!answer.is_finished());
+            redis.resume();
+            assert_eq!(answer.join().unwrap(), Value::SimpleString("PONG".into()));
+        });
+    }
+}

@@ -1,0 +1,165 @@
+//! Several server processes that share one Redis, against the promises of `core/docs/cluster.md`.
+//!
+//! A referee outside counts, from what the clients read, how many of each user are in. Each test ends with all mended and
+//! all clients gone; then newcomers must be able to take all slots of each user.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![cfg(unix)]
+
+mod across_servers;
+mod node_faults;
+mod store_restarts;
+mod store_faults;
+mod random_faults;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tests::crowd::Crowd;
+use tests::fleet::{Fleet, FleetOptions};
+use tests::redis_process::RedisProcess;
+use tests::referee::{ClientId, ServerId, Status};
+
+const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What each server allows.
+const LIMIT: usize = 2;
+
+/// The users of the clients that come and go. Tests that need a user of their own take others.
+const USERS: [&str; 3] = ["ada", "bob", "eve"];
+
+/// Servers that share a Redis, and their clients.
+struct Scene {
+    crowd: Crowd,
+    fleet: Fleet,
+    options: FleetOptions,
+}
+
+impl Scene {
+    /// Starts all, and waits until each server admits. `None` if no Redis is installed.
+    fn start(seed: u64, options: FleetOptions) -> Option<Self> {
+        if !RedisProcess::is_installed() {
+            return None;
+        }
+        let mut options = options;
+        options.arguments.extend(["--limit", "2"]);
+        let fleet = Fleet::start(SERVER, &options);
+        let crowd = Crowd::new(seed, LIMIT, &USERS, fleet.addresses());
+        let scene = Self { crowd, fleet, options };
+        scene.expect_all_admit("pat", scene.options.mended_within());
+        Some(scene)
+    }
+
+    /// Three servers with these arguments.
+    fn with_arguments(seed: u64, arguments: &[&'static str]) -> Option<Self> {
+        Self::start(seed, FleetOptions::new(arguments))
+    }
+
+    /// Each server admits a client of this user, who has a free slot, within this time.
+    fn expect_all_admit(&self, user: &str, within: Duration) {
+        let start = Instant::now();
+        for server in self.running() {
+            let id = self.crowd.connect_until_in(server, user, within.saturating_sub(start.elapsed()));
+            self.crowd.referee(|referee| referee.say_bye(id));
+        }
+    }
+
+    /// Clients come and go for this time. Then those that are in stay.
+    fn visits(&self, time: Duration) -> Vec<ClientId> {
+        self.crowd.come_and_go();
+        thread::sleep(time);
+        self.crowd.stay();
+        self.crowd.expect_no_offence();
+        self.crowd.who_is_in()
+    }
+
+    /// All slots of a user are taken at this server.
+    fn fill(&self, server: ServerId, user: &str) -> Vec<ClientId> {
+        (0..LIMIT).map(|_| self.crowd.connect_until_in(server, user, SECOND * 2)).collect()
+    }
+
+    /// Tries at each server in turn until a client of this user is in. How long it took.
+    fn first_admission(&self, user: &str, within: Duration) -> Duration {
+        let start = Instant::now();
+        for server in self.running().into_iter().cycle() {
+            if let Some(id) = self.crowd.connect(server, user) {
+                let answer = self.crowd.answer(id, within);
+                self.crowd.referee(|referee| referee.say_bye(id));
+                if matches!(answer, Status::In(_)) {
+                    break;
+                }
+            }
+            assert!(start.elapsed() < within, "nobody is admitted within {within:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        start.elapsed()
+    }
+
+    /// All these clients lose their connections within this time.
+    fn expect_out(&self, ids: &[ClientId], within: Duration) -> Duration {
+        self.crowd.wait_until("the clients are closed", within, |referee| {
+            ids.iter().all(|id| referee.client(*id).is_none_or(tests::referee::Watched::is_out))
+        })
+    }
+
+    /// As [`Scene::expect_out`], of clients whose server has fenced: it ends them without another word.
+    fn expect_cut(&self, ids: &[ClientId], within: Duration) -> Duration {
+        let took = self.expect_out(ids, within);
+        self.crowd.referee(|referee| {
+            let told = |id: &ClientId| referee.client(*id)?.evicted.clone();
+            assert_eq!(ids.iter().find_map(told), None, "{}", referee.story());
+        });
+        took
+    }
+
+    fn kill(&mut self, server: ServerId) {
+        self.crowd.remark(&format!("server {server} is killed"));
+        self.fleet.kill_server(server);
+        self.crowd.set_addresses(self.fleet.addresses());
+    }
+
+    fn start_again(&mut self, server: ServerId) {
+        self.fleet.start_server(server);
+        self.crowd.set_addresses(self.fleet.addresses());
+    }
+
+    /// Stops a server with SIGSTOP. Nobody comes to it.
+    fn pause(&self, server: ServerId) {
+        self.fleet.pause_server(server);
+        self.crowd.referee(|referee| referee.server_stops(server));
+        let mut addresses = self.fleet.addresses();
+        addresses[server] = None;
+        self.crowd.set_addresses(addresses);
+    }
+
+    /// Lets it go on, after more than its fence.
+    fn resume(&self, server: ServerId) {
+        self.crowd.referee(|referee| referee.server_goes_on(server));
+        self.fleet.resume_server(server);
+        self.crowd.set_addresses(self.fleet.addresses());
+    }
+
+    /// Says what a fault of the store is, and does it.
+    fn fault<T>(&mut self, what: &str, fault: impl FnOnce(&mut Fleet) -> T) -> T {
+        self.crowd.remark(what);
+        let result = fault(&mut self.fleet);
+        self.crowd.remark(&format!("over: {what}"));
+        result
+    }
+
+    fn running(&self) -> Vec<ServerId> {
+        let addresses = self.fleet.addresses();
+        addresses.iter().enumerate().filter_map(|(server, address)| address.and(Some(server))).collect()
+    }
+
+    /// The end of each test, once all is mended.
+    fn finish(self) {
+        self.crowd.expect_all_slots_free(self.options.mended_within());
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "it tells who runs the tests what was measured")]
+fn measured(what: &str, time: Duration) {
+    eprintln!("{what}: {time:?}");
+}

@@ -1,0 +1,52 @@
+//! A Redis that forgets, and one that restarts: nobody is admitted for a lease, and nobody loses a session.
+
+use std::time::Duration;
+
+use tests::fleet::{Fleet, FleetOptions};
+use tests::redis_process::{ALL_KEPT, RestartWith};
+
+use super::{SECOND, Scene, measured};
+
+/// Longer times than usual, so that a restart takes less than what sessions outlast.
+fn options() -> FleetOptions {
+    FleetOptions { fence: SECOND * 3, lease: SECOND * 4, ..FleetOptions::new(&[]) }
+}
+
+/// The fault returns how long the Redis did not answer.
+fn forgets(seed: u64, options: FleetOptions, what: &str, fault: impl FnOnce(&mut Fleet) -> Duration) {
+    let Some(mut scene) = Scene::start(seed, options) else { return };
+    let lone = scene.crowd.connect_until_in(0, "kim", SECOND * 2);
+    let held = [scene.visits(SECOND * 2), vec![lone]].concat();
+    let down = scene.fault(what, fault);
+    measured(&format!("{what}: the Redis was away for"), down);
+    assert!(down < scene.options.tolerance(), "this machine is too slow for the times of this test");
+    let lease = scene.options.lease;
+    let took = scene.first_admission("zoe", lease + SECOND * 4);
+    measured(&format!("{what}: the first client was admitted after"), took);
+    // A server may have noticed the restart a moment before this test did.
+    let earliest = lease.saturating_sub(SECOND / 5);
+    assert!(took >= earliest, "a client was admitted {took:?} after the Redis had forgotten, before the gate may open");
+    scene.crowd.expect_alive(&held);
+    scene.expect_all_admit("pat", SECOND * 2);
+    scene.visits(SECOND * 2);
+    scene.finish();
+}
+
+#[test]
+fn sessions_outlast_redis_restart_without_data() {
+    forgets(21, options(), "restart without data", |fleet| fleet.redis.restart(RestartWith::NoData));
+}
+
+#[test]
+fn sessions_outlast_redis_restart_with_data() {
+    let options = FleetOptions { redis: ALL_KEPT.to_vec(), ..options() };
+    forgets(22, options, "restart with data", |fleet| fleet.redis.restart(RestartWith::ItsData));
+}
+
+#[test]
+fn sessions_outlast_flushall() {
+    forgets(23, options(), "FLUSHALL", |fleet| {
+        fleet.redis.command(&["FLUSHALL"]);
+        Duration::ZERO
+    });
+}
