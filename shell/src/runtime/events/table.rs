@@ -249,8 +249,8 @@ events! {
     shared_store_refused: ERROR, server, OnePerSecond, "the shared store refuses a request, which is tried again", [error];
     /// A later version of this software may have written it.
     shared_record_unreadable: ERROR, server, OnePerSecond, "a user's record in the shared store cannot be read: the user is rejected", [user, error];
-    /// The clients of these `sessions` are cut. Other servers may free their slots now.
-    node_fenced: ERROR, server, Each, "this server cannot say that it is alive, or was declared dead: the sessions of one part of the users have ended", [part, sessions, reason];
+    /// The clients of these `sessions` are cut. Other servers may free their slots now. There are 64 parts.
+    node_fenced: ERROR, server, OnePerSecond, "the sessions of a part of the users have ended, because other servers may take this one for dead", [part, sessions, reason];
     /// The server has another id among those that share the store, because its sessions have ended.
     node_renamed: WARN, server, Each, "this server joins the others under another id", [node];
     /// Should the process be killed, the others free its slots only after `node_lease`.

@@ -5,16 +5,21 @@ use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use session_core::cluster::{Bucket, BucketActions, BucketEvent, CallId, OverridesOutcome, Request, RequestId};
+use session_core::cluster::{
+    Bucket, BucketActions, BucketEvent, CallId, FenceReason, OverridesOutcome, Request, RequestId,
+};
 use session_core::ledger::{Outcome, StoreCommand, UserOverrides};
 use session_core::{SessionId, Timestamp, UserId};
 
 use super::command::BucketNames;
-use crate::runtime::events::log_event;
+use crate::runtime::events::log_limited;
+use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
 use crate::store::shared::NodeContext;
 use crate::store::user_state::{SeenState, UserState};
+
+static LOG: LogRateLimiter = LogRateLimiter::new();
 
 /// A bucket, which any thread may hand events to.
 pub(super) struct Cell {
@@ -94,8 +99,13 @@ impl Cell {
         if let Some(reason) = fenced {
             self.serves_until.store(0, Ordering::SeqCst);
             self.context.cut(&cut);
-            let reason = format!("{reason:?}");
-            log_event!(node_fenced { part: self.number, sessions: cut.len(), reason });
+            if !cut.is_empty() {
+                let reason = match reason {
+                    FenceReason::NotConfirmed => "the store has not confirmed for node_fence that this server is alive",
+                    FenceReason::Buried => "another server has declared this one dead",
+                };
+                log_limited!(LOG, node_fenced { part: self.number, sessions: cut.len(), reason });
+            }
         }
         for (user, ended) in ended {
             self.context.notify(&user, vec![ended]);

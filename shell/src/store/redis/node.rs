@@ -33,6 +33,7 @@ pub(super) struct Node {
     cells: Vec<Cell>,
     lanes: [LaneState; LANES],
     id_file: IdFile,
+    joining: Mutex<()>,
     is_closing: AtomicBool,
     lanes_ended: AtomicUsize,
     /// Whether nobody needs the store any more: its threads end at once.
@@ -71,6 +72,7 @@ impl Node {
             config,
             context,
             id_file,
+            joining: Mutex::new(()),
             is_closing: AtomicBool::new(false),
             lanes_ended: AtomicUsize::new(0),
             is_abandoned: AtomicBool::new(false),
@@ -108,12 +110,18 @@ impl Node {
             self.lanes[Self::lane_of(cell)].add(cell.number());
         }
         if handled.is_fenced {
-            self.join_anew();
+            self.join_anew(cell);
         }
     }
 
-    /// Gives this node another id: that of the sessions that have ended is not used again.
-    fn join_anew(&self) {
+    /// Gives this node another id, because this bucket has none: that of the sessions that have ended is not used again.
+    fn join_anew(&self, fenced: &Cell) {
+        // All buckets get ids in the same order, and new sessions the last one.
+        let _one_at_a_time = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
+        if fenced.look(|bucket| bucket.membership().ids().next().is_some()) {
+            // Another bucket has fenced at the same time.
+            return;
+        }
         // Without random numbers no client could be admitted either.
         let node = NodeId::new(getrandom::u64().unwrap_or_else(|_| fastrand::u64(..)));
         self.note_id(node);
