@@ -8,7 +8,7 @@ use session_core::NodeId;
 use session_core::cluster::{BucketEvent, Published};
 
 use super::command::channel;
-use super::link::{LinkError, connect};
+use super::link::LinkError;
 use super::node::{Node, RECONNECT_PAUSE};
 use super::value;
 
@@ -27,14 +27,14 @@ pub(super) fn run(node: &Node) {
 }
 
 fn listen(node: &Node) -> Result<(), LinkError> {
-    let mut connection = connect(&node.config, node.config.call_timeout)?;
+    let mut connection = node.locator.connect_to_any()?;
     let mut messages = connection.as_pubsub();
     messages.set_read_timeout(Some(LONGEST_WAIT))?;
     let mut listens = BTreeSet::<NodeId>::new();
     while !node.is_over() {
         let id = node.context.node();
         if listens.insert(id) {
-            messages.subscribe(channel(&node.config.prefix, id))?;
+            messages.subscribe(channel(&node.locator.config().prefix, id))?;
         }
         let message = match messages.get_message() {
             Ok(message) => message,

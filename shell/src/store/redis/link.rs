@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redis::{Client, Connection, RedisError, ServerError, ServerErrorKind, Value};
+use redis::{Client, Connection, ConnectionInfo, RedisError, ServerError, ServerErrorKind, Value};
 use session_core::cluster::{Answer, AnswerBody, HistoryId, Request, RequestId};
 use session_core::ledger::StoreError;
 use thiserror::Error;
@@ -34,6 +34,22 @@ pub(super) struct Sent<'a> {
     pub request: Request,
 }
 
+/// How many replicas must have what.
+pub(super) struct Replicas {
+    /// How many must have each beat.
+    pub number: u8,
+    /// Whether they must have each grant, too.
+    pub confirm_grants: bool,
+    /// How long they may take.
+    pub timeout: Duration,
+}
+
+/// What became of requests that were all answered.
+pub(super) struct Exchanged {
+    /// Whether some belong to another server now, and were refused.
+    pub has_moved: bool,
+}
+
 /// An answer to a bucket.
 pub(super) struct Received {
     pub bucket: u16,
@@ -59,6 +75,12 @@ pub enum LinkError {
     /// It says something that this software does not understand.
     #[error("the server does not answer as Redis does: {0}")]
     Foreign(&'static str),
+    /// The Sentinels, or the servers of the cluster, do not say where it is.
+    #[error("nobody says where the server is: {0}")]
+    NotFound(String),
+    /// Too few replicas have what was granted.
+    #[error("too few replicas confirm what they are sent (redis_replicas)")]
+    NotReplicated,
     /// It does not do what a primary does.
     #[error("the server refuses: {0}")]
     Refused(String),
@@ -78,9 +100,8 @@ fn hint(error: &RedisError) -> &'static str {
 }
 
 impl Link {
-    /// Connects, and checks that the server will do. Each call takes at most `timeout`.
-    pub(super) fn open(config: &RedisConfig, timeout: Duration) -> Result<Self, LinkError> {
-        let mut connection = connect(config, timeout)?;
+    /// Checks that the server will do, and loads the scripts.
+    pub(super) fn open(mut connection: Connection) -> Result<Self, LinkError> {
         let server: String = redis::cmd("INFO").arg("server").query(&mut connection)?;
         check_version(&server)?;
         let load = |script: Script, connection: &mut Connection| {
@@ -92,8 +113,13 @@ impl Link {
         Ok(Self { connection, hashes, history })
     }
 
-    /// Warns if the server may throw keys away.
-    pub(super) fn check_memory_policy(&mut self) -> Result<(), LinkError> {
+    /// Warns if the server may throw keys away, or take writes that are lost.
+    pub(super) fn check_settings(&mut self, config: &RedisConfig) -> Result<(), LinkError> {
+        let replication: String = redis::cmd("INFO").arg("replication").query(&mut self.connection)?;
+        let has_replicas = field(&replication, "connected_slaves").is_some_and(|replicas| replicas != "0");
+        if has_replicas && config.replicas == 0 && !self.refuses_alone(config) {
+            log_event!(shared_store_splits { store: config.place.to_string() });
+        }
         let memory: String = redis::cmd("INFO").arg("memory").query(&mut self.connection)?;
         let policy = field(&memory, "maxmemory_policy").unwrap_or("noeviction");
         if policy != "noeviction" {
@@ -102,22 +128,48 @@ impl Link {
         Ok(())
     }
 
+    /// Whether the server soon refuses writes once it has no replica: before another one may free the slots of a node that only
+    /// this one hears.
+    fn refuses_alone(&mut self, config: &RedisConfig) -> bool {
+        let mut number = |name: &str| {
+            let setting: (String, u64) = redis::cmd("CONFIG").arg("GET").arg(name).query(&mut self.connection).ok()?;
+            Some(setting.1)
+        };
+        let lag = number("min-replicas-max-lag").map(Duration::from_secs);
+        let is_soon = |lag| lag + config.timing.fence() <= config.timing.lease();
+        number("min-replicas-to-write").is_some_and(|replicas| replicas > 0) && lag.is_some_and(is_soon)
+    }
+
     /// Sends requests, and returns their answers in the same order. If it fails, those that are missing may have been applied or not,
     /// or may be yet.
-    pub(super) fn exchange(&mut self, requests: Vec<Sent<'_>>, answers: &mut Vec<Received>) -> Result<(), LinkError> {
+    pub(super) fn exchange(
+        &mut self,
+        requests: Vec<Sent<'_>>,
+        replicas: &Replicas,
+        answers: &mut Vec<Received>,
+    ) -> Result<Exchanged, LinkError> {
         let (mut bytes, mut expected) = (Vec::new(), Vec::new());
         let mut packer = Packer::new(&self.hashes);
+        let (mut has_beats, mut has_grants) = (false, false);
         for Sent { bucket, names, id, request } in requests {
             let user = match &request {
                 Request::Read(user) => Some(user.clone()),
                 Request::Write(write) => Some(write.user.clone()),
                 _ => None,
             };
+            has_beats |= matches!(request, Request::Beat { .. });
+            has_grants |= matches!(&request, Request::Write(write) if write.overrides.is_some());
             expected.push((bucket, id, user, packer.pack(names, request, &mut bytes)));
+        }
+        has_grants &= replicas.confirm_grants;
+        let waits = replicas.number > 0 && (has_beats || has_grants);
+        if waits {
+            let millis = u64::try_from(replicas.timeout.as_millis()).unwrap_or(u64::MAX);
+            redis::cmd("WAIT").arg(replicas.number).arg(millis).write_packed_command(&mut bytes);
         }
         redis::cmd("INFO").arg("replication").write_packed_command(&mut bytes);
         self.connection.send_packed_command(&bytes)?;
-        let mut fatal = None;
+        let (mut fatal, mut has_moved) = (None, false);
         let first = answers.len();
         for (bucket, id, user, expected) in expected {
             let reply = self.connection.recv_response()?;
@@ -125,6 +177,10 @@ impl Link {
                 Value::ServerError(error) if is_fatal(&error) => {
                     fatal.get_or_insert(error);
                     continue;
+                }
+                Value::ServerError(error) if is_elsewhere(&error) => {
+                    has_moved = true;
+                    AnswerBody::Failed(StoreError::Failed)
                 }
                 Value::ServerError(error) => AnswerBody::Failed(refused(&error)),
                 reply => {
@@ -144,6 +200,19 @@ impl Link {
             };
             answers.push(Received { bucket, id, answer: Answer { history: self.history, body } });
         }
+        if waits && !has_replicas(&self.connection.recv_response()?, replicas.number) {
+            log_limited!(LOG, shared_store_not_replicated { replicas: replicas.number });
+            if has_grants {
+                // Whether what was granted lasts is not known.
+                answers.truncate(first);
+                return Err(LinkError::NotReplicated);
+            }
+            for received in &mut answers[first..] {
+                if matches!(received.answer.body, AnswerBody::Beat(_)) {
+                    received.answer.body = AnswerBody::Failed(StoreError::Failed);
+                }
+            }
+        }
         let replication = self.connection.recv_response()?;
         if let Value::ServerError(error) = &replication {
             fatal.get_or_insert(error.clone());
@@ -158,13 +227,13 @@ impl Link {
             return Err(LinkError::Refused(error.to_string()));
         }
         self.history = history.ok_or(LinkError::Replica)?;
-        Ok(())
+        Ok(Exchanged { has_moved })
     }
 }
 
-/// A connection to the server, whose calls take at most `timeout` each.
-pub(super) fn connect(config: &RedisConfig, timeout: Duration) -> Result<Connection, LinkError> {
-    let connection = Client::open(config.connection_info()?)?.get_connection_with_timeout(timeout)?;
+/// A connection to this server. Each call takes at most `timeout`.
+pub(super) fn connect(info: ConnectionInfo, timeout: Duration) -> Result<Connection, LinkError> {
+    let connection = Client::open(info)?.get_connection_with_timeout(timeout)?;
     connection.set_read_timeout(Some(timeout))?;
     connection.set_write_timeout(Some(timeout))?;
     Ok(connection)
@@ -194,6 +263,16 @@ fn is_fatal(error: &ServerError) -> bool {
         ) => true,
         _ => matches!(error.code(), "NOAUTH"),
     }
+}
+
+/// Whether the server says that the keys belong, or will soon belong, to another one.
+fn is_elsewhere(error: &ServerError) -> bool {
+    let kinds = [ServerErrorKind::Moved, ServerErrorKind::Ask, ServerErrorKind::TryAgain, ServerErrorKind::ClusterDown];
+    error.kind().is_some_and(|kind| kinds.contains(&kind))
+}
+
+fn has_replicas(reply: &Value, number: u8) -> bool {
+    matches!(reply, Value::Int(confirmed) if *confirmed >= i64::from(number))
 }
 
 /// What clients are told whose requests the server has refused.

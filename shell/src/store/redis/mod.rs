@@ -9,6 +9,7 @@ mod value;
 mod command;
 mod reply;
 mod link;
+mod locator;
 mod identity;
 mod cell;
 mod node;
@@ -23,7 +24,7 @@ mod testing;
 #[cfg(test)]
 mod oracle;
 
-pub use config::{RedisConfig, RedisConfigError};
+pub use config::{RedisConfig, RedisConfigError, RedisPlace};
 pub use link::LinkError;
 pub use password::{RedisPassword, RedisPasswordError};
 pub use store::{RedisOpenError, RedisStore};
