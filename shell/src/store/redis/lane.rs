@@ -40,11 +40,9 @@ pub(super) fn start(node: &Arc<Node>, number: usize, link: Option<Link>) -> io::
 }
 
 /// Finds out where the buckets are now.
-fn relocate(node: &Arc<Node>) {
-    if node.locator.refresh().is_err() {
-        // Said by the lane whose server does not answer. It tries again.
-        return;
-    }
+pub(super) fn relocate(node: &Arc<Node>) {
+    // That nobody says so is said by the lane whose server does not answer. It tries again.
+    let _unknown = node.locator.refresh();
     for (number, _) in node.place() {
         if let Err(error) = start(node, number, None) {
             log_event!(threads_missing { threads: number, error: display(error) });
@@ -94,6 +92,9 @@ impl Lane {
             self.tick();
             let has_left = self.node.is_closing() && self.node.leave(self.number);
             let sent = self.exchange();
+            if self.node.is_replaced(self.number) {
+                return;
+            }
             if self.node.is_abandoned() || (has_left && sent == 0 && (self.link.is_some() || !has_buckets)) {
                 return self.node.lane_ended();
             }
@@ -133,8 +134,15 @@ impl Lane {
     }
 
     fn connect(&mut self) {
-        let connection = self.node.locator.connect(&self.node.server_of(self.number));
-        match connection.and_then(Link::open) {
+        let (node, timeout) = (&self.node, self.node.locator.config().call_timeout);
+        node.set_waiting(self.number, true);
+        let connection = node.locator.connect(&node.server_of(self.number));
+        let link = connection.and_then(|connection| Link::open(connection, timeout));
+        node.set_waiting(self.number, false);
+        if node.is_replaced(self.number) {
+            return;
+        }
+        match link {
             Ok(link) => {
                 self.link = Some(link);
                 (self.link_number, self.connected_at) = (self.node.next_link(), Instant::now());
@@ -188,7 +196,12 @@ impl Lane {
         while !requests.is_empty() {
             let later = requests.split_off(requests.len().min(BATCH));
             let batch = mem::replace(&mut requests, later);
+            self.node.set_waiting(self.number, true);
             let result = link.exchange(batch, &self.replicas, &mut self.answers);
+            self.node.set_waiting(self.number, false);
+            if self.node.is_replaced(self.number) {
+                return sent;
+            }
             for Received { bucket, id, answer } in mem::take(&mut self.answers) {
                 self.node.handle(&self.node.cells()[usize::from(bucket)], BucketEvent::Answered(id, answer));
             }

@@ -1,6 +1,6 @@
 //! One connection to the shared store.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Client, Connection, ConnectionInfo, RedisError, ServerError, ServerErrorKind, Value};
 use session_core::cluster::{Answer, AnswerBody, HistoryId, Request, RequestId};
@@ -19,6 +19,8 @@ static LOG: LogRateLimiter = LogRateLimiter::new();
 /// A connection to the shared store, which knows the history of the server behind it.
 pub(super) struct Link {
     connection: Connection,
+    /// How long the answers to what is sent at a time may take.
+    timeout: Duration,
     /// How the server calls each script.
     hashes: Vec<String>,
     /// The server's history when it last answered. No history comes again, so if two answers name the same one, the server has had
@@ -78,6 +80,9 @@ pub enum LinkError {
     /// The Sentinels, or the servers of the cluster, do not say where it is.
     #[error("nobody says where the server is: {0}")]
     NotFound(String),
+    /// It takes too long.
+    #[error("the server does not answer in time (store_timeout)")]
+    Late,
     /// Too few replicas have what was granted.
     #[error("too few replicas confirm what they are sent (redis_replicas)")]
     NotReplicated,
@@ -101,7 +106,7 @@ fn hint(error: &RedisError) -> &'static str {
 
 impl Link {
     /// Checks that the server will do, and loads the scripts.
-    pub(super) fn open(mut connection: Connection) -> Result<Self, LinkError> {
+    pub(super) fn open(mut connection: Connection, timeout: Duration) -> Result<Self, LinkError> {
         let server: String = redis::cmd("INFO").arg("server").query(&mut connection)?;
         check_version(&server)?;
         let load = |script: Script, connection: &mut Connection| {
@@ -110,7 +115,7 @@ impl Link {
         let hashes = Script::ALL.into_iter().map(|script| load(script, &mut connection)).collect::<Result<_, _>>()?;
         let replication: Value = redis::cmd("INFO").arg("replication").query(&mut connection)?;
         let history = reply::parse_history(&replication).ok_or(LinkError::Replica)?;
-        Ok(Self { connection, hashes, history })
+        Ok(Self { connection, timeout, hashes, history })
     }
 
     /// Warns if the server may throw keys away, or take writes that are lost.
@@ -170,8 +175,14 @@ impl Link {
         redis::cmd("INFO").arg("replication").write_packed_command(&mut bytes);
         self.connection.send_packed_command(&bytes)?;
         let (mut fatal, mut has_moved) = (None, false);
-        let first = answers.len();
+        let (first, started) = (answers.len(), Instant::now());
+        // Until the server has said again which history it has, an answer counts for none.
+        let unknown = HistoryId([0; 20]);
         for (bucket, id, user, expected) in expected {
+            // A read has a time limit of its own. So a server that sends something all the time is late, too.
+            if started.elapsed() > self.timeout {
+                return Err(LinkError::Late);
+            }
             let reply = self.connection.recv_response()?;
             let body = match reply {
                 Value::ServerError(error) if is_fatal(&error) => {
@@ -198,7 +209,7 @@ impl Link {
                     body
                 }
             };
-            answers.push(Received { bucket, id, answer: Answer { history: self.history, body } });
+            answers.push(Received { bucket, id, answer: Answer { history: unknown, body } });
         }
         if waits && !has_replicas(&self.connection.recv_response()?, replicas.number) {
             log_limited!(LOG, shared_store_not_replicated { replicas: replicas.number });
@@ -218,10 +229,8 @@ impl Link {
             fatal.get_or_insert(error.clone());
         }
         let history = reply::parse_history(&replication);
-        if history != Some(self.history) {
-            // What was answered meanwhile has one of two histories, and counts as neither.
-            let unknown = HistoryId([0; 20]);
-            answers[first..].iter_mut().for_each(|received| received.answer.history = unknown);
+        if history == Some(self.history) {
+            answers[first..].iter_mut().for_each(|received| received.answer.history = self.history);
         }
         if let Some(error) = fatal {
             return Err(LinkError::Refused(error.to_string()));

@@ -11,7 +11,7 @@ use session_core::ledger::StoreError;
 use session_core::{NodeId, UserId};
 use smol::channel::Sender;
 
-use super::cell::{Cell, Handled};
+use super::cell::{Cell, Handled, nanos};
 use super::command::BucketNames;
 use super::identity::IdFile;
 use super::locator::{Locator, ServerName};
@@ -27,6 +27,9 @@ pub(super) const BUCKETS: u16 = 64;
 /// How many threads carry requests to a server that has all buckets, each over a connection of its own. With several servers each
 /// has half as many.
 const LANES: usize = 4;
+
+/// How long a thread sleeps while the store closes.
+const CLOSING_PAUSE: Duration = Duration::from_millis(5);
 
 /// How many commands of one bucket may wait for their answers.
 const CAPACITY: usize = 1024;
@@ -60,6 +63,10 @@ struct LaneState {
     work: Mutex<LaneWork>,
     wake: Condvar,
     is_up: AtomicBool,
+    /// Since when its thread has waited for the server, in nanoseconds since the epoch. 0 if it does not.
+    waits_since: AtomicU64,
+    /// Whether another lane has taken its place, because its thread has waited for too long.
+    is_replaced: AtomicBool,
 }
 
 #[derive(Default)]
@@ -148,7 +155,8 @@ impl Node {
         let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
         for (cell, lane_of) in self.cells.iter().zip(&self.lane_of) {
             let (server, part) = (self.locator.home(cell.number()), usize::from(cell.number()) % per_server);
-            let known = lanes.iter().position(|lane| lane.server == server && lane.part == part);
+            let is_it = |lane: &Arc<LaneState>| lane.server == server && lane.part == part && !lane.is_replaced();
+            let known = lanes.iter().position(is_it);
             let number = known.unwrap_or_else(|| {
                 lanes.push(Arc::new(LaneState::new(server.clone(), part)));
                 new.push((lanes.len() - 1, server));
@@ -287,12 +295,41 @@ impl Node {
         let lane = self.lane(lane);
         let mut work = lane.lock();
         let timeout = until.saturating_duration_since(Instant::now());
-        if work.ready.is_empty() && !timeout.is_zero() && !self.is_closing() {
+        // While the store closes, sessions give their slots up one after the other.
+        let timeout = if self.is_closing() { timeout.min(CLOSING_PAUSE) } else { timeout };
+        if work.ready.is_empty() && !timeout.is_zero() {
             work.is_sleeping = true;
             work = lane.wake.wait_timeout(work, timeout).unwrap_or_else(PoisonError::into_inner).0;
             work.is_sleeping = false;
         }
         std::mem::take(&mut work.ready)
+    }
+
+    /// Notes whether the thread of a lane waits for its server.
+    pub(super) fn set_waiting(&self, lane: usize, waits: bool) {
+        let since = if waits { nanos(self.context.clock().now()) } else { 0 };
+        self.lane(lane).waits_since.store(since, Ordering::SeqCst);
+    }
+
+    /// Whether another lane has taken this one's place.
+    pub(super) fn is_replaced(&self, lane: usize) -> bool {
+        self.lane(lane).is_replaced()
+    }
+
+    /// Gives up the lanes whose threads have waited for their servers for much longer than any call may take. Whether there are any.
+    pub(super) fn give_up_stuck_lanes(&self) -> bool {
+        let now = nanos(self.context.clock().now());
+        let longest = 3 * self.locator.config().call_timeout + Duration::from_secs(1);
+        let mut is_any = false;
+        for lane in self.all_lanes().into_iter().filter(|lane| !lane.is_replaced()) {
+            let since = lane.waits_since.load(Ordering::SeqCst);
+            if since > 0 && u128::from(now.saturating_sub(since)) > longest.as_nanos() {
+                lane.is_replaced.store(true, Ordering::SeqCst);
+                lane.lock().problem = None;
+                is_any = true;
+            }
+        }
+        is_any
     }
 
     /// How the store is doing.
@@ -320,7 +357,19 @@ impl Node {
 
 impl LaneState {
     fn new(server: ServerName, part: usize) -> Self {
-        Self { server, part, work: Mutex::default(), wake: Condvar::new(), is_up: AtomicBool::new(false) }
+        Self {
+            server,
+            part,
+            work: Mutex::default(),
+            wake: Condvar::new(),
+            is_up: AtomicBool::new(false),
+            waits_since: AtomicU64::new(0),
+            is_replaced: AtomicBool::new(false),
+        }
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.is_replaced.load(Ordering::SeqCst)
     }
 
     fn lock(&self) -> MutexGuard<'_, LaneWork> {

@@ -105,7 +105,8 @@ impl RedisStore {
         let mut links = Vec::new();
         for (number, server) in node.place() {
             let connection = node.locator.connect(&server);
-            let mut link = connection.and_then(Link::open).map_err(in_store)?;
+            let link = connection.and_then(|connection| Link::open(connection, config.call_timeout));
+            let mut link = link.map_err(in_store)?;
             link.check_settings(config).map_err(in_store)?;
             links.push((number, link));
         }
