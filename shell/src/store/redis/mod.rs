@@ -22,6 +22,8 @@ mod store;
 mod testing;
 #[cfg(test)]
 mod oracle;
+#[cfg(test)]
+mod review;
 
 pub use config::{RedisConfig, RedisConfigError};
 pub use link::LinkError;
