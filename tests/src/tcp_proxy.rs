@@ -33,6 +33,7 @@ enum Treatment {
     None,
     Forgotten,
     Trickle,
+    TrickleOf(u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +100,11 @@ impl TcpProxy {
     /// are passed on.
     pub fn forget(&self) {
         self.network.treat(Treatment::Forgotten);
+    }
+
+    /// As [`TcpProxy::trickle`], but of every fourth connection alone, from this one on. `None` ends that.
+    pub fn trickle_some(&self, of_four: Option<u64>) {
+        self.network.treat(of_four.map_or(Treatment::None, Treatment::TrickleOf));
     }
 
     /// On the connections that there are, answers come byte by byte. New ones are passed on.
@@ -189,7 +195,11 @@ impl Network {
     fn copy(&self, number: u64, mut from: &TcpStream, mut to: &TcpStream, is_answer: bool) {
         let mut bytes = [0; 16 * 1024];
         loop {
-            let slow = self.treatment(number) == Treatment::Trickle && is_answer;
+            let slow = match self.treatment(number) {
+                Treatment::Trickle => is_answer,
+                Treatment::TrickleOf(of_four) => is_answer && number % 4 == of_four,
+                Treatment::None | Treatment::Forgotten => false,
+            };
             let end = if slow { 1 } else { bytes.len() };
             let read = from.read(&mut bytes[..end]).unwrap_or(0);
             while self.treatment(number) == Treatment::Forgotten {
