@@ -34,6 +34,8 @@ enum Treatment {
     Forgotten,
     Trickle,
     TrickleOf(u64),
+    Slow,
+    EndsBeforeInfo,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +102,16 @@ impl TcpProxy {
     /// are passed on.
     pub fn forget(&self) {
         self.network.treat(Treatment::Forgotten);
+    }
+
+    /// From now on each answer takes 300 ms longer, on new connections as well.
+    pub fn slow(&self) {
+        self.network.treat(Treatment::Slow);
+    }
+
+    /// On the connections that there are, the answer to INFO replication does not come any more: they end before it.
+    pub fn end_before_info(&self) {
+        self.network.treat(Treatment::EndsBeforeInfo);
     }
 
     /// As [`TcpProxy::trickle`], but of every fourth connection alone, from this one on. `None` ends that.
@@ -198,12 +210,23 @@ impl Network {
             let slow = match self.treatment(number) {
                 Treatment::Trickle => is_answer,
                 Treatment::TrickleOf(of_four) => is_answer && number % 4 == of_four,
-                Treatment::None | Treatment::Forgotten => false,
+                Treatment::None | Treatment::Forgotten | Treatment::Slow | Treatment::EndsBeforeInfo => false,
             };
             let end = if slow { 1 } else { bytes.len() };
             let read = from.read(&mut bytes[..end]).unwrap_or(0);
             while self.treatment(number) == Treatment::Forgotten {
                 thread::sleep(std::time::Duration::from_millis(50));
+            }
+            if is_answer && self.state().treatment == Treatment::Slow {
+                thread::sleep(std::time::Duration::from_millis(300));
+            }
+            if is_answer && self.treatment(number) == Treatment::EndsBeforeInfo {
+                let info = bytes[..read].windows(13).position(|part| part == b"# Replication");
+                if let Some(info) = info {
+                    let begin = bytes[..info].iter().rposition(|byte| *byte == b'$').unwrap_or(info);
+                    drop(to.write_all(&bytes[..begin]));
+                    break;
+                }
             }
             if slow {
                 thread::sleep(std::time::Duration::from_millis(300));
