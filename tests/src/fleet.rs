@@ -160,7 +160,9 @@ impl Fleet {
         send_signal(self.id(index), Signal::CONT);
     }
 
-    fn id(&self, index: usize) -> u32 {
+    /// The process id of a server that runs.
+    #[must_use]
+    pub fn id(&self, index: usize) -> u32 {
         self.servers[index].process.as_ref().expect("it runs").id()
     }
 
