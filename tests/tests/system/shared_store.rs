@@ -11,7 +11,7 @@ mod node_faults;
 mod store_restarts;
 mod store_faults;
 mod random_faults;
-mod review;
+mod trouble;
 
 use std::thread;
 use std::time::{Duration, Instant};
