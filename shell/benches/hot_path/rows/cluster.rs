@@ -162,17 +162,17 @@ impl Node {
             let (number, outcome) = answers.recv()?;
             decided += 1;
             let (user_of, session) = (user(number), self.id.session(number));
-            match outcome {
-                Outcome::Granted { .. } => {
-                    ensure!(self.store.tell(&user_of, session), "a grant is void");
-                    self.submit(StoreCommand::Release { user: user_of, session }, number, &sender);
-                }
-                Outcome::Released if began.elapsed() < duration => {
-                    self.acquire(&user(next), self.id.session(next), &sender);
-                    next += 1;
-                }
-                Outcome::Released => under_way -= 1,
-                outcome => anyhow::bail!("session {number}: {outcome:?}"),
+            if matches!(outcome, Outcome::Granted { .. }) {
+                ensure!(self.store.tell(&user_of, session), "a grant is void");
+                self.submit(StoreCommand::Release { user: user_of, session }, number, &sender);
+                continue;
+            }
+            ensure!(outcome == Outcome::Released, "session {number}: {outcome:?}");
+            if began.elapsed() < duration {
+                self.acquire(&user(next), self.id.session(next), &sender);
+                next += 1;
+            } else {
+                under_way -= 1;
             }
         }
         Ok(decided)

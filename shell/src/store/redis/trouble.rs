@@ -229,7 +229,6 @@ fn client_whose_release_is_owed_is_not_served_after_the_fence() {
     assert!(!guards[0].1.is_gone() && guards[0].1.may_serve());
     // The store is away for longer than the fence.
     redis::cmd("DEBUG").arg("SLEEP").arg("2.5").exec(&mut redis).unwrap();
-    eprintln!("bob may be served: {}, ada: {}", guards[1].1.may_serve(), guards[0].1.may_serve());
     assert!(!guards[1].1.may_serve(), "bob");
     assert!(!guards[0].1.may_serve(), "ada, whose release is owed");
 }
