@@ -208,6 +208,7 @@ impl Bucket {
                 self.drive(&user, false, now, &mut actions);
             }
             BucketEvent::Joins(node) => self.member(MembershipEvent::Joins(node), now, &mut actions),
+            BucketEvent::Bury(node) => self.member(MembershipEvent::Bury(node), now, &mut actions),
             BucketEvent::Leaves if !self.is_idle() => {}
             BucketEvent::Leaves => {
                 let ids: Vec<_> = self.membership.ids().collect();
