@@ -7,8 +7,9 @@ use session_core::cluster::{Answer, AnswerBody, HistoryId, Request, RequestId};
 use session_core::ledger::StoreError;
 use thiserror::Error;
 
-use super::command::{BucketNames, Packer};
+use super::command::{BUCKETS, BucketNames, Packer};
 use super::config::{RedisConfig, RedisConfigError};
+use super::format;
 use super::reply;
 use super::script::Script;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
@@ -59,6 +60,9 @@ pub enum LinkError {
     /// It says something that this software does not understand.
     #[error("the server does not answer as Redis does: {0}")]
     Foreign(&'static str),
+    /// The keys have another format.
+    #[error("{0}")]
+    OtherFormat(String),
     /// It does not do what a primary does.
     #[error("the server refuses: {0}")]
     Refused(String),
@@ -70,7 +74,7 @@ fn hint(error: &RedisError) -> &'static str {
         Some("NOAUTH") => ": it needs a password (redis_password_file or SESSIONS_REDIS_PASSWORD)",
         Some("WRONGPASS") => ": user or password are wrong",
         Some("NOPERM") => {
-            ": allow the user its keys and channels, and +eval +evalsha +script +info +hset and the other commands of the scripts"
+            ": allow the user its keys and channels, and +eval +evalsha +script +info +hset +get +set +mget +del and the other commands of the scripts"
         }
         Some("LOADING") => ": it is still reading its data, try again soon",
         _ => "",
@@ -89,6 +93,7 @@ impl Link {
         let hashes = Script::ALL.into_iter().map(|script| load(script, &mut connection)).collect::<Result<_, _>>()?;
         let replication: Value = redis::cmd("INFO").arg("replication").query(&mut connection)?;
         let history = reply::parse_history(&replication).ok_or(LinkError::Replica)?;
+        format::check(&mut connection, &config.prefix, BUCKETS)?;
         Ok(Self { connection, hashes, history })
     }
 

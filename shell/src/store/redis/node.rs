@@ -8,17 +8,15 @@ use session_core::cluster::{Bucket, BucketEvent, bucket_of};
 use session_core::ledger::StoreError;
 use session_core::{NodeId, UserId};
 
+use super::about::About;
 use super::cell::{Cell, Handled};
-use super::command::BucketNames;
+use super::command::{BUCKETS, BucketNames};
 use super::config::RedisConfig;
 use super::identity::IdFile;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::runtime::events::{log_event, log_limited};
 use crate::store::health::StoreHealth;
 use crate::store::shared::NodeContext;
-
-/// Into how many buckets the users are spread. All servers of a prefix must have the same number.
-const BUCKETS: u16 = 64;
 
 /// How many threads carry requests to the store, each over a connection of its own.
 pub(super) const LANES: usize = 4;
@@ -30,6 +28,8 @@ const CAPACITY: usize = 1024;
 pub(super) struct Node {
     pub(super) config: RedisConfig,
     pub(super) context: NodeContext,
+    /// What this node tells the others of itself.
+    pub(super) about: About,
     cells: Vec<Cell>,
     lanes: [LaneState; LANES],
     id_file: IdFile,
@@ -71,6 +71,7 @@ impl Node {
             lanes: Default::default(),
             config,
             context,
+            about: About::default(),
             id_file,
             joining: Mutex::new(()),
             is_closing: AtomicBool::new(false),
@@ -187,9 +188,9 @@ impl Node {
         self.is_abandoned.load(Ordering::SeqCst)
     }
 
-    /// Whether the connection for this bucket is there.
+    /// Whether the connection for this bucket is there, and its keys may be used.
     pub(super) fn is_up(&self, cell: &Cell) -> bool {
-        self.lanes[Self::lane_of(cell)].is_up.load(Ordering::SeqCst)
+        !self.about.has_other_format() && self.lanes[Self::lane_of(cell)].is_up.load(Ordering::SeqCst)
     }
 
     /// Notes how the connection of a lane is doing.
@@ -221,6 +222,9 @@ impl Node {
         let problems = self.lanes.iter().filter_map(|lane| lane.lock().problem.clone());
         let mut problems: Vec<_> = problems.collect();
         problems.dedup();
+        let conflict = self.about.conflict();
+        let is_foreign = conflict.is_some();
+        problems.extend(conflict);
         let closed = self.cells.iter().filter(|cell| !cell.look(|bucket| bucket.membership().may_admit())).count();
         if closed > 0 {
             problems.push(format!(
@@ -230,7 +234,7 @@ impl Node {
         }
         match problems.is_empty() {
             true => StoreHealth::Ready,
-            false => StoreHealth::Degraded { refusal: (closed > 0).then_some(refusal), problems },
+            false => StoreHealth::Degraded { refusal: (closed > 0 || is_foreign).then_some(refusal), problems },
         }
     }
 }

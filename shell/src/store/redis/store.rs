@@ -16,6 +16,7 @@ use session_core::{NodeId, SessionId, UserId};
 use smol::channel::{Receiver, Sender};
 use thiserror::Error;
 
+use super::announce;
 use super::config::RedisConfig;
 use super::fence;
 use super::hints;
@@ -29,6 +30,7 @@ use crate::store::api::{HealthFuture, NodeStatus, Store, StoreFuture, UsageFutur
 use crate::store::completion::Completion;
 use crate::store::directory_lock::{DirectoryLock, LockError};
 use crate::store::failure::StoreFailure;
+use crate::store::nodes::{Burial, NodeDescription, NodeList};
 use crate::store::pages::{Page, PageRequest, StoredSession, StoredUser, UserFilter};
 use crate::store::shared::{NodeContext, SharedPolicy};
 use crate::store::usage::StoreUsage;
@@ -114,7 +116,9 @@ impl RedisStore {
         }
         let (fenced, listening) = (Arc::clone(&node), Arc::clone(&node));
         spawn(&node, Part::StoreFence, running.clone(), move || fence::run(&fenced))?;
-        spawn(&node, Part::StoreHints, running, move || hints::run(&listening))?;
+        spawn(&node, Part::StoreHints, running.clone(), move || hints::run(&listening))?;
+        let describing = Arc::clone(&node);
+        spawn(&node, Part::StoreAbout, running, move || announce::run(&describing))?;
         Ok(Self { node, running: ended, lock: Mutex::new(Some(lock)) })
     }
 }
@@ -234,6 +238,20 @@ impl Store for RedisStore {
             }
         }
         Box::pin(ready(Ok(nodes.into_iter().map(|(node, liveness)| NodeStatus { node, liveness }).collect())))
+    }
+
+    fn describe_node(&self, description: NodeDescription) {
+        self.node.about.set(description);
+    }
+
+    fn list_nodes(&self) -> StoreFuture<'_, Option<NodeList>> {
+        let node = Arc::clone(&self.node);
+        Box::pin(smol::unblock(move || Ok(Some(node.list_nodes()))))
+    }
+
+    fn bury(&self, buried: NodeId) -> StoreFuture<'_, Burial> {
+        let node = Arc::clone(&self.node);
+        Box::pin(smol::unblock(move || Ok(node.bury(buried))))
     }
 
     fn close(&self, timeout: Duration) -> StoreFuture<'_, ()> {

@@ -1,0 +1,133 @@
+//! The thread that tells the other servers what this one is, and compares the format of the keys.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis::Connection;
+use session_core::NodeId;
+use session_core::cluster::GenerationId;
+
+use super::about;
+use super::format;
+use super::link::{LinkError, connect};
+use super::node::Node;
+use crate::runtime::events::log_event;
+use crate::store::nodes::{NodeAbout, NodeDescription};
+
+/// How often the thread looks whether there is something to write.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often it writes if nothing has happened. That is a few commands each time: far fewer than beats.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long it waits after an error.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+
+/// Writes what this server says of itself, until it has left. Then removes that.
+pub(super) fn run(node: &Node) {
+    let mut writer = Writer { node, connection: None, written: None, retry_at: Instant::now(), has_failed: false };
+    while !node.is_over() {
+        writer.write_if_due();
+        thread::sleep(LOOK_INTERVAL);
+    }
+    if !node.is_abandoned() {
+        // It expires otherwise.
+        let _lost: Result<(), LinkError> = writer.remove();
+    }
+}
+
+struct Writer<'a> {
+    node: &'a Node,
+    connection: Option<Connection>,
+    written: Option<Written>,
+    /// After an error.
+    retry_at: Instant,
+    /// Whether the last attempt failed, which is logged once.
+    has_failed: bool,
+}
+
+/// When it was written, and what tells that it has to be written again.
+struct Written {
+    at: Instant,
+    node: NodeId,
+    /// That of the first part: if there is another one, the store has lost something.
+    generation: Option<GenerationId>,
+}
+
+impl Writer<'_> {
+    fn write_if_due(&mut self) {
+        let now = Instant::now();
+        let Some(description) = self.node.about.get() else { return };
+        if now < self.retry_at {
+            return;
+        }
+        let generation = self.node.cells()[0].look(|bucket| bucket.membership().generation().map(|of| of.id));
+        let newest = self.node.context.node();
+        let is_new = self.node.about.take_is_new();
+        let is_written = self.written.as_ref().is_some_and(|written| {
+            written.node == newest
+                && written.generation == generation
+                && now.saturating_duration_since(written.at) < INTERVAL
+        });
+        if is_written && !is_new {
+            return;
+        }
+        match self.write(&description, newest) {
+            Ok(()) => {
+                self.written = Some(Written { at: now, node: newest, generation });
+                self.has_failed = false;
+            }
+            Err(error) => {
+                (self.connection, self.written) = (None, None);
+                self.retry_at = now + RETRY_PAUSE;
+                if !self.has_failed {
+                    log_event!(node_not_described { error: display(&error) });
+                }
+                self.has_failed = true;
+            }
+        }
+    }
+
+    fn connection(&mut self) -> Result<&mut Connection, LinkError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect(&self.node.config, self.node.config.call_timeout)?,
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    fn write(&mut self, description: &NodeDescription, newest: NodeId) -> Result<(), LinkError> {
+        let node = self.node;
+        let NodeDescription { version, started_at, settings } = description;
+        let sessions = node.cells().iter().map(|cell| cell.look(|bucket| bucket.told_sessions())).sum::<usize>();
+        let connection = self.connection()?;
+        match format::check(connection, &node.config.prefix, node.parts()) {
+            Ok(()) => node.about.set_conflict(None),
+            Err(LinkError::OtherFormat(error)) => {
+                node.about.set_conflict(Some(error));
+                // Nothing of this server belongs there.
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        for id in node.own_ids().into_iter().chain([newest]).collect::<BTreeSet<_>>() {
+            let about = NodeAbout {
+                name: node.config.node_name.clone(),
+                version: version.clone(),
+                started_at: started_at.millis(),
+                sessions: sessions as u64,
+                renamed_to: (id != newest).then(|| newest.to_string()),
+                settings: settings.clone(),
+            };
+            about::write(connection, &node.config.prefix, id, &about)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self) -> Result<(), LinkError> {
+        let Some(Written { node, .. }) = self.written.take() else { return Ok(()) };
+        let config = &self.node.config;
+        about::remove(self.connection()?, &config.prefix, node)
+    }
+}
