@@ -20,6 +20,8 @@ pub struct FleetOptions {
     pub servers: usize,
     /// More arguments of each server.
     pub arguments: Vec<&'static str>,
+    /// More arguments of single servers, by their numbers.
+    pub own_arguments: Vec<(usize, &'static str)>,
     /// The arguments of the Redis.
     pub redis: Vec<&'static str>,
     /// The pause between two beats of a server.
@@ -41,6 +43,7 @@ impl FleetOptions {
         Self {
             servers: 3,
             arguments: arguments.to_vec(),
+            own_arguments: Vec::new(),
             redis: NOTHING_KEPT.to_vec(),
             beat: Duration::from_millis(200),
             fence: Duration::from_secs(2),
@@ -124,7 +127,8 @@ impl Fleet {
         let log = File::options().create(true).append(true).open(&server.log).expect("a file in a new directory");
         let address = server.proxy.as_ref().map_or(self.redis.address(), TcpProxy::address);
         command.stderr(log).args(["--store", "redis", "--redis-prefix", "test"]);
-        command.arg("--redis-url").arg(format!("redis://{address}"));
+        command.arg("--redis-url").arg(format!("redis://{address}")).arg(format!("--node-name=server-{index}"));
+        command.args(options.own_arguments.iter().filter(|(of, _)| *of == index).map(|(_, argument)| argument));
         for (name, time) in [
             ("--node-beat", options.beat),
             ("--node-fence", options.fence),
@@ -158,6 +162,11 @@ impl Fleet {
     /// Lets a server go on with SIGCONT.
     pub fn resume_server(&self, index: usize) {
         send_signal(self.id(index), Signal::CONT);
+    }
+
+    /// Has a server load its configuration again, with SIGHUP.
+    pub fn reload_server(&self, index: usize) {
+        send_signal(self.id(index), Signal::HUP);
     }
 
     fn id(&self, index: usize) -> u32 {

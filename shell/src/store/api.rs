@@ -11,7 +11,7 @@ use session_core::{NodeId, SessionId, UserId};
 use super::completion::Completion;
 use super::failure::StoreFailure;
 use super::health::StoreHealth;
-use super::nodes::{Burial, NodeDescription, NodeList};
+use super::nodes::{Burial, NodeList, SharedSettings};
 use super::notifier::SessionNotifier;
 use super::pages::{Page, PageRequest, StoredSession, StoredUser, UserFilter};
 use super::shared::NodeContext;
@@ -133,8 +133,8 @@ pub trait Store: Send + Sync {
         Box::pin(ready(Ok(vec![NodeStatus { node: self.node(), liveness: Liveness::Alive }])))
     }
 
-    /// Tells the servers that share this store what this one is. At the start, and after each reload.
-    fn describe_node(&self, _description: NodeDescription) {}
+    /// Tells the servers that share this store which settings this one has. At the start, and after each reload.
+    fn share_settings(&self, _settings: SharedSettings) {}
 
     /// The nodes that share this store, for operators. `None` if no other server can.
     fn list_nodes(&self) -> StoreFuture<'_, Option<NodeList>> {

@@ -27,7 +27,7 @@ pub use failure::StoreFailure;
 pub use health::StoreHealth;
 pub use lmdb::{LiveWrites, LmdbConfig, LmdbStore, OpenError, Retention};
 pub use memory::MemoryStore;
-pub use nodes::{Burial, NodeAbout, NodeDescription, NodeList, NodeParts, NodeTimes, StoredNode};
+pub use nodes::{Burial, NodeAbout, NodeList, NodeParts, NodeTimes, SharedSettings, StoredNode};
 pub use notifier::SessionNotifier;
 pub use pages::{Cursor, Page, PageRequest, StoredSession, StoredUser, UserFilter};
 pub use shared::NodeContext;

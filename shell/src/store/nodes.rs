@@ -6,18 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use session_core::{NodeId, Timestamp};
 
-/// What a server says of itself when it starts, and after each reload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeDescription {
-    /// The version of the software.
-    pub version: String,
-    /// When it started.
-    pub started_at: Timestamp,
-    /// The settings in force that all servers of a store should share, by the names of their keys.
-    pub settings: BTreeMap<String, String>,
-}
+/// The settings in force that all servers of a store should share, by the names of their keys.
+pub type SharedSettings = BTreeMap<String, String>;
 
-/// What the store keeps of a server's description, as JSON. Fields that it does not know are ignored: other versions may share the store.
+/// What a server says of itself, as JSON in the store. Unknown fields are ignored: servers of several versions may share a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeAbout {
     /// The name that its configuration gives it.
@@ -31,8 +23,8 @@ pub struct NodeAbout {
     /// The id that its new sessions have, if that is another one than this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renamed_to: Option<String>,
-    /// The settings that all servers of a store should share.
-    pub settings: BTreeMap<String, String>,
+    /// The settings that should be the same at all.
+    pub settings: SharedSettings,
 }
 
 /// The nodes that share a store, as this server sees them.

@@ -7,21 +7,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redis::Connection;
-use session_core::NodeId;
+use session_core::{NodeId, Timestamp};
 
 use super::config::RedisConfig;
 use super::link::{LinkError, connect};
 use super::value;
 use crate::runtime::events::log_event;
-use crate::store::nodes::{NodeAbout, NodeDescription};
+use crate::store::nodes::{NodeAbout, SharedSettings};
 
 /// When the key of a dead node expires, in seconds: after the node itself is forgotten.
 const EXPIRY_SECONDS: u64 = 2 * 60 * 60;
 
 /// What this server says of itself.
-#[derive(Default)]
 pub(super) struct About {
-    description: Mutex<Option<NodeDescription>>,
+    started_at: Timestamp,
+    settings: Mutex<Option<SharedSettings>>,
     is_new: AtomicBool,
     has_other_format: AtomicBool,
     /// Why this server must not use the keys any more.
@@ -29,18 +29,37 @@ pub(super) struct About {
 }
 
 impl About {
-    /// Replaces it. It is written soon.
-    pub(super) fn set(&self, description: NodeDescription) {
-        *lock(&self.description) = Some(description);
+    /// Of a server that starts now, and has not said anything yet.
+    pub(super) fn new(started_at: Timestamp) -> Self {
+        Self {
+            started_at,
+            settings: Mutex::default(),
+            is_new: AtomicBool::default(),
+            has_other_format: AtomicBool::default(),
+            conflict: Mutex::default(),
+        }
+    }
+
+    /// Replaces the settings. They are written soon.
+    pub(super) fn set_settings(&self, settings: SharedSettings) {
+        *lock(&self.settings) = Some(settings);
         self.is_new.store(true, Ordering::SeqCst);
     }
 
-    /// The description.
-    pub(super) fn get(&self) -> Option<NodeDescription> {
-        lock(&self.description).clone()
+    /// What is written, with the number of sessions. `None` before the settings are known.
+    pub(super) fn with_sessions(&self, name: &str, sessions: usize) -> Option<NodeAbout> {
+        let settings = lock(&self.settings).clone()?;
+        Some(NodeAbout {
+            name: name.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            started_at: self.started_at.millis(),
+            sessions: sessions as u64,
+            renamed_to: None,
+            settings,
+        })
     }
 
-    /// Whether it was replaced since this was asked last.
+    /// Whether the settings were replaced since this was asked last.
     pub(super) fn take_is_new(&self) -> bool {
         self.is_new.swap(false, Ordering::SeqCst)
     }

@@ -13,7 +13,7 @@ use super::format;
 use super::link::{LinkError, connect};
 use super::node::Node;
 use crate::runtime::events::log_event;
-use crate::store::nodes::{NodeAbout, NodeDescription};
+use crate::store::nodes::NodeAbout;
 
 /// How often the thread looks whether there is something to write.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -58,7 +58,6 @@ struct Written {
 impl Writer<'_> {
     fn write_if_due(&mut self) {
         let now = Instant::now();
-        let Some(description) = self.node.about.get() else { return };
         if now < self.retry_at {
             return;
         }
@@ -73,7 +72,7 @@ impl Writer<'_> {
         if is_written && !is_new {
             return;
         }
-        match self.write(&description, newest) {
+        match self.write(newest) {
             Ok(()) => {
                 self.written = Some(Written { at: now, node: newest, generation });
                 self.has_failed = false;
@@ -97,10 +96,8 @@ impl Writer<'_> {
         Ok(self.connection.insert(connection))
     }
 
-    fn write(&mut self, description: &NodeDescription, newest: NodeId) -> Result<(), LinkError> {
+    fn write(&mut self, newest: NodeId) -> Result<(), LinkError> {
         let node = self.node;
-        let NodeDescription { version, started_at, settings } = description;
-        let sessions = node.cells().iter().map(|cell| cell.look(|bucket| bucket.told_sessions())).sum::<usize>();
         let connection = self.connection()?;
         match format::check(connection, &node.config.prefix, node.parts()) {
             Ok(()) => node.about.set_conflict(None),
@@ -111,16 +108,11 @@ impl Writer<'_> {
             }
             Err(error) => return Err(error),
         }
+        let sessions = node.cells().iter().map(|cell| cell.look(|bucket| bucket.told_sessions())).sum();
+        let Some(about) = node.about.with_sessions(&node.config.node_name, sessions) else { return Ok(()) };
         for id in node.own_ids().into_iter().chain([newest]).collect::<BTreeSet<_>>() {
-            let about = NodeAbout {
-                name: node.config.node_name.clone(),
-                version: version.clone(),
-                started_at: started_at.millis(),
-                sessions: sessions as u64,
-                renamed_to: (id != newest).then(|| newest.to_string()),
-                settings: settings.clone(),
-            };
-            about::write(connection, &node.config.prefix, id, &about)?;
+            let renamed_to = (id != newest).then(|| newest.to_string());
+            about::write(connection, &node.config.prefix, id, &NodeAbout { renamed_to, ..about.clone() })?;
         }
         Ok(())
     }

@@ -71,7 +71,7 @@ impl Node {
             lanes: Default::default(),
             config,
             context,
-            about: About::default(),
+            about: About::new(now),
             id_file,
             joining: Mutex::new(()),
             is_closing: AtomicBool::new(false),

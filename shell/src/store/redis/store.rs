@@ -30,7 +30,7 @@ use crate::store::api::{HealthFuture, NodeStatus, Store, StoreFuture, UsageFutur
 use crate::store::completion::Completion;
 use crate::store::directory_lock::{DirectoryLock, LockError};
 use crate::store::failure::StoreFailure;
-use crate::store::nodes::{Burial, NodeDescription, NodeList};
+use crate::store::nodes::{Burial, NodeList, SharedSettings};
 use crate::store::pages::{Page, PageRequest, StoredSession, StoredUser, UserFilter};
 use crate::store::shared::{NodeContext, SharedPolicy};
 use crate::store::usage::StoreUsage;
@@ -240,8 +240,8 @@ impl Store for RedisStore {
         Box::pin(ready(Ok(nodes.into_iter().map(|(node, liveness)| NodeStatus { node, liveness }).collect())))
     }
 
-    fn describe_node(&self, description: NodeDescription) {
-        self.node.about.set(description);
+    fn share_settings(&self, settings: SharedSettings) {
+        self.node.about.set_settings(settings);
     }
 
     fn list_nodes(&self) -> StoreFuture<'_, Option<NodeList>> {
