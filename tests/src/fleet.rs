@@ -127,7 +127,8 @@ impl Fleet {
         let log = File::options().create(true).append(true).open(&server.log).expect("a file in a new directory");
         let address = server.proxy.as_ref().map_or(self.redis.address(), TcpProxy::address);
         command.stderr(log).args(["--store", "redis", "--redis-prefix", "test"]);
-        command.arg("--redis-url").arg(format!("redis://{address}")).arg(format!("--node-name=server-{index}"));
+        command.arg("--redis-url").arg(format!("redis://{address}"));
+        command.env("SESSIONS_NODE_NAME", format!("server-{index}"));
         command.args(options.own_arguments.iter().filter(|(of, _)| *of == index).map(|(_, argument)| argument));
         for (name, time) in [
             ("--node-beat", options.beat),

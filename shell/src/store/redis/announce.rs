@@ -99,14 +99,12 @@ impl Writer<'_> {
     fn write(&mut self, newest: NodeId) -> Result<(), LinkError> {
         let node = self.node;
         let connection = self.connection()?;
-        match format::check(connection, &node.config.prefix, node.parts()) {
-            Ok(()) => node.about.set_conflict(None),
-            Err(LinkError::OtherFormat(error)) => {
-                node.about.set_conflict(Some(error));
-                // Nothing of this server belongs there.
-                return Ok(());
-            }
-            Err(error) => return Err(error),
+        let conflict = format::conflict(connection, &node.config.prefix, node.parts())?;
+        let is_foreign = conflict.is_some();
+        node.about.set_conflict(conflict);
+        if is_foreign {
+            // Nothing of this server belongs there.
+            return Ok(());
         }
         let sessions = node.cells().iter().map(|cell| cell.look(|bucket| bucket.told_sessions())).sum();
         let Some(about) = node.about.with_sessions(&node.config.node_name, sessions) else { return Ok(()) };

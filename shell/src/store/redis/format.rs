@@ -6,8 +6,6 @@
 use redis::{Connection, RedisError};
 use serde::{Deserialize, Serialize};
 
-use super::link::LinkError;
-
 /// What servers must have in common to share a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Format {
@@ -25,8 +23,8 @@ pub(super) fn key(prefix: &str) -> String {
     format!("{{{prefix}:0}}:format")
 }
 
-/// Compares the format of the store with that of this server, and writes it if there is none.
-pub(super) fn check(connection: &mut Connection, prefix: &str, parts: u16) -> Result<(), LinkError> {
+/// Compares the format of the store with that of this server, and writes it if there is none. If it differs, the answer says how.
+pub(super) fn conflict(connection: &mut Connection, prefix: &str, parts: u16) -> Result<Option<String>, RedisError> {
     let key = key(prefix);
     let own = serde_json::to_vec(&Format { format: FORMAT, parts }).expect("numbers always serialise");
     let read = |connection: &mut Connection| redis::cmd("GET").arg(&key).query::<Option<Vec<u8>>>(connection);
@@ -35,15 +33,12 @@ pub(super) fn check(connection: &mut Connection, prefix: &str, parts: u16) -> Re
         match redis::cmd("SET").arg(&key).arg(&own).arg("NX").exec(connection) {
             // Another server may have been quicker.
             Ok(()) => found = read(connection)?,
-            // Without memory nothing is written, but slots come back. Another one writes it.
+            // Without memory nothing is written, but slots come back. Another connection writes it.
             Err(error) if is_out_of_memory(&error) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
-    match found {
-        Some(found) if !is_same(&found, &own) => Err(LinkError::OtherFormat(explain(&found, &key, prefix, parts))),
-        Some(_) | None => Ok(()),
-    }
+    Ok(found.filter(|found| !is_same(found, &own)).map(|found| explain(&found, &key, prefix, parts)))
 }
 
 fn is_out_of_memory(error: &RedisError) -> bool {
@@ -82,18 +77,15 @@ mod tests {
     fn first_server_writes_the_format_and_others_compare_it() {
         let Some(server) = RedisServer::start() else { return };
         let mut connection = server.client().get_connection().unwrap();
-        check(&mut connection, "one", 64).unwrap();
-        check(&mut connection, "one", 64).unwrap();
+        assert_eq!(conflict(&mut connection, "one", 64).unwrap(), None);
+        assert_eq!(conflict(&mut connection, "one", 64).unwrap(), None);
         assert_eq!(connection.get::<_, String>("{one:0}:format").unwrap(), r#"{"format":1,"parts":64}"#);
-        check(&mut connection, "two", 32).unwrap();
+        assert_eq!(conflict(&mut connection, "two", 32).unwrap(), None);
         // A store that has lost everything.
         redis::cmd("FLUSHALL").exec(&mut connection).unwrap();
-        check(&mut connection, "one", 32).unwrap();
+        assert_eq!(conflict(&mut connection, "one", 32).unwrap(), None);
 
-        let message = |connection: &mut Connection| match check(connection, "one", 64) {
-            Err(LinkError::OtherFormat(message)) => message,
-            other => panic!("{other:?}"),
-        };
+        let message = |connection: &mut Connection| conflict(connection, "one", 64).unwrap().expect("a conflict");
         let text = message(&mut connection);
         assert!(text.contains("have format 1 with 32 parts, and this server has format 1 with 64 parts"), "{text}");
         assert!(text.contains("another redis_prefix") && text.contains("begin with {one: "), "{text}");
@@ -102,7 +94,7 @@ mod tests {
             assert!(message(&mut connection).contains(&format!("the unknown format {unknown:?}")));
         }
         let () = connection.set("{one:0}:format", r#"{"format":1,"parts":64,"more":true}"#).unwrap();
-        check(&mut connection, "one", 64).unwrap();
+        assert_eq!(conflict(&mut connection, "one", 64).unwrap(), None);
     }
 
     #[test]
@@ -110,9 +102,9 @@ mod tests {
         let Some(server) = RedisServer::start() else { return };
         let mut connection = server.client().get_connection().unwrap();
         redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(&mut connection).unwrap();
-        check(&mut connection, "one", 64).unwrap();
+        assert_eq!(conflict(&mut connection, "one", 64).unwrap(), None);
         redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(0).exec(&mut connection).unwrap();
-        check(&mut connection, "one", 64).unwrap();
+        assert_eq!(conflict(&mut connection, "one", 64).unwrap(), None);
         assert!(connection.exists::<_, bool>("{one:0}:format").unwrap());
     }
 }

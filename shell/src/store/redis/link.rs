@@ -93,7 +93,9 @@ impl Link {
         let hashes = Script::ALL.into_iter().map(|script| load(script, &mut connection)).collect::<Result<_, _>>()?;
         let replication: Value = redis::cmd("INFO").arg("replication").query(&mut connection)?;
         let history = reply::parse_history(&replication).ok_or(LinkError::Replica)?;
-        format::check(&mut connection, &config.prefix, BUCKETS)?;
+        if let Some(conflict) = format::conflict(&mut connection, &config.prefix, BUCKETS)? {
+            return Err(LinkError::OtherFormat(conflict));
+        }
         Ok(Self { connection, hashes, history })
     }
 

@@ -185,7 +185,7 @@ fn servers_of_another_format_do_not_share_a_prefix() {
     if !RedisProcess::is_installed() {
         return;
     }
-    let redis = RedisProcess::start(NOTHING_KEPT);
+    let redis = RedisProcess::start(&NOTHING_KEPT);
     redis.command(&["SET", "{test:0}:format", r#"{"format":999,"parts":128}"#]);
     let directory = tempfile::tempdir().unwrap();
     let start = |prefix: &str| {
