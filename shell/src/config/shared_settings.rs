@@ -13,15 +13,15 @@ use super::table::Config;
 #[must_use]
 pub fn shared_settings(started: &Config, in_force: &Config) -> BTreeMap<String, String> {
     let (at_once, after_restart) = (values(in_force), values(started));
-    let pick = |(new, old): ((&'static str, String), (&str, String))| {
-        let key = Config::keys().iter().find(|key| key.name == new.0).expect("each names a key");
+    let pick = |((name, new), (_, old)): ((&str, String), (&str, String))| {
+        let key = Config::keys().iter().find(|key| key.name == name)?;
         let value = match key.applies {
-            ReloadMode::AtOnce => new.1,
-            ReloadMode::AfterRestart => old.1,
+            ReloadMode::AtOnce => new,
+            ReloadMode::AfterRestart => old,
         };
-        (key.name.to_owned(), value)
+        Some((name.to_owned(), value))
     };
-    at_once.into_iter().zip(after_restart).map(pick).collect()
+    at_once.into_iter().zip(after_restart).filter_map(pick).collect()
 }
 
 fn values(config: &Config) -> [(&'static str, String); 15] {
@@ -39,8 +39,8 @@ fn values(config: &Config) -> [(&'static str, String); 15] {
         ("node_fence", time(config.node_fence)),
         ("node_lease", time(config.node_lease)),
         ("store_timeout", time(config.store_timeout)),
-        ("user_id_form", word(config.user_id_form)),
-        ("auth", word(config.auth)),
+        ("user_id_form", word(&config.user_id_form)),
+        ("auth", word(&config.auth)),
     ]
 }
 
@@ -48,7 +48,7 @@ fn time(time: Duration) -> String {
     humantime::format_duration(time).to_string()
 }
 
-fn word(value: impl ValueEnum) -> String {
+fn word(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
