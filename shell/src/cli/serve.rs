@@ -253,7 +253,7 @@ fn announce(loaded: &Loaded, server: &Server, node: NodeId) -> io::Result<()> {
     let data = match config.store {
         StoreKind::Memory => "memory only".to_owned(),
         StoreKind::Lmdb => config.data.display().to_string(),
-        StoreKind::Redis => config.redis_url.as_ref().map(ToString::to_string).unwrap_or_default(),
+        StoreKind::Redis => config.redis_place().map(|place| place.to_string()).unwrap_or_default(),
     };
     log_event!(server_listening {
         addresses: addresses.join(","),

@@ -14,7 +14,7 @@ use crate::auth::{KeyEndpoint, KeyError, KeyProvider, KeySource, Keys, Secret, T
 use crate::net::settings::ConnectionSettings;
 use crate::net::tls::{CertificateFiles, TlsError};
 use crate::runtime::host_name::host_name;
-use crate::store::{LmdbConfig, RedisConfig, RedisPassword};
+use crate::store::{LmdbConfig, RedisConfig, RedisPassword, RedisPlace};
 
 /// Why the server cannot verify tokens.
 #[derive(Debug, Error)]
@@ -34,8 +34,8 @@ pub enum VerifierError {
 #[derive(Debug, Error)]
 pub enum RedisSettingsError {
     /// It is not known where the store is.
-    #[error("store = \"redis\" needs redis_url")]
-    NoUrl,
+    #[error("store = \"redis\" needs redis_url, redis_sentinels or redis_cluster")]
+    NoPlace,
     /// Both the environment and a file have a password.
     #[error("both SESSIONS_REDIS_PASSWORD and redis_password_file are set: set only one password")]
     TwoPasswords,
@@ -226,7 +226,9 @@ impl Config {
         let password = self.redis_password(password)?;
         let certificate = self.redis_cert.clone().zip(self.redis_key.clone());
         Ok(RedisConfig {
-            url: self.redis_url.clone().ok_or(RedisSettingsError::NoUrl)?,
+            place: self.redis_place().ok_or(RedisSettingsError::NoPlace)?,
+            replicas: self.redis_replicas,
+            waits: self.redis_wait,
             user: self.redis_user.clone(),
             password,
             ca: self.redis_ca.clone(),
@@ -239,13 +241,29 @@ impl Config {
         })
     }
 
+    /// Where the store is that several servers share.
+    #[must_use]
+    pub fn redis_place(&self) -> Option<RedisPlace> {
+        let sentinels = || {
+            let master = self.redis_master.clone()?;
+            let sentinels = Some(self.redis_sentinels.clone()).filter(|sentinels| !sentinels.is_empty())?;
+            Some(RedisPlace::Sentinels { sentinels, master })
+        };
+        let cluster =
+            || Some(self.redis_cluster.clone()).filter(|servers| !servers.is_empty()).map(RedisPlace::Cluster);
+        self.redis_url.clone().map(RedisPlace::Server).or_else(sentinels).or_else(cluster)
+    }
+
     /// The password for the store in a Redis, unless its URL has it.
     pub(super) fn redis_password(
         &self,
         given: Option<RedisPassword>,
     ) -> Result<Option<RedisPassword>, RedisSettingsError> {
-        let (in_url, user_in_url) =
-            self.redis_url.as_ref().map_or((false, false), |url| (url.has_password(), url.has_user()));
+        let (in_url, user_in_url) = self
+            .redis_url
+            .as_ref()
+            .or_else(|| self.redis_cluster.first())
+            .map_or((false, false), |url| (url.has_password(), url.has_user()));
         match (given, self.redis_password_file.clone().map(RedisPassword::File)) {
             (Some(_), Some(_)) => Err(RedisSettingsError::TwoPasswords),
             (Some(_), None) | (None, Some(_)) if in_url => Err(RedisSettingsError::PasswordInUrl),
@@ -459,7 +477,9 @@ mod tests {
         ]);
         let seconds = Duration::from_secs;
         let expected = RedisConfig {
-            url: "rediss://localhost/3".parse().unwrap(),
+            place: RedisPlace::Server("rediss://localhost/3".parse().unwrap()),
+            replicas: 0,
+            waits: false,
             user: Some("ada".into()),
             password: Some(RedisPassword::File("there".into())),
             ca: Some("ca".into()),
@@ -471,7 +491,7 @@ mod tests {
             policy: AdmissionPolicy::new(SlotLimit::new(7).unwrap()),
         };
         assert_eq!(given.redis(None).unwrap(), expected);
-        assert!(matches!(config(&[]).redis(None), Err(RedisSettingsError::NoUrl)));
+        assert!(matches!(config(&[]).redis(None), Err(RedisSettingsError::NoPlace)));
     }
 
     #[test]

@@ -97,7 +97,7 @@ fn redis_password_error(config: &Config, secrets: &EnvironmentSecrets) -> Option
         Err(
             RedisSettingsError::PasswordInUrl
             | RedisSettingsError::UserWithoutPassword
-            | RedisSettingsError::NoUrl
+            | RedisSettingsError::NoPlace
             | RedisSettingsError::Timing(_),
         ) => None,
     }

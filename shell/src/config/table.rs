@@ -380,6 +380,31 @@ settings! {
             value: "URL", default: "", applies: AfterRestart
         }
 
+        /// Instead of `redis_url`: the Sentinels that know where the server is now, each redis://HOST:PORT, port 26379 by default;
+        /// or rediss:// for TLS to them and to the server. A user and a password in it are for the Sentinel
+        redis_sentinels: Vec<RedisUrl> {
+            reader: list(redacted(RedisUrl::redact, one(RedisUrl::from_str_at_sentinel))),
+            value: "URL", default: "", applies: AfterRestart
+        }
+
+        /// With `redis_sentinels`: the name under which they know the server
+        redis_master: Option<String> { reader: optional(text()), value: "NAME", default: "", applies: AfterRestart }
+
+        /// Instead of `redis_url`: some servers of a Redis Cluster, each redis://HOST:PORT, or rediss:// for TLS. They name
+        /// the others
+        redis_cluster: Vec<RedisUrl> {
+            reader: list(redacted(RedisUrl::redact, one(RedisUrl::from_str))),
+            value: "URL", default: "", applies: AfterRestart
+        }
+
+        /// How many replicas must have what this server confirms to the store, 0 to 8. With 1 or more, a Redis that is cut off
+        /// from its replicas, but not from this server, cannot admit sessions beside the one that takes its place
+        redis_replicas: u8 { reader: number(0..=8), value: "N", default: "0", applies: AfterRestart }
+
+        /// Whether a session is admitted only once that many replicas have it, too. It costs a round trip to the replicas,
+        /// and nobody is admitted while they are too few
+        redis_wait: bool { reader: switch(), value: "BOOL", default: "false", applies: AfterRestart }
+
         /// The user to authenticate as, 1 to 256 bytes. If empty, that of `redis_url`, or else `default`
         redis_user: Option<String> {
             reader: optional(one(redis_user)),

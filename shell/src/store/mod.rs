@@ -18,7 +18,8 @@ mod lmdb;
 mod redis;
 
 pub use self::redis::{
-    LinkError, RedisConfig, RedisConfigError, RedisOpenError, RedisPassword, RedisPasswordError, RedisStore, RedisUrl,
+    LinkError, RedisConfig, RedisConfigError, RedisOpenError, RedisPassword, RedisPasswordError, RedisPlace,
+    RedisStore, RedisUrl,
 };
 pub use api::{HealthFuture, NodeStatus, Store, StoreFuture, UsageFuture, UserUpdate};
 pub use completion::{Caller, Completion, Unanswered};

@@ -419,3 +419,23 @@ fn forgotten_node_gets_no_inbox() {
     net.run(10_000);
     assert!(net.tell(0, second));
 }
+
+/// Somebody swaps the store's database for an empty one, and later swaps it back (`SWAPDB`). The store's history stays the same, and
+/// the older data has an open gate and no slot of the session that was told meanwhile.
+#[test]
+fn older_data_that_comes_back_admits_nobody() {
+    let mut net = Net::new(&[0xa, 0xb], policy(1));
+    let older = std::mem::take(&mut net.keys);
+    net.run(1500);
+    let first = net.session(0, 1);
+    assert!(net.admit(0, first, AcquireOptions::default()));
+    net.keys = older;
+    net.nodes[0].is_cut_off = true;
+    net.run(200);
+    let second = net.session(1, 1);
+    assert!(!net.admit(1, second, AcquireOptions::default()), "two of one");
+    net.nodes[0].is_cut_off = false;
+    net.run(1500);
+    assert!(net.keys.record(&user()).session(first).is_some() && net.serves(0, first));
+    assert!(!net.admit(1, second, AcquireOptions::default()));
+}

@@ -214,7 +214,9 @@ impl BucketKeys {
     /// Begins another generation if anything was forgotten. In it only nodes that never write again keep their floors: what others
     /// sent before was decided in an older generation.
     fn begin_if_forgotten(&mut self, proposed: GenerationId, seen_number: u64, history: HistoryId) {
-        let has_changed = self.nodes.as_ref().is_none_or(|(generation, _)| generation.history != history);
+        // An older generation comes back if the store is given older data while it runs.
+        let is_other = |generation: &Generation| generation.history != history || generation.number < seen_number;
+        let has_changed = self.nodes.as_ref().is_none_or(|(generation, _)| is_other(generation));
         if has_changed || self.meta.is_none() {
             let (before, nodes) = self.nodes.take().map(|(before, nodes)| (before.number, nodes)).unwrap_or_default();
             let number = before.max(seen_number) + 1;

@@ -11,8 +11,8 @@ use crate::time::Timestamp;
 /// A request to the shared store, about one bucket. The store applies each as a whole: nobody sees half of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// The node is alive. If the bucket's nodes or its meta are missing, or the store's history is not that of the generation,
-    /// the proposed generation begins, with its gate closed.
+    /// The node is alive. If the bucket's nodes or its meta are missing, or the store's history is not that of the generation, or the
+    /// node has seen a generation with a greater number, the proposed generation begins, with its gate closed.
     ///
     /// The store refuses a node that is dead or has left. It refuses one that it does not know, unless that joins, or was in an older
     /// generation: then the store has forgotten it.

@@ -245,6 +245,10 @@ events! {
     shared_store_back: INFO, server, Each, "the shared store is reached again", [store, lost_millis];
     /// The server may throw slots away to make room for others.
     shared_store_evicts: WARN, server, Each, "the shared store may throw away slots when its memory is full: set its maxmemory-policy to noeviction", [policy];
+    /// This server cannot confirm that it runs. If that lasts as long as `node_fence`, its sessions end.
+    shared_store_not_replicated: WARN, server, OnePerSecond, "fewer replicas than redis_replicas have what this server has confirmed", [replicas];
+    /// Several servers take writes if it is cut off from its replicas and they choose another.
+    shared_store_splits: WARN, server, Each, "while this store is cut off from its replicas, it can admit sessions beside the one that takes its place: set redis_replicas, or its min-replicas-to-write and min-replicas-max-lag", [store];
     /// For example for want of memory, or of a right.
     shared_store_refused: ERROR, server, OnePerSecond, "the shared store refuses a request, which is tried again", [error];
     /// A later version of this software may have written it.

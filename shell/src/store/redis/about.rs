@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use redis::Connection;
 use session_core::{NodeId, Timestamp};
 
-use super::config::RedisConfig;
-use super::link::{LinkError, connect};
+use super::link::LinkError;
+use super::locator::Locator;
 use super::value;
 use crate::runtime::events::log_event;
 use crate::store::nodes::{NodeAbout, SharedSettings};
@@ -114,12 +114,12 @@ pub(super) fn remove(connection: &mut Connection, prefix: &str, node: NodeId) ->
 }
 
 /// What these nodes say of themselves, in their order. `None` where nothing can be read.
-pub(super) fn read(config: &RedisConfig, ids: &[NodeId]) -> Result<Vec<Option<NodeAbout>>, LinkError> {
+pub(super) fn read(locator: &Locator, ids: &[NodeId]) -> Result<Vec<Option<NodeAbout>>, LinkError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let mut connection = connect(config, config.call_timeout)?;
-    let keys: Vec<_> = ids.iter().map(|id| key(&config.prefix, *id)).collect();
+    let mut connection = locator.connect_to_first()?;
+    let keys: Vec<_> = ids.iter().map(|id| key(&locator.config().prefix, *id)).collect();
     let found: Vec<Option<Vec<u8>>> = redis::cmd("MGET").arg(keys).query(&mut connection)?;
     Ok(found.into_iter().map(|bytes| serde_json::from_slice(&bytes?).ok()).collect())
 }

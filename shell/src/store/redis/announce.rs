@@ -10,8 +10,8 @@ use session_core::cluster::GenerationId;
 
 use super::about;
 use super::format;
-use super::link::{LinkError, connect};
-use super::node::Node;
+use super::link::LinkError;
+use super::node::{BUCKETS, Node};
 use crate::runtime::events::log_event;
 use crate::store::nodes::NodeAbout;
 
@@ -91,7 +91,7 @@ impl Writer<'_> {
     fn connection(&mut self) -> Result<&mut Connection, LinkError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => connect(&self.node.config, self.node.config.call_timeout)?,
+            None => self.node.locator.connect_to_first()?,
         };
         Ok(self.connection.insert(connection))
     }
@@ -99,7 +99,7 @@ impl Writer<'_> {
     fn write(&mut self, newest: NodeId) -> Result<(), LinkError> {
         let node = self.node;
         let connection = self.connection()?;
-        let conflict = format::conflict(connection, &node.config.prefix, node.parts())?;
+        let conflict = format::conflict(connection, &node.locator.config().prefix, BUCKETS)?;
         let is_foreign = conflict.is_some();
         node.about.set_conflict(conflict);
         if is_foreign {
@@ -107,17 +107,17 @@ impl Writer<'_> {
             return Ok(());
         }
         let sessions = node.cells().iter().map(|cell| cell.look(|bucket| bucket.told_sessions())).sum();
-        let Some(about) = node.about.with_sessions(&node.config.node_name, sessions) else { return Ok(()) };
+        let Some(about) = node.about.with_sessions(&node.locator.config().node_name, sessions) else { return Ok(()) };
         for id in node.own_ids().into_iter().chain([newest]).collect::<BTreeSet<_>>() {
             let renamed_to = (id != newest).then(|| newest.to_string());
-            about::write(connection, &node.config.prefix, id, &NodeAbout { renamed_to, ..about.clone() })?;
+            about::write(connection, &node.locator.config().prefix, id, &NodeAbout { renamed_to, ..about.clone() })?;
         }
         Ok(())
     }
 
     fn remove(&mut self) -> Result<(), LinkError> {
         let Some(Written { node, .. }) = self.written.take() else { return Ok(()) };
-        let config = &self.node.config;
+        let config = self.node.locator.config();
         about::remove(self.connection()?, &config.prefix, node)
     }
 }

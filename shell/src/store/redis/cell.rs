@@ -40,6 +40,9 @@ struct CellState {
     updates: HashMap<CallId, Completion<Result<UserState, StoreFailure>>>,
     /// What is to be sent.
     requests: Vec<(RequestId, Request)>,
+    /// The number of the connection that the bucket is on, and how many it has been on.
+    link: u64,
+    epoch: u64,
     has_left: bool,
 }
 
@@ -61,6 +64,8 @@ impl Cell {
             commands: HashMap::new(),
             updates: HashMap::new(),
             requests: Vec::new(),
+            link: 0,
+            epoch: 0,
             has_left: false,
         };
         Self {
@@ -180,16 +185,22 @@ impl Cell {
         self.deadline.load(Ordering::SeqCst)
     }
 
-    /// Takes what is to be sent.
-    pub(super) fn take_requests(&self) -> Vec<(RequestId, Request)> {
-        mem::take(&mut self.lock().requests)
+    /// Takes what is to be sent on this connection. Nothing, if the bucket is on another one.
+    pub(super) fn take_requests(&self, link: u64) -> Vec<(RequestId, Request)> {
+        let mut state = self.lock();
+        if state.link == link { mem::take(&mut state.requests) } else { Vec::new() }
     }
 
-    /// There is another connection to the store. What was to be sent on the one before is not.
-    pub(super) fn reconnected(&self, epoch: u64) -> Handled {
+    /// From now on the bucket is on this connection. If that is another one, what was to be sent on the one before is not.
+    pub(super) fn reconnected(&self, link: u64) -> Option<Handled> {
         let mut state = self.lock();
+        if state.link == link {
+            return None;
+        }
+        (state.link, state.epoch) = (link, state.epoch + 1);
         state.requests.clear();
-        self.handle_locked(&mut state, BucketEvent::Reconnected(epoch))
+        let epoch = state.epoch;
+        Some(self.handle_locked(&mut state, BucketEvent::Reconnected(epoch)))
     }
 
     /// Takes this node out of the bucket, once nothing is left to do: `None` until then.
@@ -200,6 +211,11 @@ impl Cell {
         }
         state.has_left = state.bucket.is_idle();
         state.has_left.then(|| self.handle_locked(&mut state, BucketEvent::Leaves))
+    }
+
+    /// Whether this node has left the bucket.
+    pub(super) fn has_left(&self) -> bool {
+        self.lock().has_left
     }
 
     /// Looks at the bucket.

@@ -9,9 +9,6 @@ use super::script::Script;
 use super::value;
 use crate::store::overrides_bytes;
 
-/// Into how many buckets the users are spread. All servers of a prefix must have the same number.
-pub(super) const BUCKETS: u16 = 64;
-
 /// How many records a page of a scan looks at, at least.
 pub(super) const PAGE: usize = 250;
 

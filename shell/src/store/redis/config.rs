@@ -1,14 +1,16 @@
 //! The settings of the store in a Redis.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fmt, io};
 
 use futures_rustls::pki_types::CertificateDer;
 use futures_rustls::pki_types::pem::PemObject as _;
 use futures_rustls::rustls::crypto::aws_lc_rs;
 use redis::io::tcp::TcpSettings;
-use redis::{Client, ClientTlsConfig, ConnectionInfo, RedisError, TlsCertificates};
+use redis::{
+    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, RedisConnectionInfo, RedisError, TlsCertificates,
+};
 use session_core::cluster::ClusterTiming;
 use session_core::ledger::AdmissionPolicy;
 use thiserror::Error;
@@ -20,8 +22,12 @@ use super::url::RedisUrl;
 /// The settings of the store in a Redis.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RedisConfig {
-    /// Where it is. If it has a user or a password, the next two have none.
-    pub url: RedisUrl,
+    /// Where it is. If that has a user or a password for the store, the next two have none.
+    pub place: RedisPlace,
+    /// How many replicas must have a beat.
+    pub replicas: u8,
+    /// Whether grants wait for them, too.
+    pub waits: bool,
     /// The user to authenticate as.
     pub user: Option<String>,
     /// The user's password.
@@ -40,6 +46,34 @@ pub struct RedisConfig {
     pub node_name: String,
     /// The policy that decides who gets a slot.
     pub policy: AdmissionPolicy,
+}
+
+/// Where the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RedisPlace {
+    /// At one server.
+    Server(RedisUrl),
+    /// At the server that these Sentinels name.
+    Sentinels {
+        /// The Sentinels.
+        sentinels: Vec<RedisUrl>,
+        /// The name under which they know it.
+        master: String,
+    },
+    /// In a Redis Cluster, of which these are some servers.
+    Cluster(Vec<RedisUrl>),
+}
+
+/// Without passwords.
+impl fmt::Display for RedisPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |urls: &[RedisUrl]| urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        match self {
+            Self::Server(url) => url.fmt(f),
+            Self::Sentinels { sentinels, master } => write!(f, "{master} of {}", list(sentinels)),
+            Self::Cluster(servers) => f.write_str(&list(servers)),
+        }
+    }
 }
 
 /// Why no connection can be made with these settings.
@@ -62,20 +96,52 @@ pub enum RedisConfigError {
         /// The file.
         path: PathBuf,
     },
+    /// No server is named.
+    #[error("no server of the store is named")]
+    Nowhere,
     /// A certificate or a key is not valid.
     #[error("the certificates for the store cannot be used: {0}")]
     Certificates(RedisError),
 }
 
 impl RedisConfig {
-    /// Where and how to connect. Reads the files each time, so that a new password or certificate needs no restart.
+    /// How to connect to the server at this URL. Reads the files each time, so that a new password or certificate needs no
+    /// restart.
     ///
     /// The protocol is RESP2. Each write is sent at once (`TCP_NODELAY`).
     ///
     /// # Errors
     /// [`RedisConfigError`]: a file cannot be read, or used.
-    pub fn connection_info(&self) -> Result<ConnectionInfo, RedisConfigError> {
-        let info = self.url.to_connection_info();
+    pub fn connection_info(&self, url: &RedisUrl) -> Result<ConnectionInfo, RedisConfigError> {
+        self.with_login(url.to_connection_info())
+    }
+
+    /// How to ask a Sentinel: with the user and the password in its URL alone.
+    pub(super) fn sentinel_info(&self, url: &RedisUrl) -> Result<ConnectionInfo, RedisConfigError> {
+        self.with_tls(url.to_connection_info())
+    }
+
+    /// How to connect to a server that another server has named.
+    pub(super) fn info_of(&self, host: &str, port: u16) -> Result<ConnectionInfo, RedisConfigError> {
+        let url = match &self.place {
+            RedisPlace::Server(url) => url,
+            RedisPlace::Sentinels { sentinels: urls, .. } | RedisPlace::Cluster(urls) => {
+                urls.first().ok_or(RedisConfigError::Nowhere)?
+            }
+        };
+        let address = if url.is_tls() {
+            ConnectionAddr::TcpTls { host: host.into(), port, insecure: false, tls_params: None }
+        } else {
+            ConnectionAddr::Tcp(host.into(), port)
+        };
+        let info = url.to_connection_info().set_addr(address);
+        match self.place {
+            RedisPlace::Sentinels { .. } => self.with_login(info.set_redis_settings(RedisConnectionInfo::default())),
+            RedisPlace::Server(_) | RedisPlace::Cluster(_) => self.with_login(info),
+        }
+    }
+
+    fn with_login(&self, info: ConnectionInfo) -> Result<ConnectionInfo, RedisConfigError> {
         let mut settings = info.redis_settings().clone();
         if let Some(user) = &self.user {
             settings = settings.set_username(user);
@@ -83,8 +149,12 @@ impl RedisConfig {
         if let Some(password) = &self.password {
             settings = settings.set_password(password.text()?);
         }
-        let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        if !self.url.is_tls() {
+        self.with_tls(info.set_redis_settings(settings))
+    }
+
+    fn with_tls(&self, info: ConnectionInfo) -> Result<ConnectionInfo, RedisConfigError> {
+        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
             return Ok(info);
         }
         // The crate takes the provider of the process. rustls chooses that by itself only while a single one is built in.

@@ -2,18 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use session_core::NodeId;
 use session_core::cluster::{BucketEvent, Published};
 
 use super::command::channel;
-use super::link::{LinkError, connect};
+use super::link::LinkError;
 use super::node::{Node, RECONNECT_PAUSE};
 use super::value;
 
 /// How long it may take until a new id of this node is listened for.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
+
+/// After which silence the connection is tried.
+const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 
 /// Listens until the node has left.
 pub(super) fn run(node: &Node) {
@@ -27,17 +30,28 @@ pub(super) fn run(node: &Node) {
 }
 
 fn listen(node: &Node) -> Result<(), LinkError> {
-    let mut connection = connect(&node.config, node.config.call_timeout)?;
+    let mut connection = node.locator.connect_to_any()?;
     let mut messages = connection.as_pubsub();
     messages.set_read_timeout(Some(LONGEST_WAIT))?;
     let mut listens = BTreeSet::<NodeId>::new();
+    let mut heard_at = Instant::now();
     while !node.is_over() {
+        if heard_at.elapsed() > LONGEST_SILENCE {
+            // A connection that was cut without a word is found out.
+            messages.set_read_timeout(Some(node.locator.config().call_timeout))?;
+            messages.ping::<()>()?;
+            messages.set_read_timeout(Some(LONGEST_WAIT))?;
+            heard_at = Instant::now();
+        }
         let id = node.context.node();
         if listens.insert(id) {
-            messages.subscribe(channel(&node.config.prefix, id))?;
+            messages.subscribe(channel(&node.locator.config().prefix, id))?;
         }
         let message = match messages.get_message() {
-            Ok(message) => message,
+            Ok(message) => {
+                heard_at = Instant::now();
+                message
+            }
             Err(error) if error.is_timeout() => continue,
             Err(error) => return Err(error.into()),
         };

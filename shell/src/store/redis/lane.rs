@@ -1,15 +1,16 @@
-//! A thread that carries the requests of some buckets to the store, and the answers back. It decides nothing.
+//! A thread that carries the requests of some buckets to their server, and the answers back. It decides nothing.
 
-use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{io, mem};
 
 use session_core::cluster::BucketEvent;
 
-use super::cell::nanos;
-use super::link::{Link, LinkError, Received, Sent};
-use super::node::{Node, RECONNECT_PAUSE};
+use super::cell::{Cell, nanos};
+use super::link::{Link, LinkError, Received, Replicas, Sent};
+use super::node::{BUCKETS, Node, RECONNECT_PAUSE};
 use crate::runtime::events::log_event;
+use crate::runtime::supervisor::Part;
 
 /// How many requests are sent at a time.
 const BATCH: usize = 512;
@@ -18,42 +19,109 @@ const BATCH: usize = 512;
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// The work of one thread.
-pub(super) struct Lane {
+struct Lane {
     node: Arc<Node>,
     number: usize,
-    /// The number of the connection.
-    epoch: u64,
     link: Option<Link>,
+    /// The number of the connection. No two of a node have the same.
+    link_number: u64,
     connected_at: Instant,
     lost_at: Option<Instant>,
     /// When to try again to connect.
     next_try: Instant,
+    replicas: Replicas,
     answers: Vec<Received>,
 }
 
+/// Connects to a server. If it has the first part, the format of the keys is compared, too.
+pub(super) fn open(node: &Node, server: &str) -> Result<Link, LinkError> {
+    let config = node.locator.config();
+    let mut link = Link::open(node.locator.connect(server)?, config.call_timeout)?;
+    if *node.locator.home(0) == *server {
+        link.check_format(&config.prefix, BUCKETS)?;
+    }
+    Ok(link)
+}
+
+/// Starts the thread of a lane.
+pub(super) fn start(node: &Arc<Node>, number: usize, link: Option<Link>) -> io::Result<()> {
+    let lane = Lane::new(Arc::clone(node), number, link);
+    node.spawn(Part::StoreLane, move || lane.run())
+}
+
+/// Finds out where the buckets are now.
+pub(super) fn relocate(node: &Arc<Node>) {
+    // That nobody says so is said by the lane whose server does not answer. It tries again.
+    let _unknown = node.locator.refresh();
+    for (number, _) in node.place() {
+        if let Err(error) = start(node, number, None) {
+            log_event!(threads_missing { threads: number, error: display(error) });
+        }
+    }
+}
+
 impl Lane {
-    /// A lane, on this connection.
-    pub(super) fn new(node: Arc<Node>, number: usize, link: Link) -> Self {
-        node.set_problem(number, None);
+    /// A lane with this number, which connects by itself, or has a connection already.
+    fn new(node: Arc<Node>, number: usize, link: Option<Link>) -> Self {
         let now = Instant::now();
-        let link = Some(link);
-        Self { node, number, epoch: 0, link, connected_at: now, lost_at: None, next_try: now, answers: Vec::new() }
+        let config = node.locator.config();
+        let replicas = Replicas {
+            number: config.replicas,
+            confirm_grants: config.waits,
+            timeout: config.timing.beat().min(config.call_timeout) / 2,
+        };
+        let link_number = node.next_link();
+        if link.is_some() {
+            node.set_problem(number, None);
+        }
+        Self {
+            node,
+            number,
+            link,
+            link_number,
+            connected_at: now,
+            lost_at: None,
+            next_try: now,
+            replicas,
+            answers: Vec::new(),
+        }
     }
 
     /// Runs until the store is closed, and the node has left.
-    pub(super) fn run(mut self) {
-        let mut has_left = false;
+    fn run(mut self) {
         loop {
+            let has_buckets = self.cells().next().is_some();
+            if !has_buckets {
+                // They are at another server now.
+                (self.link, self.lost_at) = (None, None);
+                self.node.set_problem(self.number, None);
+            } else if self.link.is_none() && Instant::now() >= self.next_try {
+                self.connect();
+            }
+            self.adopt();
             self.tick();
-            if self.node.is_closing() && !has_left {
-                has_left = self.node.leave(self.number);
-            }
-            if self.link.is_none() && Instant::now() >= self.next_try {
-                self.reconnect();
-            }
+            let has_left = self.node.is_closing() && self.node.leave(self.number);
             let sent = self.exchange();
-            if self.node.is_abandoned() || (has_left && sent == 0 && self.link.is_some()) {
+            if self.node.is_replaced(self.number) {
+                return;
+            }
+            if self.node.is_abandoned() || (has_left && sent == 0 && (self.link.is_some() || !has_buckets)) {
                 return self.node.lane_ended();
+            }
+        }
+    }
+
+    fn cells(&self) -> impl Iterator<Item = &Cell> {
+        self.node.cells_of(self.number)
+    }
+
+    /// Tells buckets that have not been on this connection that there is another one.
+    fn adopt(&self) {
+        if self.link.is_some() {
+            for cell in self.cells() {
+                if let Some(handled) = cell.reconnected(self.link_number) {
+                    self.node.handled(cell, handled);
+                }
             }
         }
     }
@@ -61,7 +129,7 @@ impl Lane {
     /// Looks at the buckets whose time has come.
     fn tick(&self) {
         let now = nanos(self.node.context.clock().now());
-        for cell in self.node.cells_of(self.number).filter(|cell| cell.deadline() <= now) {
+        for cell in self.cells().filter(|cell| cell.deadline() <= now) {
             self.node.handle(cell, BucketEvent::Tick);
         }
     }
@@ -69,28 +137,38 @@ impl Lane {
     /// How long nothing has to be looked at.
     fn sleep_until(&self) -> Instant {
         let now = nanos(self.node.context.clock().now());
-        let deadline = self.node.cells_of(self.number).map(|cell| cell.deadline()).min().unwrap_or(u64::MAX);
+        let deadline = self.cells().map(Cell::deadline).min().unwrap_or(u64::MAX);
         let pause = Duration::from_nanos(deadline.saturating_sub(now)).min(LONGEST_SLEEP);
         let until = Instant::now() + pause;
-        if self.link.is_none() { until.min(self.next_try) } else { until }
+        if self.link.is_none() && self.lost_at.is_some() { until.min(self.next_try) } else { until }
     }
 
-    fn reconnect(&mut self) {
-        match Link::open(&self.node.config, self.node.config.call_timeout) {
+    fn connect(&mut self) {
+        let node = &self.node;
+        node.set_waiting(self.number, true);
+        let link = open(node, &node.server_of(self.number));
+        node.set_waiting(self.number, false);
+        if node.is_replaced(self.number) {
+            return;
+        }
+        match link {
             Ok(link) => {
-                (self.link, self.connected_at) = (Some(link), Instant::now());
-                self.epoch += 1;
+                self.link = Some(link);
+                (self.link_number, self.connected_at) = (self.node.next_link(), Instant::now());
                 self.node.set_problem(self.number, None);
-                for cell in self.node.cells_of(self.number) {
-                    self.node.handled(cell, cell.reconnected(self.epoch));
-                }
                 if let Some(lost_at) = self.lost_at.take() {
-                    let store = self.node.config.url.to_string();
+                    let store = self.name();
                     log_event!(shared_store_back { store, lost_millis: lost_at.elapsed().as_millis() });
                 }
             }
             Err(error) => self.lost(&error),
         }
+    }
+
+    /// Where the server is, for an operator.
+    fn name(&self) -> String {
+        let server = self.node.server_of(self.number);
+        if server.is_empty() { self.node.locator.config().place.to_string() } else { server.to_string() }
     }
 
     fn lost(&mut self, error: &LinkError) {
@@ -99,12 +177,13 @@ impl Lane {
         // At once, unless the last connection did not last, or there was none.
         let before = if is_first { self.connected_at } else { Instant::now() };
         self.next_try = before + RECONNECT_PAUSE;
-        let store = self.node.config.url.to_string();
+        let store = self.name();
         if is_first {
             self.lost_at = Some(Instant::now());
             log_event!(shared_store_lost { store: &*store, error: display(error) });
         }
         self.node.set_problem(self.number, Some(format!("{store}: {error}")));
+        relocate(&self.node);
     }
 
     /// Sends what is to be sent, and hands in the answers. Returns how many requests were sent.
@@ -118,19 +197,33 @@ impl Lane {
         for number in ready {
             let cell = &self.node.cells()[usize::from(number)];
             let (bucket, names) = (cell.number(), &cell.names);
-            requests.extend(cell.take_requests().into_iter().map(|(id, request)| Sent { bucket, names, id, request }));
+            let on_this_link = cell.take_requests(self.link_number).into_iter();
+            requests.extend(on_this_link.map(|(id, request)| Sent { bucket, names, id, request }));
         }
         let sent = requests.len();
+        let mut has_moved = false;
         while !requests.is_empty() {
             let later = requests.split_off(requests.len().min(BATCH));
-            let result = link.exchange(mem::replace(&mut requests, later), &mut self.answers);
+            let batch = mem::replace(&mut requests, later);
+            self.node.set_waiting(self.number, true);
+            let result = link.exchange(batch, &self.replicas, &mut self.answers);
+            self.node.set_waiting(self.number, false);
+            if self.node.is_replaced(self.number) {
+                return sent;
+            }
             for Received { bucket, id, answer } in mem::take(&mut self.answers) {
                 self.node.handle(&self.node.cells()[usize::from(bucket)], BucketEvent::Answered(id, answer));
             }
-            if let Err(error) = result {
-                self.lost(&error);
-                break;
+            match result {
+                Ok(exchanged) => has_moved |= exchanged.has_moved,
+                Err(error) => {
+                    self.lost(&error);
+                    return sent;
+                }
             }
+        }
+        if has_moved {
+            relocate(&self.node);
         }
         sent
     }

@@ -1,13 +1,13 @@
 //! One connection to the shared store.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use redis::{Client, Connection, RedisError, ServerError, ServerErrorKind, Value};
+use redis::{Client, Connection, ConnectionInfo, RedisError, ServerError, ServerErrorKind, Value};
 use session_core::cluster::{Answer, AnswerBody, HistoryId, Request, RequestId};
 use session_core::ledger::StoreError;
 use thiserror::Error;
 
-use super::command::{BUCKETS, BucketNames, Packer};
+use super::command::{BucketNames, Packer};
 use super::config::{RedisConfig, RedisConfigError};
 use super::format;
 use super::reply;
@@ -20,6 +20,8 @@ static LOG: LogRateLimiter = LogRateLimiter::new();
 /// A connection to the shared store, which knows the history of the server behind it.
 pub(super) struct Link {
     connection: Connection,
+    /// How long the answers to what is sent at a time may take.
+    timeout: Duration,
     /// How the server calls each script.
     hashes: Vec<String>,
     /// The server's history when it last answered. No history comes again, so if two answers name the same one, the server has had
@@ -33,6 +35,22 @@ pub(super) struct Sent<'a> {
     pub names: &'a BucketNames,
     pub id: RequestId,
     pub request: Request,
+}
+
+/// How many replicas must have what.
+pub(super) struct Replicas {
+    /// How many must have each beat.
+    pub number: u8,
+    /// Whether they must have each grant, too.
+    pub confirm_grants: bool,
+    /// How long they may take.
+    pub timeout: Duration,
+}
+
+/// What became of requests that were all answered.
+pub(super) struct Exchanged {
+    /// Whether some belong to another server now, and were refused.
+    pub has_moved: bool,
 }
 
 /// An answer to a bucket.
@@ -63,6 +81,15 @@ pub enum LinkError {
     /// The keys have another format.
     #[error("{0}")]
     OtherFormat(String),
+    /// The Sentinels, or the servers of the cluster, do not say where it is.
+    #[error("nobody says where the server is: {0}")]
+    NotFound(String),
+    /// It takes too long.
+    #[error("the server does not answer in time (store_timeout)")]
+    Late,
+    /// Too few replicas have what was granted.
+    #[error("too few replicas confirm what they are sent (redis_replicas)")]
+    NotReplicated,
     /// It does not do what a primary does.
     #[error("the server refuses: {0}")]
     Refused(String),
@@ -82,9 +109,8 @@ fn hint(error: &RedisError) -> &'static str {
 }
 
 impl Link {
-    /// Connects, and checks that the server will do. Each call takes at most `timeout`.
-    pub(super) fn open(config: &RedisConfig, timeout: Duration) -> Result<Self, LinkError> {
-        let mut connection = connect(config, timeout)?;
+    /// Checks that the server will do, and loads the scripts.
+    pub(super) fn open(mut connection: Connection, timeout: Duration) -> Result<Self, LinkError> {
         let server: String = redis::cmd("INFO").arg("server").query(&mut connection)?;
         check_version(&server)?;
         let load = |script: Script, connection: &mut Connection| {
@@ -93,14 +119,24 @@ impl Link {
         let hashes = Script::ALL.into_iter().map(|script| load(script, &mut connection)).collect::<Result<_, _>>()?;
         let replication: Value = redis::cmd("INFO").arg("replication").query(&mut connection)?;
         let history = reply::parse_history(&replication).ok_or(LinkError::Replica)?;
-        if let Some(conflict) = format::conflict(&mut connection, &config.prefix, BUCKETS)? {
-            return Err(LinkError::OtherFormat(conflict));
-        }
-        Ok(Self { connection, hashes, history })
+        Ok(Self { connection, timeout, hashes, history })
     }
 
-    /// Warns if the server may throw keys away.
-    pub(super) fn check_memory_policy(&mut self) -> Result<(), LinkError> {
+    /// Compares the format of the keys with that of this server. Only at the server that has the first part.
+    pub(super) fn check_format(&mut self, prefix: &str, parts: u16) -> Result<(), LinkError> {
+        match format::conflict(&mut self.connection, prefix, parts)? {
+            None => Ok(()),
+            Some(conflict) => Err(LinkError::OtherFormat(conflict)),
+        }
+    }
+
+    /// Warns if the server may throw keys away, or take writes that are lost.
+    pub(super) fn check_settings(&mut self, config: &RedisConfig) -> Result<(), LinkError> {
+        let replication: String = redis::cmd("INFO").arg("replication").query(&mut self.connection)?;
+        let has_replicas = field(&replication, "connected_slaves").is_some_and(|replicas| replicas != "0");
+        if has_replicas && config.replicas == 0 && !self.refuses_alone(config) {
+            log_event!(shared_store_splits { store: config.place.to_string() });
+        }
         let memory: String = redis::cmd("INFO").arg("memory").query(&mut self.connection)?;
         let policy = field(&memory, "maxmemory_policy").unwrap_or("noeviction");
         if policy != "noeviction" {
@@ -109,29 +145,65 @@ impl Link {
         Ok(())
     }
 
+    /// Whether the server soon refuses writes once it has no replica: before another one may free the slots of a node that only
+    /// this one hears.
+    fn refuses_alone(&mut self, config: &RedisConfig) -> bool {
+        let mut number = |name: &str| {
+            let setting: (String, u64) = redis::cmd("CONFIG").arg("GET").arg(name).query(&mut self.connection).ok()?;
+            Some(setting.1)
+        };
+        let lag = number("min-replicas-max-lag").map(Duration::from_secs);
+        let is_soon = |lag| lag + config.timing.fence() <= config.timing.lease();
+        number("min-replicas-to-write").is_some_and(|replicas| replicas > 0) && lag.is_some_and(is_soon)
+    }
+
     /// Sends requests, and returns their answers in the same order. If it fails, those that are missing may have been applied or not,
     /// or may be yet.
-    pub(super) fn exchange(&mut self, requests: Vec<Sent<'_>>, answers: &mut Vec<Received>) -> Result<(), LinkError> {
+    pub(super) fn exchange(
+        &mut self,
+        requests: Vec<Sent<'_>>,
+        replicas: &Replicas,
+        answers: &mut Vec<Received>,
+    ) -> Result<Exchanged, LinkError> {
         let (mut bytes, mut expected) = (Vec::new(), Vec::new());
         let mut packer = Packer::new(&self.hashes);
+        let (mut has_beats, mut has_grants) = (false, false);
         for Sent { bucket, names, id, request } in requests {
             let user = match &request {
                 Request::Read(user) => Some(user.clone()),
                 Request::Write(write) => Some(write.user.clone()),
                 _ => None,
             };
+            has_beats |= matches!(request, Request::Beat { .. });
+            has_grants |= matches!(&request, Request::Write(write) if write.overrides.is_some());
             expected.push((bucket, id, user, packer.pack(names, request, &mut bytes)));
+        }
+        has_grants &= replicas.confirm_grants;
+        let waits = replicas.number > 0 && (has_beats || has_grants);
+        if waits {
+            let millis = u64::try_from(replicas.timeout.as_millis()).unwrap_or(u64::MAX);
+            redis::cmd("WAIT").arg(replicas.number).arg(millis).write_packed_command(&mut bytes);
         }
         redis::cmd("INFO").arg("replication").write_packed_command(&mut bytes);
         self.connection.send_packed_command(&bytes)?;
-        let mut fatal = None;
-        let first = answers.len();
+        let (mut fatal, mut has_moved) = (None, false);
+        let (first, started) = (answers.len(), Instant::now());
+        // Until the server has said again which history it has, an answer counts for none.
+        let unknown = HistoryId([0; 20]);
         for (bucket, id, user, expected) in expected {
+            // A read has a time limit of its own. So a server that sends something all the time is late, too.
+            if started.elapsed() > self.timeout {
+                return Err(LinkError::Late);
+            }
             let reply = self.connection.recv_response()?;
             let body = match reply {
                 Value::ServerError(error) if is_fatal(&error) => {
                     fatal.get_or_insert(error);
                     continue;
+                }
+                Value::ServerError(error) if is_elsewhere(&error) => {
+                    has_moved = true;
+                    AnswerBody::Failed(StoreError::Failed)
                 }
                 Value::ServerError(error) => AnswerBody::Failed(refused(&error)),
                 reply => {
@@ -149,29 +221,40 @@ impl Link {
                     body
                 }
             };
-            answers.push(Received { bucket, id, answer: Answer { history: self.history, body } });
+            answers.push(Received { bucket, id, answer: Answer { history: unknown, body } });
+        }
+        if waits && !has_replicas(&self.connection.recv_response()?, replicas.number) {
+            log_limited!(LOG, shared_store_not_replicated { replicas: replicas.number });
+            if has_grants {
+                // Whether what was granted lasts is not known.
+                answers.truncate(first);
+                return Err(LinkError::NotReplicated);
+            }
+            for received in &mut answers[first..] {
+                if matches!(received.answer.body, AnswerBody::Beat(_)) {
+                    received.answer.body = AnswerBody::Failed(StoreError::Failed);
+                }
+            }
         }
         let replication = self.connection.recv_response()?;
         if let Value::ServerError(error) = &replication {
             fatal.get_or_insert(error.clone());
         }
         let history = reply::parse_history(&replication);
-        if history != Some(self.history) {
-            // What was answered meanwhile has one of two histories, and counts as neither.
-            let unknown = HistoryId([0; 20]);
-            answers[first..].iter_mut().for_each(|received| received.answer.history = unknown);
+        if history == Some(self.history) {
+            answers[first..].iter_mut().for_each(|received| received.answer.history = self.history);
         }
         if let Some(error) = fatal {
             return Err(LinkError::Refused(error.to_string()));
         }
         self.history = history.ok_or(LinkError::Replica)?;
-        Ok(())
+        Ok(Exchanged { has_moved })
     }
 }
 
-/// A connection to the server, whose calls take at most `timeout` each.
-pub(super) fn connect(config: &RedisConfig, timeout: Duration) -> Result<Connection, LinkError> {
-    let connection = Client::open(config.connection_info()?)?.get_connection_with_timeout(timeout)?;
+/// A connection to this server. Each call takes at most `timeout`.
+pub(super) fn connect(info: ConnectionInfo, timeout: Duration) -> Result<Connection, LinkError> {
+    let connection = Client::open(info)?.get_connection_with_timeout(timeout)?;
     connection.set_read_timeout(Some(timeout))?;
     connection.set_write_timeout(Some(timeout))?;
     Ok(connection)
@@ -201,6 +284,16 @@ fn is_fatal(error: &ServerError) -> bool {
         ) => true,
         _ => matches!(error.code(), "NOAUTH"),
     }
+}
+
+/// Whether the server says that the keys belong, or will soon belong, to another one.
+fn is_elsewhere(error: &ServerError) -> bool {
+    let kinds = [ServerErrorKind::Moved, ServerErrorKind::Ask, ServerErrorKind::TryAgain, ServerErrorKind::ClusterDown];
+    error.kind().is_some_and(|kind| kinds.contains(&kind))
+}
+
+fn has_replicas(reply: &Value, number: u8) -> bool {
+    matches!(reply, Value::Int(confirmed) if *confirmed >= i64::from(number))
 }
 
 /// What clients are told whose requests the server has refused.

@@ -10,6 +10,7 @@ mod command;
 mod reply;
 mod link;
 mod format;
+mod locator;
 mod identity;
 mod about;
 mod cell;
@@ -27,7 +28,7 @@ mod testing;
 #[cfg(test)]
 mod oracle;
 
-pub use config::{RedisConfig, RedisConfigError};
+pub use config::{RedisConfig, RedisConfigError, RedisPlace};
 pub use link::LinkError;
 pub use password::{RedisPassword, RedisPasswordError};
 pub use store::{RedisOpenError, RedisStore};

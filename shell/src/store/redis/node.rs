@@ -1,52 +1,75 @@
 //! This server as one node among those that share the store: its buckets, its id, and what its threads have in common.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use session_core::cluster::{Bucket, BucketEvent, bucket_of};
 use session_core::ledger::StoreError;
 use session_core::{NodeId, UserId};
+use smol::channel::Sender;
 
 use super::about::About;
-use super::cell::{Cell, Handled};
-use super::command::{BUCKETS, BucketNames};
-use super::config::RedisConfig;
+use super::cell::{Cell, Handled, nanos};
+use super::command::BucketNames;
 use super::identity::IdFile;
+use super::locator::{Locator, ServerName};
 use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::runtime::events::{log_event, log_limited};
+use crate::runtime::supervisor::Part;
 use crate::store::health::StoreHealth;
 use crate::store::shared::NodeContext;
 
-/// How many threads carry requests to the store, each over a connection of its own.
-pub(super) const LANES: usize = 4;
+/// Into how many buckets the users are spread. All servers of a prefix must have the same number.
+pub(super) const BUCKETS: u16 = 64;
+
+/// How many threads carry requests to a server that has all buckets, each over a connection of its own. With several servers each
+/// has half as many.
+const LANES: usize = 4;
+
+/// How long a thread sleeps while the store closes.
+const CLOSING_PAUSE: Duration = Duration::from_millis(5);
 
 /// How many commands of one bucket may wait for their answers.
 const CAPACITY: usize = 1024;
 
 /// What the threads of the store have in common.
 pub(super) struct Node {
-    pub(super) config: RedisConfig,
+    pub(super) locator: Locator,
     pub(super) context: NodeContext,
     /// What this node tells the others of itself.
     pub(super) about: About,
     cells: Vec<Cell>,
-    lanes: [LaneState; LANES],
+    /// One for each thread. None is ever removed.
+    lanes: RwLock<Vec<Arc<LaneState>>>,
+    /// The numbers of the buckets' lanes.
+    lane_of: Vec<AtomicUsize>,
+    last_link: AtomicU64,
     id_file: IdFile,
+    /// Each thread has one of these.
+    running: Mutex<Option<Sender<()>>>,
     joining: Mutex<()>,
     is_closing: AtomicBool,
-    lanes_ended: AtomicUsize,
+    is_over: AtomicBool,
     /// Whether nobody needs the store any more: its threads end at once.
     is_abandoned: AtomicBool,
     log: LogRateLimiter,
 }
 
 /// What a lane has to do, and how it is doing.
-#[derive(Default)]
 struct LaneState {
+    server: ServerName,
+    /// Which of the lanes of this server.
+    part: usize,
     work: Mutex<LaneWork>,
     wake: Condvar,
     is_up: AtomicBool,
+    /// Since when its thread has waited for the server, in nanoseconds since the epoch. 0 if it does not.
+    waits_since: AtomicU64,
+    /// Whether another lane has taken its place, because its thread has waited for too long.
+    is_replaced: AtomicBool,
 }
 
 #[derive(Default)]
@@ -59,8 +82,15 @@ struct LaneWork {
 }
 
 impl Node {
-    pub(super) fn new(config: RedisConfig, context: NodeContext, id_file: IdFile, former: Option<NodeId>) -> Self {
+    pub(super) fn new(
+        locator: Locator,
+        context: NodeContext,
+        id_file: IdFile,
+        former: Option<NodeId>,
+        running: Sender<()>,
+    ) -> Self {
         let now = context.clock().now();
+        let config = locator.config();
         let cell = |number| {
             let policy = context.policy().for_all();
             let bucket = Bucket::new(context.node(), former, policy, config.timing, CAPACITY, now);
@@ -68,14 +98,17 @@ impl Node {
         };
         Self {
             cells: (0..BUCKETS).map(cell).collect(),
-            lanes: Default::default(),
-            config,
+            lanes: RwLock::default(),
+            lane_of: (0..BUCKETS).map(|_| AtomicUsize::new(usize::MAX)).collect(),
+            last_link: AtomicU64::new(0),
+            locator,
             context,
             about: About::new(now),
             id_file,
+            running: Mutex::new(Some(running)),
             joining: Mutex::new(()),
             is_closing: AtomicBool::new(false),
-            lanes_ended: AtomicUsize::new(0),
+            is_over: AtomicBool::new(false),
             is_abandoned: AtomicBool::new(false),
             log: LogRateLimiter::new(),
         }
@@ -93,11 +126,64 @@ impl Node {
 
     /// The buckets of a lane.
     pub(super) fn cells_of(&self, lane: usize) -> impl Iterator<Item = &Cell> {
-        self.cells.iter().skip(lane).step_by(LANES)
+        self.cells.iter().filter(move |cell| self.lane_number(cell) == lane)
     }
 
-    const fn lane_of(cell: &Cell) -> usize {
-        cell.number() as usize % LANES
+    fn lane_number(&self, cell: &Cell) -> usize {
+        self.lane_of[usize::from(cell.number())].load(Ordering::SeqCst)
+    }
+
+    fn lane_of(&self, cell: &Cell) -> Arc<LaneState> {
+        self.lane(self.lane_number(cell))
+    }
+
+    fn lane(&self, number: usize) -> Arc<LaneState> {
+        Arc::clone(&self.lanes.read().unwrap_or_else(PoisonError::into_inner)[number])
+    }
+
+    /// The server of a lane.
+    pub(super) fn server_of(&self, lane: usize) -> ServerName {
+        self.lane(lane).server.clone()
+    }
+
+    /// A number for a connection.
+    pub(super) fn next_link(&self) -> u64 {
+        self.last_link.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Gives each bucket to a lane of its server. Returns the lanes that there were not before: their threads are to be started.
+    pub(super) fn place(&self) -> Vec<(usize, ServerName)> {
+        let servers = self.locator.servers().len();
+        let per_server = if servers > 1 { LANES / 2 } else { LANES };
+        let mut new = Vec::new();
+        let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
+        for (cell, lane_of) in self.cells.iter().zip(&self.lane_of) {
+            let (server, part) = (self.locator.home(cell.number()), usize::from(cell.number()) % per_server);
+            let is_it = |lane: &Arc<LaneState>| lane.server == server && lane.part == part && !lane.is_replaced();
+            let known = lanes.iter().position(is_it);
+            let number = known.unwrap_or_else(|| {
+                lanes.push(Arc::new(LaneState::new(server.clone(), part)));
+                new.push((lanes.len() - 1, server));
+                lanes.len() - 1
+            });
+            if lane_of.swap(number, Ordering::SeqCst) != number {
+                lanes[number].wake();
+            }
+        }
+        new
+    }
+
+    /// Starts a thread. While it runs, the store is open.
+    pub(super) fn spawn(&self, part: Part, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let supervisor = self.context.process().supervisor.clone();
+        let body = move || {
+            let _running = running;
+            let guard = supervisor.watch(part);
+            work();
+            guard.finish();
+        };
+        thread::Builder::new().name(part.name().into()).spawn(body).map(drop)
     }
 
     /// Hands an event to a bucket.
@@ -108,7 +194,7 @@ impl Node {
     /// What follows from an event.
     pub(super) fn handled(&self, cell: &Cell, handled: Handled) {
         if handled.has_requests {
-            self.lanes[Self::lane_of(cell)].add(cell.number());
+            self.lane_of(cell).add(cell.number());
         }
         if handled.is_fenced {
             self.join_anew(cell);
@@ -157,21 +243,29 @@ impl Node {
 
     /// A lane has ended. With the last one, this node has left all buckets.
     pub(super) fn lane_ended(&self) {
-        let was_last = self.lanes_ended.fetch_add(1, Ordering::SeqCst) + 1 == LANES;
-        if was_last && !self.is_abandoned() {
+        if self.cells.iter().all(Cell::has_left) {
             self.id_file.remove();
+            self.is_over.store(true, Ordering::SeqCst);
+            // No further thread is started.
+            *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
+        // Nobody waits for those that have left, but a bucket may have come from a lane that has ended.
+        self.all_lanes().iter().for_each(|lane| lane.wake());
     }
 
-    /// Whether all lanes have ended.
+    /// Whether this node has left all buckets, or nobody needs the store.
     pub(super) fn is_over(&self) -> bool {
-        self.lanes_ended.load(Ordering::SeqCst) == LANES || self.is_abandoned()
+        self.is_over.load(Ordering::SeqCst) || self.is_abandoned()
+    }
+
+    fn all_lanes(&self) -> Vec<Arc<LaneState>> {
+        self.lanes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// No session is admitted any more. The threads end once nothing is left to do.
     pub(super) fn close(&self) {
         self.is_closing.store(true, Ordering::SeqCst);
-        self.lanes.iter().for_each(LaneState::wake);
+        self.all_lanes().iter().for_each(|lane| lane.wake());
     }
 
     /// The threads end at once.
@@ -190,27 +284,56 @@ impl Node {
 
     /// Whether the connection for this bucket is there, and its keys may be used.
     pub(super) fn is_up(&self, cell: &Cell) -> bool {
-        !self.about.has_other_format() && self.lanes[Self::lane_of(cell)].is_up.load(Ordering::SeqCst)
+        !self.about.has_other_format() && self.lane_of(cell).is_up.load(Ordering::SeqCst)
     }
 
     /// Notes how the connection of a lane is doing.
     pub(super) fn set_problem(&self, lane: usize, problem: Option<String>) {
-        let lane = &self.lanes[lane];
+        let lane = self.lane(lane);
         lane.is_up.store(problem.is_none(), Ordering::SeqCst);
         lane.lock().problem = problem;
     }
 
     /// The buckets of a lane that have something to send. If there are none, waits for some, at most until this time.
     pub(super) fn ready(&self, lane: usize, until: Instant) -> Vec<u16> {
-        let lane = &self.lanes[lane];
+        let lane = self.lane(lane);
         let mut work = lane.lock();
         let timeout = until.saturating_duration_since(Instant::now());
-        if work.ready.is_empty() && !timeout.is_zero() && !self.is_closing() {
+        // While the store closes, sessions give their slots up one after the other.
+        let timeout = if self.is_closing() { timeout.min(CLOSING_PAUSE) } else { timeout };
+        if work.ready.is_empty() && !timeout.is_zero() {
             work.is_sleeping = true;
             work = lane.wake.wait_timeout(work, timeout).unwrap_or_else(PoisonError::into_inner).0;
             work.is_sleeping = false;
         }
         std::mem::take(&mut work.ready)
+    }
+
+    /// Notes whether the thread of a lane waits for its server.
+    pub(super) fn set_waiting(&self, lane: usize, waits: bool) {
+        let since = if waits { nanos(self.context.clock().now()) } else { 0 };
+        self.lane(lane).waits_since.store(since, Ordering::SeqCst);
+    }
+
+    /// Whether another lane has taken this one's place.
+    pub(super) fn is_replaced(&self, lane: usize) -> bool {
+        self.lane(lane).is_replaced()
+    }
+
+    /// Gives up the lanes whose threads have waited for their servers for much longer than any call may take. Whether there are any.
+    pub(super) fn give_up_stuck_lanes(&self) -> bool {
+        let now = nanos(self.context.clock().now());
+        let longest = 3 * self.locator.config().call_timeout + Duration::from_secs(1);
+        let mut is_any = false;
+        for lane in self.all_lanes().into_iter().filter(|lane| !lane.is_replaced()) {
+            let since = lane.waits_since.load(Ordering::SeqCst);
+            if since > 0 && u128::from(now.saturating_sub(since)) > longest.as_nanos() {
+                lane.is_replaced.store(true, Ordering::SeqCst);
+                lane.lock().problem = None;
+                is_any = true;
+            }
+        }
+        is_any
     }
 
     /// How the store is doing.
@@ -219,7 +342,7 @@ impl Node {
         if self.is_closing() {
             return StoreHealth::Unavailable { refusal, problem: "the store is closed".into() };
         }
-        let problems = self.lanes.iter().filter_map(|lane| lane.lock().problem.clone());
+        let problems = self.all_lanes().into_iter().filter_map(|lane| lane.lock().problem.clone());
         let mut problems: Vec<_> = problems.collect();
         problems.dedup();
         let conflict = self.about.conflict();
@@ -240,6 +363,22 @@ impl Node {
 }
 
 impl LaneState {
+    fn new(server: ServerName, part: usize) -> Self {
+        Self {
+            server,
+            part,
+            work: Mutex::default(),
+            wake: Condvar::new(),
+            is_up: AtomicBool::new(false),
+            waits_since: AtomicU64::new(0),
+            is_replaced: AtomicBool::new(false),
+        }
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.is_replaced.load(Ordering::SeqCst)
+    }
+
     fn lock(&self) -> MutexGuard<'_, LaneWork> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,7 +8,7 @@ use session_core::NodeId;
 use session_core::cluster::{BucketEvent, NodeEntry};
 
 use super::about;
-use super::node::Node;
+use super::node::{BUCKETS, Node};
 use crate::store::nodes::{Burial, NodeList, NodeParts, NodeTimes, StoredNode};
 
 /// A node is silent if no beat of it was seen for so many. Two may pass if all goes well: one of that node, and one until this node looks.
@@ -27,17 +27,12 @@ impl Node {
         self.cells().iter().flat_map(ids).collect()
     }
 
-    /// In how many parts the users are.
-    pub(super) fn parts(&self) -> u16 {
-        u16::try_from(self.cells().len()).expect("their numbers are 16 bits")
-    }
-
     /// The nodes as the last beats showed them, and what they say of themselves.
     pub(super) fn list_nodes(&self) -> NodeList {
         let (seen, own) = (self.seen_nodes(), self.own_ids());
         let ids: Vec<_> = seen.keys().copied().collect();
         let mut problems: Vec<_> = self.health().problems().to_vec();
-        let about = about::read(&self.config, &ids).unwrap_or_else(|error| {
+        let about = about::read(&self.locator, &ids).unwrap_or_else(|error| {
             problems.push(format!("what the servers say of themselves cannot be read: {error}"));
             vec![None; ids.len()]
         });
@@ -46,11 +41,11 @@ impl Node {
             let is_this = own.contains(&node) || node == self.context.node();
             StoredNode { node, is_this, parts, times, about }
         });
-        NodeList { nodes: nodes.collect(), parts: self.parts(), problems }
+        NodeList { nodes: nodes.collect(), parts: BUCKETS, problems }
     }
 
     fn seen_nodes(&self) -> BTreeMap<NodeId, (NodeParts, NodeTimes)> {
-        let silent_after = self.config.timing.beat() * SILENT_BEATS;
+        let silent_after = self.locator.config().timing.beat() * SILENT_BEATS;
         let mut seen = BTreeMap::<_, (NodeParts, NodeTimes)>::new();
         for cell in self.cells() {
             let now = self.context.clock().now();
@@ -87,7 +82,8 @@ impl Node {
         for cell in self.cells() {
             self.handle(cell, BucketEvent::Bury(node));
         }
-        let until = Instant::now() + (self.config.call_timeout + self.config.timing.beat()).min(LONGEST_WAIT);
+        let until = Instant::now()
+            + (self.locator.config().call_timeout + self.locator.config().timing.beat()).min(LONGEST_WAIT);
         loop {
             let open = self.seen_nodes().get(&node).map_or(0, |(parts, _)| parts.beating());
             if open == 0 || Instant::now() >= until {

@@ -7,13 +7,12 @@ use std::future::ready;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use session_core::cluster::NodeEntry;
 use session_core::ledger::{AdmissionPolicy, Liveness, Outcome, StoreCommand, StoreError};
 use session_core::{NodeId, SessionId, UserId};
-use smol::channel::{Receiver, Sender};
+use smol::channel::Receiver;
 use thiserror::Error;
 
 use super::announce;
@@ -21,9 +20,10 @@ use super::config::RedisConfig;
 use super::fence;
 use super::hints;
 use super::identity::IdFile;
-use super::lane::Lane;
-use super::link::{Link, LinkError};
-use super::node::{LANES, Node};
+use super::lane;
+use super::link::LinkError;
+use super::locator::Locator;
+use super::node::{BUCKETS, Node};
 use crate::runtime::process::Process;
 use crate::runtime::supervisor::Part;
 use crate::store::api::{HealthFuture, NodeStatus, Store, StoreFuture, UsageFuture, UserUpdate};
@@ -65,10 +65,10 @@ pub enum RedisOpenError {
         reason: String,
     },
     /// The shared store cannot be used.
-    #[error("cannot use the store at {url}: {source}")]
+    #[error("cannot use the store at {place}: {source}")]
     Store {
         /// Where it is, without a password.
-        url: String,
+        place: String,
         /// The error.
         source: LinkError,
     },
@@ -95,49 +95,34 @@ impl RedisStore {
             LockError::InUse(_) => RedisOpenError::InUse { directory: directory.into(), reason: error.to_string() },
             LockError::Io(source) => in_directory(source),
         })?;
-        let in_store = |source| RedisOpenError::Store { url: config.url.to_string(), source };
-        let open = || Link::open(config, config.call_timeout).map_err(in_store);
-        let mut first = open()?;
-        first.check_memory_policy().map_err(in_store)?;
-        let mut links = vec![first];
-        for _ in 1..LANES {
-            links.push(open()?);
-        }
+        let in_store = |source| RedisOpenError::Store { place: config.place.to_string(), source };
+        let locator = Locator::new(config.clone(), BUCKETS).map_err(in_store)?;
         let id_file = IdFile(directory.join("node-id"));
         let former = id_file.read();
         let context = NodeContext::with_policy(node, SharedPolicy::new(config.policy, Default::default()), process);
         // If the process is killed in the next moment, the node it was before is buried a lease later.
         id_file.write(node).map_err(in_directory)?;
-        let node = Arc::new(Node::new(config.clone(), context, id_file, former));
         let (running, ended) = smol::channel::bounded(1);
-        for (number, link) in links.into_iter().enumerate() {
-            let lane = Lane::new(Arc::clone(&node), number, link);
-            spawn(&node, Part::StoreLane, running.clone(), move || lane.run())?;
+        let node = Arc::new(Node::new(locator, context, id_file, former, running));
+        let mut links = Vec::new();
+        for (number, server) in node.place() {
+            let mut link = lane::open(&node, &server).map_err(in_store)?;
+            link.check_settings(config).map_err(in_store)?;
+            links.push((number, link));
         }
-        let (fenced, listening) = (Arc::clone(&node), Arc::clone(&node));
-        spawn(&node, Part::StoreFence, running.clone(), move || fence::run(&fenced))?;
-        spawn(&node, Part::StoreHints, running.clone(), move || hints::run(&listening))?;
-        let describing = Arc::clone(&node);
-        spawn(&node, Part::StoreAbout, running, move || announce::run(&describing))?;
-        Ok(Self { node, running: ended, lock: Mutex::new(Some(lock)) })
+        // From here on threads may run, which end when this is dropped.
+        let store = Self { node, running: ended, lock: Mutex::new(Some(lock)) };
+        let node = &store.node;
+        for (number, link) in links {
+            lane::start(node, number, Some(link)).map_err(RedisOpenError::Thread)?;
+        }
+        let (fenced, listening) = (Arc::clone(node), Arc::clone(node));
+        node.spawn(Part::StoreFence, move || fence::run(&fenced)).map_err(RedisOpenError::Thread)?;
+        node.spawn(Part::StoreHints, move || hints::run(&listening)).map_err(RedisOpenError::Thread)?;
+        let announcing = Arc::clone(node);
+        node.spawn(Part::StoreAbout, move || announce::run(&announcing)).map_err(RedisOpenError::Thread)?;
+        Ok(store)
     }
-}
-
-/// Starts a thread of the store.
-fn spawn(
-    node: &Arc<Node>,
-    part: Part,
-    running: Sender<()>,
-    work: impl FnOnce() + Send + 'static,
-) -> Result<(), RedisOpenError> {
-    let supervisor = node.context.process().supervisor.clone();
-    let body = move || {
-        let _running = running;
-        let guard = supervisor.watch(part);
-        work();
-        guard.finish();
-    };
-    thread::Builder::new().name(part.name().into()).spawn(body).map(drop).map_err(RedisOpenError::Thread)
 }
 
 impl Store for RedisStore {
@@ -282,6 +267,6 @@ impl Drop for RedisStore {
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore").field("url", &self.node.config.url).finish_non_exhaustive()
+        f.debug_struct("RedisStore").field("place", &self.node.locator.config().place).finish_non_exhaustive()
     }
 }

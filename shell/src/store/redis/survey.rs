@@ -1,13 +1,15 @@
 //! Answers an operator's questions about all users, on a connection of its own: no sign-in waits for them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-use redis::{Connection, Value};
+use redis::{Cmd, Connection, FromRedisValue};
 use session_core::ledger::{UserOverrides, UserRecord, remove_lapsed};
 use session_core::{SessionId, UserId};
 
 use super::cell::Cell;
-use super::link::{LinkError, connect};
+use super::link::LinkError;
+use super::locator::ServerName;
 use super::node::Node;
 use super::value;
 use crate::store::failure::StoreFailure;
@@ -65,20 +67,37 @@ fn failed(_: LinkError) -> StoreFailure {
     StoreFailure::Rejected(session_core::ledger::StoreError::Failed)
 }
 
-fn connection(node: &Node) -> Result<Connection, StoreFailure> {
-    connect(&node.config, node.config.call_timeout).map_err(failed)
+/// Connections to the servers that an answer needs.
+struct Connections<'a> {
+    node: &'a Node,
+    open: BTreeMap<ServerName, Connection>,
+}
+
+impl<'a> Connections<'a> {
+    const fn new(node: &'a Node) -> Self {
+        Self { node, open: BTreeMap::new() }
+    }
+
+    /// Asks the server of a bucket.
+    fn ask<T: FromRedisValue>(&mut self, cell: &Cell, command: &Cmd) -> Result<T, StoreFailure> {
+        let server = self.node.locator.home(cell.number());
+        let connection = match self.open.entry(server) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(vacant) => {
+                let connection = self.node.locator.connect(vacant.key()).map_err(failed)?;
+                vacant.insert(connection)
+            }
+        };
+        command.query(connection).map_err(|error| failed(error.into()))
+    }
 }
 
 impl Node {
     /// The record of a user, without what has lapsed. `None` if there is none.
-    fn read(&self, connection: &mut Connection, user: &UserId) -> Result<Option<UserRecord>, StoreFailure> {
+    fn read(&self, connections: &mut Connections<'_>, user: &UserId) -> Result<Option<UserRecord>, StoreFailure> {
         let cell = self.cell_of(user);
         let (records, _) = cell.names.records_and_meta();
-        let bytes: Option<Vec<u8>> = redis::cmd("HGET")
-            .arg(records)
-            .arg(user.as_str())
-            .query(connection)
-            .map_err(|error| failed(error.into()))?;
+        let bytes: Option<Vec<u8>> = connections.ask(cell, redis::cmd("HGET").arg(records).arg(user.as_str()))?;
         Ok(bytes.and_then(|bytes| self.in_force(cell, &bytes)))
     }
 
@@ -95,7 +114,7 @@ impl Node {
 
     /// What is kept of a user.
     pub(super) fn find_user(&self, user: &UserId) -> Result<UserState, StoreFailure> {
-        let record = self.read(&mut connection(self)?, user)?;
+        let record = self.read(&mut Connections::new(self), user)?;
         let overrides = self.cell_of(user).look(|bucket| bucket.overrides().and_then(|all| all.get(user)).copied());
         Ok(UserState { overrides: overrides.unwrap_or_default(), seen: seen(record.as_ref()) })
     }
@@ -104,7 +123,7 @@ impl Node {
     fn users_of(
         &self,
         cell: &Cell,
-        connection: &mut Connection,
+        connections: &mut Connections<'_>,
         is_wanted: impl Fn(&UserId) -> bool,
     ) -> Result<BTreeMap<UserId, Found>, StoreFailure> {
         let (records, _) = cell.names.records_and_meta();
@@ -115,9 +134,9 @@ impl Node {
         }
         let mut cursor = b"0".to_vec();
         loop {
-            let command = redis::cmd("HSCAN").arg(records).arg(&cursor).arg("COUNT").arg(CHUNK).to_owned();
-            let (next, found): (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) =
-                command.query(connection).map_err(|error| failed(error.into()))?;
+            let mut command = redis::cmd("HSCAN");
+            command.arg(records).arg(&cursor).arg("COUNT").arg(CHUNK);
+            let (next, found): (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) = connections.ask(cell, &command)?;
             for (name, bytes) in found {
                 let Some(user) = value::parse_user(&name).filter(|user| is_wanted(user)) else { continue };
                 if let Some(record) = self.in_force(cell, &bytes) {
@@ -134,13 +153,13 @@ impl Node {
     /// One page of the users.
     pub(super) fn list_users(&self, filter: &UserFilter, page: &PageRequest) -> Result<Page<StoredUser>, StoreFailure> {
         let mut place = Place::of(page).ok_or(CURSOR)?;
-        let (mut items, mut looked_at, mut connection) = (Vec::new(), 0, connection(self)?);
+        let (mut items, mut looked_at, mut connections) = (Vec::new(), 0, Connections::new(self));
         while let Some(cell) = self.cells().get(place.bucket) {
             let after = place.after.take().map(|(user, _)| user);
             let is_wanted = |user: &UserId| {
                 user.as_str().starts_with(&filter.prefix) && after.as_ref().is_none_or(|after| user > after)
             };
-            let users = self.users_of(cell, &mut connection, is_wanted)?;
+            let users = self.users_of(cell, &mut connections, is_wanted)?;
             looked_at += users.len();
             for (user, Found { record, overrides }) in users {
                 if filter.with_sessions && record.is_none() {
@@ -169,18 +188,18 @@ impl Node {
         page: &PageRequest,
     ) -> Result<Page<StoredSession>, StoreFailure> {
         let mut place = Place::of(page).ok_or(CURSOR)?;
-        let (mut items, mut looked_at, mut connection) = (Vec::new(), 0, connection(self)?);
+        let (mut items, mut looked_at, mut connections) = (Vec::new(), 0, Connections::new(self));
         loop {
             let after = place.after.take();
             let users = match user {
                 Some(user) => {
-                    let record = self.read(&mut connection, user)?;
+                    let record = self.read(&mut connections, user)?;
                     [(user.clone(), Found { record, ..Found::default() })].into()
                 }
                 None => {
                     let Some(cell) = self.cells().get(place.bucket) else { break };
                     let first = after.as_ref().map(|(user, _)| user);
-                    self.users_of(cell, &mut connection, |user| first.is_none_or(|first| user >= first))?
+                    self.users_of(cell, &mut connections, |user| first.is_none_or(|first| user >= first))?
                 }
             };
             looked_at += users.len();
@@ -210,12 +229,11 @@ impl Node {
 
     /// How many users hold slots, and how many have overrides.
     pub(super) fn count_users(&self) -> Option<(usize, usize)> {
-        let mut connection = connection(self).ok()?;
+        let mut connections = Connections::new(self);
         let (mut users, mut with_overrides) = (0, 0);
         for cell in self.cells() {
             let (records, _) = cell.names.records_and_meta();
-            let Ok(Value::Int(count)) = redis::cmd("HLEN").arg(records).query(&mut connection) else { return None };
-            users += usize::try_from(count).ok()?;
+            users += connections.ask::<usize>(cell, redis::cmd("HLEN").arg(records)).ok()?;
             with_overrides += cell.look(|bucket| bucket.overrides().map_or(0, BTreeMap::len));
         }
         Some((users, with_overrides))

@@ -8,6 +8,9 @@ use redis::{ConnectionInfo, IntoConnectionInfo as _, parse_redis_url};
 /// Stands for what is not shown.
 const HIDDEN: &str = "***";
 
+/// The port that Sentinels have by default.
+const SENTINEL_PORT: u16 = 26_379;
+
 const FORMS: &str = "it must be redis://HOST[:PORT][/DB], rediss://HOST[:PORT][/DB] for TLS, or unix:///PATH[?db=DB]";
 
 /// Where a Redis is: `redis://HOST[:PORT][/DB]`, the same with `rediss` for TLS, or `unix:///PATH[?db=DB]`.
@@ -32,10 +35,36 @@ impl RedisUrl {
         }
     }
 
+    /// As [`RedisUrl::from_str`], with the port of Sentinels unless one is given.
+    ///
+    /// # Errors
+    /// As [`RedisUrl::from_str`].
+    pub fn from_str_at_sentinel(text: &str) -> Result<Self, String> {
+        let url = Self::from_str(text)?;
+        let Some(mut with_port) = parse_redis_url(text).filter(|parsed| parsed.port().is_none()) else {
+            return Ok(url);
+        };
+        // It has no port only if it has a host.
+        let _is_set = with_port.set_port(Some(SENTINEL_PORT));
+        Self::from_str(with_port.as_str())
+    }
+
     /// Whether it asks for TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.secret.starts_with("rediss:")
+    }
+
+    /// Whether it is a Unix socket.
+    #[must_use]
+    pub fn is_socket(&self) -> bool {
+        self.secret.starts_with("unix:")
+    }
+
+    /// Whether it names a database other than 0.
+    #[must_use]
+    pub fn has_database(&self) -> bool {
+        self.to_connection_info().redis_settings().db() != 0
     }
 
     /// Whether it names a user.

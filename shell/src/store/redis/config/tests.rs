@@ -13,7 +13,9 @@ use super::*;
 
 fn config(url: &str) -> RedisConfig {
     RedisConfig {
-        url: url.parse().unwrap(),
+        place: RedisPlace::Server(url.parse().unwrap()),
+        replicas: 0,
+        waits: false,
         user: None,
         password: None,
         ca: None,
@@ -26,6 +28,11 @@ fn config(url: &str) -> RedisConfig {
     }
 }
 
+fn info(config: &RedisConfig) -> Result<ConnectionInfo, RedisConfigError> {
+    let RedisPlace::Server(url) = &config.place else { panic!("these have one server") };
+    config.connection_info(url)
+}
+
 #[test]
 fn user_and_password_come_from_their_own_settings() {
     let directory = tempfile::tempdir().unwrap();
@@ -35,19 +42,19 @@ fn user_and_password_come_from_their_own_settings() {
         password: Some(RedisPassword::File(file.clone())),
         ..config("redis://localhost/3")
     };
-    assert!(matches!(settings.connection_info(), Err(RedisConfigError::Password(_))));
+    assert!(matches!(info(&settings), Err(RedisConfigError::Password(_))));
     for password in ["hunter2", "hunter3"] {
         fs::write(&file, format!("{password}\n")).unwrap();
-        let info = settings.connection_info().unwrap();
+        let info = info(&settings).unwrap();
         let redis = info.redis_settings();
         assert_eq!((redis.username(), redis.password(), redis.db()), (Some("ada"), Some(password), 3));
         assert!(info.tcp_settings().nodelay());
     }
     let given = RedisConfig { password: Some(RedisPassword::Given(b"hunter2".into())), ..config("unix:///run/redis") };
-    assert_eq!(given.connection_info().unwrap().redis_settings().password(), Some("hunter2"));
+    assert_eq!(info(&given).unwrap().redis_settings().password(), Some("hunter2"));
     assert!(!format!("{given:?}{settings:?}").contains("hunter2"));
     let in_url = config("redis://ada:hunter2@localhost");
-    assert_eq!(in_url.connection_info().unwrap().redis_settings().password(), Some("hunter2"));
+    assert_eq!(info(&in_url).unwrap().redis_settings().password(), Some("hunter2"));
     assert!(!format!("{in_url:?}").contains("hunter2"), "{in_url:?}");
 }
 
@@ -56,7 +63,7 @@ fn unusable_file_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pem");
     let ca = || RedisConfig { ca: Some(path.clone()), ..config("rediss://localhost") };
-    let message = |config: RedisConfig| config.connection_info().unwrap_err().to_string();
+    let message = |config: RedisConfig| info(&config).unwrap_err().to_string();
     assert!(message(ca()).starts_with(&format!("cannot read {}: ", path.display())));
     fs::write(&path, "nothing").unwrap();
     assert_eq!(message(ca()), format!("{} has no certificate in PEM (-----BEGIN CERTIFICATE-----)", path.display()));
@@ -116,7 +123,7 @@ fn tls_presents_and_checks_certificates() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("rediss://ada:hunter2@localhost:{}", listener.local_addr().unwrap().port());
         let server = serve_once(listener, &authority);
-        let info = RedisConfig { ca, certificate, ..config(&url) }.connection_info().unwrap();
+        let info = info(&RedisConfig { ca, certificate, ..config(&url) }).unwrap();
         let connected = Client::open(info).unwrap().get_connection_with_timeout(Duration::from_secs(10)).map(drop);
         (connected, server.join().unwrap())
     };

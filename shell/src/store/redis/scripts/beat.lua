@@ -2,7 +2,7 @@
 -- id: node, '1' if it has joined.
 local id, began_in, number, gate = generation_of(KEYS[1])
 local now = history()
-if began_in ~= now or redis.call('EXISTS', KEYS[2]) == 0 then
+if began_in ~= now or redis.call('EXISTS', KEYS[2]) == 0 or tonumber(number) < tonumber(ARGV[3]) then
   id, gate = ARGV[4], 'closed'
   number = string.format('%.0f', math.max(tonumber(number or 0), tonumber(ARGV[3])) + 1)
   redis.call('HSET', KEYS[1], 'generation', id .. ' ' .. now .. ' ' .. number .. ' ' .. gate)

@@ -5,6 +5,8 @@ local except = {}
 for i = 4, #ARGV do except[ARGV[i]] = true end
 local function is_wanted(value)
   local lingers, high, low = string.byte(value, 9, 11)
+  -- Nothing that this software writes. The caller names the user.
+  if not low then return true end
   if lingers == 1 and ARGV[3] == '1' then return true end
   for i = 0, high * 256 + low - 1 do
     if not except[string.sub(value, 12 + 8 * i, 19 + 8 * i)] then return true end

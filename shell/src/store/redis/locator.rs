@@ -1,0 +1,209 @@
+//! Where the buckets are: at one server, at the server that Sentinels name, or spread over the servers of a cluster.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use redis::{Connection, ConnectionInfo, Value};
+
+use super::command::BucketNames;
+use super::config::{RedisConfig, RedisPlace};
+use super::link::{LinkError, connect};
+
+/// Names a server: `HOST:PORT` in a cluster, else empty, for there is one.
+pub(super) type ServerName = Arc<str>;
+
+/// Finds the servers of the buckets, and connects to them.
+pub(super) struct Locator {
+    config: RedisConfig,
+    /// The servers of the buckets, by their numbers.
+    homes: RwLock<Vec<ServerName>>,
+    /// The slots of the buckets, once a server has said so. No two refreshes run at a time.
+    slots: Mutex<Slots>,
+}
+
+#[derive(Default)]
+struct Slots {
+    of_buckets: Vec<u16>,
+    refreshed_at: Option<Instant>,
+}
+
+/// How long what was found is not asked for again.
+const FRESH: Duration = Duration::from_millis(100);
+
+impl Locator {
+    /// Finds the servers of so many buckets for the first time.
+    pub(super) fn new(config: RedisConfig, buckets: u16) -> Result<Self, LinkError> {
+        let homes = RwLock::new(vec![ServerName::from(""); buckets.into()]);
+        let locator = Self { config, homes, slots: Mutex::default() };
+        locator.refresh()?;
+        Ok(locator)
+    }
+
+    pub(super) const fn config(&self) -> &RedisConfig {
+        &self.config
+    }
+
+    /// The server of a bucket.
+    pub(super) fn home(&self, bucket: u16) -> ServerName {
+        self.homes.read().unwrap_or_else(PoisonError::into_inner)[usize::from(bucket)].clone()
+    }
+
+    /// All servers that have buckets.
+    pub(super) fn servers(&self) -> BTreeSet<ServerName> {
+        self.homes.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// A connection to a server. Each call takes at most as long as any call to the store.
+    pub(super) fn connect(&self, server: &str) -> Result<Connection, LinkError> {
+        let timeout = self.config.call_timeout;
+        match &self.config.place {
+            RedisPlace::Server(url) => connect(self.config.connection_info(url)?, timeout),
+            RedisPlace::Sentinels { .. } => connect(self.primary()?, timeout),
+            RedisPlace::Cluster(_) => connect(self.info_of(server)?, timeout),
+        }
+    }
+
+    /// A connection to the server of the first bucket. It also has what is kept once for all buckets.
+    pub(super) fn connect_to_first(&self) -> Result<Connection, LinkError> {
+        self.connect(&self.home(0))
+    }
+
+    /// A connection to any server that passes messages on to all nodes.
+    pub(super) fn connect_to_any(&self) -> Result<Connection, LinkError> {
+        let mut last = LinkError::NotFound("there is none".into());
+        for server in self.servers() {
+            match self.connect(&server) {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn info_of(&self, server: &str) -> Result<ConnectionInfo, LinkError> {
+        let address = server.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        let (host, port) = address.ok_or_else(|| LinkError::NotFound(format!("{server:?} is no address")))?;
+        Ok(self.config.info_of(host, port)?)
+    }
+
+    /// Where the Sentinels say that the server is.
+    fn primary(&self) -> Result<ConnectionInfo, LinkError> {
+        let RedisPlace::Sentinels { sentinels, master } = &self.config.place else {
+            return Err(LinkError::NotFound("there are no Sentinels".into()));
+        };
+        let mut problems = Vec::new();
+        for sentinel in sentinels {
+            let ask = || {
+                let mut connection = connect(self.config.sentinel_info(sentinel)?, self.config.call_timeout)?;
+                let mut command = redis::cmd("SENTINEL");
+                let address: Option<(String, u16)> =
+                    command.arg("get-master-addr-by-name").arg(master).query(&mut connection)?;
+                address.ok_or_else(|| LinkError::NotFound(format!("it knows no server of the name {master:?}")))
+            };
+            match ask() {
+                Ok((host, port)) => return Ok(self.config.info_of(&host, port)?),
+                Err(error) => problems.push(format!("{sentinel}: {error}")),
+            }
+        }
+        Err(LinkError::NotFound(problems.join("; ")))
+    }
+
+    /// Asks the servers of a cluster where the buckets are now.
+    pub(super) fn refresh(&self) -> Result<(), LinkError> {
+        let RedisPlace::Cluster(start) = &self.config.place else { return Ok(()) };
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.refreshed_at.is_some_and(|at| at.elapsed() < FRESH) {
+            return Ok(());
+        }
+        let known = self.servers().into_iter().filter(|server| !server.is_empty());
+        let known = known.map(|server| (server.to_string(), self.info_of(&server)));
+        let start =
+            start.iter().map(|url| (url.to_string(), self.config.connection_info(url).map_err(LinkError::from)));
+        let mut problems = Vec::new();
+        for (name, info) in known.chain(start) {
+            match info.and_then(|info| self.ask_cluster(info, &mut slots.of_buckets)) {
+                Ok(homes) => {
+                    *self.homes.write().unwrap_or_else(PoisonError::into_inner) = homes;
+                    slots.refreshed_at = Some(Instant::now());
+                    return Ok(());
+                }
+                Err(error) => problems.push(format!("{name}: {error}")),
+            }
+        }
+        Err(LinkError::NotFound(problems.join("; ")))
+    }
+
+    fn ask_cluster(&self, info: ConnectionInfo, of_buckets: &mut Vec<u16>) -> Result<Vec<ServerName>, LinkError> {
+        let host = match info.addr() {
+            redis::ConnectionAddr::Tcp(host, _) | redis::ConnectionAddr::TcpTls { host, .. } => host.clone(),
+            _ => return Err(LinkError::NotFound("a cluster is not at a Unix socket".into())),
+        };
+        let mut connection = connect(info, self.config.call_timeout)?;
+        let buckets = self.homes.read().unwrap_or_else(PoisonError::into_inner).len();
+        if of_buckets.len() < buckets {
+            let names = (0..).take(buckets).map(|bucket| BucketNames::new(&self.config.prefix, bucket));
+            let slot = |names: BucketNames, connection: &mut Connection| {
+                redis::cmd("CLUSTER").arg("KEYSLOT").arg(names.records_and_meta().0).query::<u16>(connection)
+            };
+            *of_buckets = names.map(|names| slot(names, &mut connection)).collect::<Result<_, _>>()?;
+        }
+        let reply: Value = redis::cmd("CLUSTER").arg("SLOTS").query(&mut connection)?;
+        let ranges = slot_ranges(&reply, &host).ok_or(LinkError::Foreign("CLUSTER SLOTS"))?;
+        let before = self.homes.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let homes = of_buckets.iter().zip(before).map(|(slot, before)| {
+            let range = ranges.iter().find(|(first, last, _)| (first..=last).contains(&slot));
+            // What nobody has now is expected where it was.
+            range.map(|(_, _, server)| server.clone()).or(Some(before).filter(|before| !before.is_empty()))
+        });
+        homes
+            .collect::<Option<_>>()
+            .ok_or_else(|| LinkError::NotFound("some slots of the cluster have no server".into()))
+    }
+}
+
+/// The ranges of slots, each with the server that takes writes. A server that does not know its own address has that at which it
+/// was asked.
+fn slot_ranges(reply: &Value, asked: &str) -> Option<Vec<(u16, u16, ServerName)>> {
+    let Value::Array(ranges) = reply else { return None };
+    let range = |range: &Value| {
+        let Value::Array(parts) = range else { return None };
+        let [Value::Int(first), Value::Int(last), Value::Array(primary), ..] = &parts[..] else { return None };
+        let [host, Value::Int(port), ..] = &primary[..] else { return None };
+        let host = match host {
+            Value::BulkString(host) if !host.is_empty() => std::str::from_utf8(host).ok()?,
+            Value::BulkString(_) | Value::Nil => asked,
+            _ => return None,
+        };
+        let server = format!("{host}:{port}").into();
+        Some((u16::try_from(*first).ok()?, u16::try_from(*last).ok()?, server))
+    };
+    ranges.iter().map(range).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    #[test]
+    fn ranges_name_the_servers_that_take_writes() {
+        let server = |host: Value, port| Value::Array(vec![host, Value::Int(port), bulk("id"), Value::Array(vec![])]);
+        let range = |first, last, servers: Vec<Value>| {
+            Value::Array([vec![Value::Int(first), Value::Int(last)], servers].concat())
+        };
+        let reply = Value::Array(vec![
+            range(0, 5460, vec![server(bulk("10.0.0.1"), 7000), server(bulk("10.0.0.9"), 7001)]),
+            range(5461, 16_383, vec![server(bulk(""), 7002)]),
+        ]);
+        let ranges = slot_ranges(&reply, "here").unwrap();
+        assert_eq!(ranges, [(0, 5460, "10.0.0.1:7000".into()), (5461, 16_383, "here:7002".into())]);
+        assert_eq!(slot_ranges(&Value::Array(vec![]), "here"), Some(vec![]));
+        for foreign in [Value::Nil, Value::Array(vec![Value::Nil]), Value::Array(vec![range(0, 1, vec![])])] {
+            assert_eq!(slot_ranges(&foreign, "here"), None);
+        }
+    }
+}
