@@ -21,6 +21,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often it writes if nothing has happened. That is a few commands each time: far fewer than beats.
 const INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long it waits for the store when the server stops.
+const REMOVE_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// How long it waits after an error.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
@@ -50,7 +53,9 @@ struct Writer<'a> {
 /// When it was written, and what tells that it has to be written again.
 struct Written {
     at: Instant,
-    node: NodeId,
+    newest: NodeId,
+    /// Under all of them.
+    ids: BTreeSet<NodeId>,
     /// That of the first part: if there is another one, the store has lost something.
     generation: Option<GenerationId>,
 }
@@ -65,7 +70,7 @@ impl Writer<'_> {
         let newest = self.node.context.node();
         let is_new = self.node.about.take_is_new();
         let is_written = self.written.as_ref().is_some_and(|written| {
-            written.node == newest
+            written.newest == newest
                 && written.generation == generation
                 && now.saturating_duration_since(written.at) < INTERVAL
         });
@@ -73,8 +78,8 @@ impl Writer<'_> {
             return;
         }
         match self.write(newest) {
-            Ok(()) => {
-                self.written = Some(Written { at: now, node: newest, generation });
+            Ok(ids) => {
+                self.written = Some(Written { at: now, newest, ids, generation });
                 self.has_failed = false;
             }
             Err(error) => {
@@ -96,7 +101,8 @@ impl Writer<'_> {
         Ok(self.connection.insert(connection))
     }
 
-    fn write(&mut self, newest: NodeId) -> Result<(), LinkError> {
+    /// Returns the ids under which it is written.
+    fn write(&mut self, newest: NodeId) -> Result<BTreeSet<NodeId>, LinkError> {
         let node = self.node;
         let connection = self.connection()?;
         let conflict = format::conflict(connection, &node.locator.config().prefix, BUCKETS)?;
@@ -104,20 +110,27 @@ impl Writer<'_> {
         node.about.set_conflict(conflict);
         if is_foreign {
             // Nothing of this server belongs there.
-            return Ok(());
+            return Ok(BTreeSet::new());
         }
         let sessions = node.cells().iter().map(|cell| cell.look(|bucket| bucket.told_sessions())).sum();
-        let Some(about) = node.about.with_sessions(&node.locator.config().node_name, sessions) else { return Ok(()) };
-        for id in node.own_ids().into_iter().chain([newest]).collect::<BTreeSet<_>>() {
+        let Some(about) = node.about.with_sessions(&node.locator.config().node_name, sessions) else {
+            return Ok(BTreeSet::new());
+        };
+        let ids: BTreeSet<_> = node.own_ids().into_iter().chain([newest]).collect();
+        for &id in &ids {
             let renamed_to = (id != newest).then(|| newest.to_string());
             about::write(connection, &node.locator.config().prefix, id, &NodeAbout { renamed_to, ..about.clone() })?;
         }
-        Ok(())
+        Ok(ids)
     }
 
     fn remove(&mut self) -> Result<(), LinkError> {
-        let Some(Written { node, .. }) = self.written.take() else { return Ok(()) };
-        let config = self.node.locator.config();
-        about::remove(self.connection()?, &config.prefix, node)
+        // The store waits for this thread when it closes. What is not removed expires.
+        let (Some(mut connection), Some(written)) = (self.connection.take(), self.written.take()) else {
+            return Ok(());
+        };
+        connection.set_read_timeout(Some(REMOVE_TIMEOUT))?;
+        let prefix = &self.node.locator.config().prefix;
+        written.ids.iter().try_for_each(|id| about::remove(&mut connection, prefix, *id))
     }
 }
