@@ -170,7 +170,9 @@ impl Fleet {
         send_signal(self.id(index), Signal::HUP);
     }
 
-    fn id(&self, index: usize) -> u32 {
+    /// The process id of a server that runs.
+    #[must_use]
+    pub fn id(&self, index: usize) -> u32 {
         self.servers[index].process.as_ref().expect("it runs").id()
     }
 

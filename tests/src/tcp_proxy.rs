@@ -22,6 +22,20 @@ struct State {
     mode: Mode,
     /// Both ends of each.
     connections: BTreeMap<u64, [TcpStream; 2]>,
+    /// Connections before this number get this treatment.
+    old: u64,
+    next: u64,
+    treatment: Treatment,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Treatment {
+    None,
+    Forgotten,
+    Trickle,
+    TrickleOf(u64),
+    Slow,
+    EndsBeforeInfo,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +55,13 @@ impl TcpProxy {
     pub fn start(target: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let state = Mutex::new(State { mode: Mode::Pass, connections: BTreeMap::new() });
+        let state = Mutex::new(State {
+            mode: Mode::Pass,
+            connections: BTreeMap::new(),
+            old: 0,
+            next: 0,
+            treatment: Treatment::None,
+        });
         let network = Arc::new(Network { target, state, has_changed: Condvar::new() });
         let accepting = Arc::clone(&network);
         thread::spawn(move || {
@@ -77,6 +97,32 @@ impl TcpProxy {
     pub fn black_hole(&self) {
         self.network.set_mode(Mode::BlackHole);
     }
+
+    /// The other side forgets the connections that there are, and says nothing of it, as a machine that loses its power. New ones
+    /// are passed on.
+    pub fn forget(&self) {
+        self.network.treat(Treatment::Forgotten);
+    }
+
+    /// From now on each answer takes 300 ms longer, on new connections as well.
+    pub fn slow(&self) {
+        self.network.treat(Treatment::Slow);
+    }
+
+    /// On the connections that there are, the answer to INFO replication does not come any more: they end before it.
+    pub fn end_before_info(&self) {
+        self.network.treat(Treatment::EndsBeforeInfo);
+    }
+
+    /// As [`TcpProxy::trickle`], but of every fourth connection alone, from this one on. `None` ends that.
+    pub fn trickle_some(&self, of_four: Option<u64>) {
+        self.network.treat(of_four.map_or(Treatment::None, Treatment::TrickleOf));
+    }
+
+    /// On the connections that there are, answers come byte by byte. New ones are passed on.
+    pub fn trickle(&self) {
+        self.network.treat(Treatment::Trickle);
+    }
 }
 
 impl Drop for TcpProxy {
@@ -103,6 +149,26 @@ impl Network {
         self.has_changed.notify_all();
     }
 
+    fn treat(&self, treatment: Treatment) {
+        let mut state = self.state();
+        state.old = state.next;
+        state.treatment = treatment;
+        if treatment == Treatment::Forgotten {
+            for [_, server] in state.connections.values() {
+                drop(server.shutdown(Shutdown::Both));
+            }
+        }
+    }
+
+    fn treatment(&self, number: u64) -> Treatment {
+        let state = self.state();
+        if number < state.old && state.mode != Mode::Dropped && state.mode != Mode::Cut {
+            state.treatment
+        } else {
+            Treatment::None
+        }
+    }
+
     /// Waits as long as nothing is passed on. False if the connection has to end.
     fn may_pass(&self) -> bool {
         let state = self.has_changed.wait_while(self.state(), |state| state.mode == Mode::BlackHole);
@@ -119,8 +185,8 @@ impl Network {
         // It may have been cut before it was kept.
         if self.may_pass() {
             thread::scope(|scope| {
-                scope.spawn(|| self.copy(client, &server));
-                self.copy(&server, client);
+                scope.spawn(|| self.copy(number, client, &server, false));
+                self.copy(number, &server, client, true);
             });
         }
         self.state().connections.remove(&number);
@@ -132,15 +198,39 @@ impl Network {
         server.set_nodelay(true)?;
         let ends = [client.try_clone()?, server.try_clone()?];
         let mut state = self.state();
-        let number = state.connections.last_key_value().map_or(0, |(last, _)| last + 1);
+        let number = state.next;
+        state.next += 1;
         state.connections.insert(number, ends);
         Ok(number)
     }
 
-    fn copy(&self, mut from: &TcpStream, mut to: &TcpStream) {
+    fn copy(&self, number: u64, mut from: &TcpStream, mut to: &TcpStream, is_answer: bool) {
         let mut bytes = [0; 16 * 1024];
         loop {
-            let read = from.read(&mut bytes).unwrap_or(0);
+            let slow = match self.treatment(number) {
+                Treatment::Trickle => is_answer,
+                Treatment::TrickleOf(of_four) => is_answer && number % 4 == of_four,
+                Treatment::None | Treatment::Forgotten | Treatment::Slow | Treatment::EndsBeforeInfo => false,
+            };
+            let end = if slow { 1 } else { bytes.len() };
+            let read = from.read(&mut bytes[..end]).unwrap_or(0);
+            while self.treatment(number) == Treatment::Forgotten {
+                thread::sleep(std::time::Duration::from_millis(50));
+            }
+            if is_answer && self.state().treatment == Treatment::Slow {
+                thread::sleep(std::time::Duration::from_millis(300));
+            }
+            if is_answer && self.treatment(number) == Treatment::EndsBeforeInfo {
+                let info = bytes[..read].windows(13).position(|part| part == b"# Replication");
+                if let Some(info) = info {
+                    let begin = bytes[..info].iter().rposition(|byte| *byte == b'$').unwrap_or(info);
+                    drop(to.write_all(&bytes[..begin]));
+                    break;
+                }
+            }
+            if slow {
+                thread::sleep(std::time::Duration::from_millis(300));
+            }
             if !self.may_pass() || read == 0 || to.write_all(&bytes[..read]).is_err() {
                 break;
             }

@@ -391,6 +391,8 @@ impl<S: MessageSocket> Connection<S> {
             let is_lost = matches!(event, Event::Disconnected);
             self.session.set_congested(self.is_congested());
             let Actions { effect, send, close } = self.session.handle(event, now);
+            // Before the effect, after which the session may have no slot any more.
+            let is_silenced = (send.is_some() || close.is_some()) && !self.slot.may_serve();
             // First, because a session that is certainly without a slot does not leave one.
             if self.session.is_acquire_abandoned() && self.slot.withdraw_acquire() {
                 self.read_again_at = None;
@@ -418,7 +420,7 @@ impl<S: MessageSocket> Connection<S> {
                 }
                 None => {}
             }
-            if (send.is_some() || close.is_some()) && !self.slot.may_serve() {
+            if is_silenced {
                 self.mailbox.cut();
             } else {
                 if let Some(frame) = send {

@@ -16,6 +16,8 @@ pub struct Mailbox {
     inner: Mutex<Inner>,
     /// See [`Mailbox::is_gone`].
     is_gone: AtomicBool,
+    /// See [`Mailbox::is_cut`].
+    is_cut: AtomicBool,
     /// The id of the last command and, in the lowest two bits, who has decided about it: [`OPEN`], [`CLAIMED`] or
     /// [`WITHDRAWN`]. The store decides without the lock.
     claim: AtomicU32,
@@ -202,8 +204,15 @@ impl Mailbox {
         }
     }
 
+    /// Whether the connection has been told to end at once and without a word.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::SeqCst)
+    }
+
     /// Tells the connection to end at once and without a word.
     pub fn cut(&self) {
+        self.is_cut.store(true, Ordering::SeqCst);
         let mut inner = self.lock();
         inner.is_cut = true;
         wake(inner);

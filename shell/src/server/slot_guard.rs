@@ -21,7 +21,7 @@ pub struct SlotGuard {
     /// What gives the slot up, once the client is served no more. Only if the store is shared: it knows nothing of this client.
     owed: Option<Box<StoreCommand>>,
     session: SessionId,
-    /// Whether the client was told that it is in, and has not given its slot up.
+    /// Whether the client was told that it is in.
     is_told: bool,
     /// Whether the session has lost its slot.
     is_ended: bool,
@@ -52,7 +52,7 @@ impl SlotGuard {
         match &command {
             StoreCommand::Acquire { user, .. } => self.user = Some(user.clone()),
             StoreCommand::Release { .. } | StoreCommand::Linger { .. } => {
-                (self.user, self.waits_for, self.is_told) = (None, None, false);
+                (self.user, self.waits_for) = (None, None);
                 if self.store_client.is_shared() && !self.is_gone() {
                     self.owed = Some(Box::new(command));
                 } else {
@@ -166,7 +166,12 @@ impl SlotGuard {
     /// Whether anything may be sent to the client now.
     #[must_use]
     pub fn may_serve(&self) -> bool {
-        self.user.as_ref().filter(|_| self.is_told).is_none_or(|user| self.store_client.may_serve(user))
+        if !self.is_told || self.is_gone() {
+            return true;
+        }
+        let owes = self.owed.as_ref().map(|command| command.user());
+        let user = self.user.as_ref().or(owes);
+        !self.mailbox.is_cut() && user.is_none_or(|user| self.store_client.may_serve(user))
     }
 
     /// Whether [`SlotGuard::gone`] was called.

@@ -61,6 +61,10 @@ impl Bucket {
             (Asked::User(user), AnswerBody::Failed(error)) => self.request_failed(&user, error, actions),
             (Asked::User(user), _) => self.request_failed(&user, StoreError::Failed, actions),
             (Asked::Scan, _) => self.walk.page_lost(),
+            (Asked::Overrides, AnswerBody::Failed(error)) => {
+                actions.overrides.extend(self.overrides.failed(error));
+                self.ask_for_overrides(actions);
+            }
             (Asked::Overrides, _) => self.overrides.lost(),
             (Asked::Floor | Asked::Other, _) => {}
         }

@@ -36,6 +36,8 @@ struct Change {
     overrides: UserOverrides,
     /// The version of the write that was sent last.
     attempt: Option<OverridesVersion>,
+    /// Whether a write was sent that may still be applied.
+    may_be_made: bool,
 }
 
 /// What became of a change of a user's overrides.
@@ -89,7 +91,7 @@ impl Overrides {
 
     /// Adds a change.
     pub(super) fn change(&mut self, call: CallId, user: UserId, overrides: UserOverrides) {
-        self.changes.push_back(Change { call, user, overrides, attempt: None });
+        self.changes.push_back(Change { call, user, overrides, attempt: None, may_be_made: false });
     }
 
     /// The number of changes that are not answered.
@@ -145,7 +147,21 @@ impl Overrides {
     /// The request gets no answer that counts. If it is a write, it may have been applied, or may be later: but only as long as
     /// nobody else makes a change, so the change can be made again.
     pub(super) fn lost(&mut self) {
+        if let Some(change) = self.changes.front_mut() {
+            change.may_be_made |= change.attempt.is_some();
+        }
         (self.is_under_way, self.must_read, self.is_paused) = (false, true, true);
+    }
+
+    /// The store certainly did not apply the request. If it is a write, the change is given up. Whatever else it is, it is asked again
+    /// after the next beat.
+    pub(super) fn failed(&mut self, error: StoreError) -> Option<(CallId, OverridesOutcome)> {
+        (self.is_under_way, self.is_paused) = (false, true);
+        let is_write = |change: &Change| change.attempt.is_some() && self.is_current() && !self.must_restore;
+        self.changes.front().filter(|change| is_write(change))?;
+        let Change { call, may_be_made, .. } = self.changes.pop_front()?;
+        let outcome = if may_be_made { OverridesOutcome::Unknown } else { OverridesOutcome::Rejected(error) };
+        Some((call, outcome))
     }
 
     /// The answer to a beat came, or there is another connection: what was in the way may be gone.

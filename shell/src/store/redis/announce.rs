@@ -116,7 +116,7 @@ impl Writer<'_> {
         let Some(about) = node.about.with_sessions(&node.locator.config().node_name, sessions) else {
             return Ok(BTreeSet::new());
         };
-        let ids: BTreeSet<_> = node.own_ids().into_iter().chain([newest]).collect();
+        let ids: BTreeSet<_> = node.ids().into_iter().chain([newest]).collect();
         for &id in &ids {
             let renamed_to = (id != newest).then(|| newest.to_string());
             about::write(connection, &node.locator.config().prefix, id, &NodeAbout { renamed_to, ..about.clone() })?;

@@ -132,11 +132,16 @@ impl Cell {
         self.context.hint(hints);
         let has_requests = !requests.is_empty();
         state.requests.extend(requests);
-        self.note_times(&state.bucket);
+        self.note_times(state);
         Handled { has_requests, is_fenced: fenced.is_some() }
     }
 
-    fn note_times(&self, bucket: &Bucket) {
+    fn note_times(&self, state: &CellState) {
+        let CellState { bucket, has_left, .. } = state;
+        if *has_left {
+            self.serves_until.store(0, Ordering::SeqCst);
+            return self.deadline.store(u64::MAX, Ordering::SeqCst);
+        }
         let serves_until = bucket.membership().serves_until().map_or(0, nanos);
         self.serves_until.store(serves_until, Ordering::SeqCst);
         self.deadline.store(bucket.deadline().map_or(u64::MAX, nanos), Ordering::SeqCst);

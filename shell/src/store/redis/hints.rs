@@ -43,9 +43,14 @@ fn listen(node: &Node) -> Result<(), LinkError> {
             messages.set_read_timeout(Some(LONGEST_WAIT))?;
             heard_at = Instant::now();
         }
-        let id = node.context.node();
-        if listens.insert(id) {
-            messages.subscribe(channel(&node.locator.config().prefix, id))?;
+        let new: Vec<_> = node.ids().difference(&listens).copied().collect();
+        if !new.is_empty() {
+            messages.set_read_timeout(Some(node.locator.config().call_timeout))?;
+            for id in new {
+                messages.subscribe(channel(&node.locator.config().prefix, id))?;
+                listens.insert(id);
+            }
+            messages.set_read_timeout(Some(LONGEST_WAIT))?;
         }
         let message = match messages.get_message() {
             Ok(message) => {

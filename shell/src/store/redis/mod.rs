@@ -27,6 +27,8 @@ mod store;
 mod testing;
 #[cfg(test)]
 mod oracle;
+#[cfg(test)]
+mod review;
 
 pub use config::{RedisConfig, RedisConfigError, RedisPlace};
 pub use link::LinkError;

@@ -1,5 +1,6 @@
 //! This server as one node among those that share the store: its buckets, its id, and what its threads have in common.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -146,6 +147,11 @@ impl Node {
         self.lane(lane).server.clone()
     }
 
+    /// The ids of this node in any bucket.
+    pub(super) fn ids(&self) -> BTreeSet<NodeId> {
+        self.cells.iter().flat_map(|cell| cell.look(|bucket| bucket.membership().ids().collect::<Vec<_>>())).collect()
+    }
+
     /// A number for a connection.
     pub(super) fn next_link(&self) -> u64 {
         self.last_link.fetch_add(1, Ordering::SeqCst) + 1
@@ -205,7 +211,7 @@ impl Node {
     fn join_anew(&self, fenced: &Cell) {
         // All buckets get ids in the same order, and new sessions the last one.
         let _one_at_a_time = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
-        if fenced.look(|bucket| bucket.membership().ids().next().is_some()) {
+        if self.is_over() || fenced.look(|bucket| bucket.membership().ids().next().is_some()) {
             // Another bucket has fenced at the same time.
             return;
         }
@@ -214,7 +220,7 @@ impl Node {
         self.note_id(node);
         self.context.set_node(node);
         log_event!(node_renamed { node: display(node) });
-        for cell in &self.cells {
+        for cell in self.cells.iter().filter(|cell| !cell.has_left()) {
             // If this fences the bucket, it takes the new id all the same.
             let handled = cell.handle(BucketEvent::Joins(node));
             self.handled(cell, Handled { is_fenced: false, ..handled });
@@ -224,7 +230,7 @@ impl Node {
     /// Writes the id of this node to the data directory.
     pub(super) fn note_id(&self, node: NodeId) {
         if let Err(error) = self.id_file.write(node) {
-            let path = self.id_file.0.display();
+            let path = self.id_file.path().display();
             log_limited!(self.log, node_not_noted { path: display(&path), error: display(&error) });
         }
     }
@@ -243,7 +249,7 @@ impl Node {
 
     /// A lane has ended. With the last one, this node has left all buckets.
     pub(super) fn lane_ended(&self) {
-        if self.cells.iter().all(Cell::has_left) {
+        if !self.is_abandoned() && self.cells.iter().all(Cell::has_left) {
             self.id_file.remove();
             self.is_over.store(true, Ordering::SeqCst);
             // No further thread is started.

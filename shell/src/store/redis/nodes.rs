@@ -1,6 +1,6 @@
 //! The nodes that share the store, as this one sees them, and the order to declare one dead.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,15 +21,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 impl Node {
-    /// The ids of this node, in any part.
-    pub(super) fn own_ids(&self) -> BTreeSet<NodeId> {
-        let ids = |cell: &super::cell::Cell| cell.look(|bucket| bucket.membership().ids().collect::<Vec<_>>());
-        self.cells().iter().flat_map(ids).collect()
-    }
-
     /// The nodes as the last beats showed them, and what they say of themselves.
     pub(super) fn list_nodes(&self) -> NodeList {
-        let (seen, own) = (self.seen_nodes(), self.own_ids());
+        let (seen, own) = (self.seen_nodes(), self.ids());
         let ids: Vec<_> = seen.keys().copied().collect();
         let mut problems: Vec<_> = self.health().problems().to_vec();
         let about = about::read(&self.locator, &ids).unwrap_or_else(|error| {
@@ -70,7 +64,7 @@ impl Node {
 
     /// Declares another node dead in all parts, and waits until it is, for as long as a call may take.
     pub(super) fn bury(&self, node: NodeId) -> Burial {
-        if node == self.context.node() || self.own_ids().contains(&node) {
+        if node == self.context.node() || self.ids().contains(&node) {
             return Burial::OwnNode;
         }
         let seen = self.seen_nodes();

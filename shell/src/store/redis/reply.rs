@@ -100,7 +100,8 @@ fn page(reply: &Value, unreadable: &mut Vec<(UserId, ReplyError)>) -> Result<Pag
         next: (next != 0).then_some(ScanPosition(next)),
     };
     for (name, bytes) in pairs(records)? {
-        let user = user(name)?;
+        // What is no user's name is nobody's record.
+        let Ok(user) = user(name) else { continue };
         match value::parse_record(bytes) {
             Ok((stamp, record)) => page.records.push((user, stamp, record)),
             Err(error) => unreadable.push((user, cannot_be_read(error))),

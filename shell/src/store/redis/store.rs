@@ -97,7 +97,7 @@ impl RedisStore {
         })?;
         let in_store = |source| RedisOpenError::Store { place: config.place.to_string(), source };
         let locator = Locator::new(config.clone(), BUCKETS).map_err(in_store)?;
-        let id_file = IdFile(directory.join("node-id"));
+        let id_file = IdFile::new(directory).map_err(in_directory)?;
         let former = id_file.read();
         let context = NodeContext::with_policy(node, SharedPolicy::new(config.policy, Default::default()), process);
         // If the process is killed in the next moment, the node it was before is buried a lease later.
@@ -253,6 +253,8 @@ impl Store for RedisStore {
                 false
             };
             let has_ended = smol::future::or(ended, late).await;
+            // Whoever locks the directory next has an id of its own there.
+            self.node.abandon();
             self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
             if has_ended { Ok(()) } else { Err(StoreFailure::TimedOut) }
         })

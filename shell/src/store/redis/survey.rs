@@ -119,13 +119,14 @@ impl Node {
         Ok(UserState { overrides: overrides.unwrap_or_default(), seen: seen(record.as_ref()) })
     }
 
-    /// All users of a bucket of whom anything is kept, in the order of their ids.
+    /// All users of a bucket of whom anything is kept, in the order of their ids, and how many records were looked at.
     fn users_of(
         &self,
         cell: &Cell,
         connections: &mut Connections<'_>,
         is_wanted: impl Fn(&UserId) -> bool,
-    ) -> Result<BTreeMap<UserId, Found>, StoreFailure> {
+    ) -> Result<(BTreeMap<UserId, Found>, usize), StoreFailure> {
+        let mut looked_at = 0;
         let (records, _) = cell.names.records_and_meta();
         let mut all = BTreeMap::<UserId, Found>::new();
         let overrides = cell.look(|bucket| bucket.overrides().cloned()).unwrap_or_default();
@@ -137,6 +138,7 @@ impl Node {
             let mut command = redis::cmd("HSCAN");
             command.arg(records).arg(&cursor).arg("COUNT").arg(CHUNK);
             let (next, found): (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) = connections.ask(cell, &command)?;
+            looked_at += found.len();
             for (name, bytes) in found {
                 let Some(user) = value::parse_user(&name).filter(|user| is_wanted(user)) else { continue };
                 if let Some(record) = self.in_force(cell, &bytes) {
@@ -144,7 +146,7 @@ impl Node {
                 }
             }
             if next == b"0" {
-                return Ok(all);
+                return Ok((all, looked_at));
             }
             cursor = next;
         }
@@ -159,8 +161,8 @@ impl Node {
             let is_wanted = |user: &UserId| {
                 user.as_str().starts_with(&filter.prefix) && after.as_ref().is_none_or(|after| user > after)
             };
-            let users = self.users_of(cell, &mut connections, is_wanted)?;
-            looked_at += users.len();
+            let (users, records) = self.users_of(cell, &mut connections, is_wanted)?;
+            looked_at += records;
             for (user, Found { record, overrides }) in users {
                 if filter.with_sessions && record.is_none() {
                     continue;
@@ -191,10 +193,10 @@ impl Node {
         let (mut items, mut looked_at, mut connections) = (Vec::new(), 0, Connections::new(self));
         loop {
             let after = place.after.take();
-            let users = match user {
+            let (users, records) = match user {
                 Some(user) => {
                     let record = self.read(&mut connections, user)?;
-                    [(user.clone(), Found { record, ..Found::default() })].into()
+                    ([(user.clone(), Found { record, ..Found::default() })].into(), 1)
                 }
                 None => {
                     let Some(cell) = self.cells().get(place.bucket) else { break };
@@ -202,7 +204,7 @@ impl Node {
                     self.users_of(cell, &mut connections, |user| first.is_none_or(|first| user >= first))?
                 }
             };
-            looked_at += users.len();
+            looked_at += records;
             for (user, Found { record, .. }) in users {
                 let mut sessions = record.map(|record| record.sessions().to_vec()).unwrap_or_default();
                 sessions.sort_unstable_by_key(|session| session.session);

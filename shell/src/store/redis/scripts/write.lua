@@ -2,6 +2,7 @@
 -- ARGV: user, generation, floor of the node, epoch, stamp expected or '', overrides expected or '', value or '' to delete it;
 -- if there is more: number of sessions that end; for each: node, member of its inbox, channel; number of sessions that have closed;
 -- for each: member of its inbox; then channels and messages.
+-- Messages may be lost: whoever may not publish them still writes.
 -- Answers the version of the overrides if it has written, else what is there.
 local user = ARGV[1]
 local versions = redis.call('HMGET', KEYS[1], 'generation', 'overrides', ARGV[3])
@@ -21,12 +22,12 @@ if ARGV[8] then
   for _ = 1, tonumber(ARGV[8]) do
     if is_alive(redis.call('HGET', KEYS[3], ARGV[at])) then
       redis.call('SADD', KEYS[key], ARGV[at + 1])
-      redis.call('PUBLISH', ARGV[at + 2], 'c' .. user)
+      redis.pcall('PUBLISH', ARGV[at + 2], 'c' .. user)
     end
     key, at = key + 1, at + 3
   end
   local closed = tonumber(ARGV[at])
   for i = 1, closed do redis.call('SREM', KEYS[key - 1 + i], ARGV[at + i]) end
-  for i = at + closed + 1, #ARGV, 2 do redis.call('PUBLISH', ARGV[i], ARGV[i + 1]) end
+  for i = at + closed + 1, #ARGV, 2 do redis.pcall('PUBLISH', ARGV[i], ARGV[i + 1]) end
 end
 return versions[2] or NO_OVERRIDES
