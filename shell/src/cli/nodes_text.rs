@@ -81,7 +81,8 @@ fn differing(DifferingSetting { key, values }: &DifferingSetting, nodes: &[NodeR
     let values: Vec<_> = values
         .iter()
         .map(|value| {
-            let of: Vec<_> = value.nodes.iter().map(|id| short_name(id, nodes)).collect();
+            let mut of: Vec<_> = value.nodes.iter().map(|id| short_name(id, nodes)).collect();
+            of.sort_unstable();
             format!("{:?} at {}", value.value, of.join(" and "))
         })
         .collect();
@@ -165,7 +166,7 @@ web-2  02  silent for 1.2s in 16 of 64 parts           1h   1.2s ago   12       
 web-2  03  alive in 60, dead in 4 of 64 parts, now 02  1h   1.2s ago   12        0.1.0
 -      04  dead since 1970-01-01T01:00:00Z             -    -          -         -
 -      05  left                                        -    -          -         -
-limit differs, and should be the same at all servers: \"2\" at web-1, \"3\" at web-2 (02) and 09
+limit differs, and should be the same at all servers: \"2\" at web-1, \"3\" at 09 and web-2 (02)
 problem: the store is closed
 "
         );
