@@ -12,7 +12,7 @@ const STARTED: [(&str, usize, &str); 8] = [
     ("runtime/threads.rs", 1, "watched"),
     ("server/accept.rs", 2, "one connection each: a panic ends only this connection"),
     ("store/lmdb/store.rs", 1, "watched, for each thread of the store"),
-    ("store/redis/store.rs", 1, "watched, for each thread of the store"),
+    ("store/redis/node.rs", 1, "watched, for each thread of the store"),
 ];
 
 #[test]
