@@ -12,7 +12,7 @@ mod store_restarts;
 mod store_faults;
 mod random_faults;
 mod nodes;
-mod review;
+mod trouble;
 
 use std::thread;
 use std::time::{Duration, Instant};

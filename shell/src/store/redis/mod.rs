@@ -28,7 +28,7 @@ mod testing;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
-mod review;
+mod trouble;
 
 pub use config::{RedisConfig, RedisConfigError, RedisPlace};
 pub use link::LinkError;

@@ -1,4 +1,4 @@
-//! What a hostile reader found. Each fails.
+//! What happens when something on the way to the store, or in it, does what it should not.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +15,6 @@ use super::{SECOND, Scene};
 
 /// A user of the Redis with all commands and keys, but (as Redis has it by default for new users) no channel.
 #[test]
-#[ignore = "REVIEW: a script that fails half-way counts as not applied"]
 fn newcomer_without_channels_is_in_or_nobody_is_evicted() {
     let Some(mut scene) = Scene::with_arguments(101, &["--when-full", "evict-oldest"]) else { return };
     let held = scene.fill(0, "kim");
@@ -39,7 +38,6 @@ fn newcomer_without_channels_is_in_or_nobody_is_evicted() {
 }
 
 #[test]
-#[ignore = "REVIEW: a server that ends while the store is away spins on four threads"]
 fn server_that_ends_without_a_store_sleeps() {
     let Some(mut scene) = Scene::with_arguments(102, &[]) else { return };
     scene.fault("no Redis", |fleet| fleet.redis.kill());
@@ -60,7 +58,6 @@ fn server_that_ends_without_a_store_sleeps() {
 
 /// As after each restart of the store: the gate is closed for L.
 #[test]
-#[ignore = "REVIEW: a server that ends while the gate is closed spins on four threads"]
 fn server_that_ends_behind_a_closed_gate_sleeps() {
     let Some(mut scene) = Scene::with_arguments(112, &[]) else { return };
     scene.fault("FLUSHALL", |fleet| fleet.redis.command(&["FLUSHALL"]));
@@ -81,7 +78,6 @@ fn server_that_ends_behind_a_closed_gate_sleeps() {
 
 /// The other end loses its power; then all is well again.
 #[test]
-#[ignore = "REVIEW: the listener never notices that its connection is dead"]
 fn node_listens_again_after_a_half_open_connection() {
     let options = FleetOptions { proxies: true, ..FleetOptions::new(&[]) };
     let Some(scene) = Scene::start(103, options) else { return };
@@ -106,7 +102,6 @@ fn node_listens_again_after_a_half_open_connection() {
 
 /// Answers come byte by byte on the connections that there are. New ones are fast.
 #[test]
-#[ignore = "REVIEW: the time limit is one of each read, not of a call"]
 fn call_that_trickles_ends_in_its_time_limit() {
     let options = FleetOptions { proxies: true, ..FleetOptions::new(&[]) };
     let Some(scene) = Scene::start(104, options) else { return };
@@ -131,7 +126,6 @@ fn call_that_trickles_ends_in_its_time_limit() {
 
 /// A server is stopped for more than L, told to end, and goes on.
 #[test]
-#[ignore = "REVIEW: a server that has fenced says goodbye to its clients"]
 fn stopped_server_that_is_told_to_end_says_nothing() {
     let mut told = 0;
     for seed in 0..4 {
@@ -160,10 +154,10 @@ fn stopped_server_that_is_told_to_end_says_nothing() {
     assert_eq!(told, 0);
 }
 
-/// The victim's server is stopped: the newcomer waits for at most L.
+/// The victim's server is stopped. The newcomer waits, but no longer than for any answer of the store. Once that server is buried, it
+/// is in.
 #[test]
-#[ignore = "REVIEW: a grant that waits for a victim elsewhere times out as if the store were slow"]
-fn newcomer_waits_for_the_victim_of_a_stopped_server() {
+fn newcomer_comes_back_for_the_slot_of_a_stopped_server() {
     let Some(scene) = Scene::with_arguments(120, &["--when-full", "evict-oldest"]) else { return };
     let _held = scene.fill(0, "kim");
     scene.pause(0);
@@ -171,13 +165,18 @@ fn newcomer_waits_for_the_victim_of_a_stopped_server() {
     let newcomer = scene.crowd.connect_with(1, "kim", "\"kim\"".into()).unwrap();
     let answer = scene.crowd.answer(newcomer, scene.options.lease + SECOND * 2);
     eprintln!("after {:?}: {answer:?}", start.elapsed());
+    assert!(matches!(&answer, Status::Out(Received::Close(1013, _))), "{answer:?}");
+    let left = (scene.options.lease + SECOND).saturating_sub(start.elapsed());
+    thread::sleep(left);
+    let newcomer = scene.crowd.connect_with(1, "kim", "\"kim\"".into()).unwrap();
+    let answer = scene.crowd.answer(newcomer, SECOND * 2);
     scene.resume(0);
     assert!(matches!(answer, Status::In(_)), "{answer:?}");
+    scene.crowd.expect_no_offence();
 }
 
 /// A data directory is copied, as with an image of a machine or a volume.
 #[test]
-#[ignore = "REVIEW: a copy of a data directory buries a server that lives"]
 fn copy_of_a_data_directory_buries_nobody() {
     let Some(mut scene) = Scene::with_arguments(122, &[]) else { return };
     let held = scene.fill(0, "kim");
@@ -196,7 +195,6 @@ fn copy_of_a_data_directory_buries_nobody() {
 
 /// What that does to the walk.
 #[test]
-#[ignore = "REVIEW: one record that is too short: the records of the dead stay for ever, and no server leaves cleanly"]
 fn clean_stop_with_a_record_that_is_too_short() {
     let Some(mut scene) = Scene::with_arguments(123, &[]) else { return };
     for bucket in 0..64 {
@@ -224,25 +222,22 @@ fn clean_stop_with_a_record_that_is_too_short() {
 /// Some buckets of a server fence, and others do not, again and again.
 #[test]
 fn some_buckets_fence_again_and_again() {
-    for seed in 130..133 {
-        let options = FleetOptions { proxies: true, ..FleetOptions::new(&["--when-full", "evict-oldest"]) };
-        let Some(mut scene) = Scene::start(seed, options) else { return };
-        scene.crowd.come_and_go();
-        for round in 0..6 {
-            scene.fault("a lane trickles", |fleet| fleet.proxy(round % 2).trickle_some(Some(round as u64 % 4)));
-            thread::sleep(SECOND * 3);
-            scene.fault("it does not", |fleet| fleet.proxy(round % 2).trickle_some(None));
-            thread::sleep(SECOND / 3);
-            scene.crowd.expect_no_offence();
-        }
-        scene.visits(SECOND * 2);
-        scene.finish();
+    let options = FleetOptions { proxies: true, ..FleetOptions::new(&["--when-full", "evict-oldest"]) };
+    let Some(mut scene) = Scene::start(130, options) else { return };
+    scene.crowd.come_and_go();
+    for round in 0..3 {
+        scene.fault("a lane trickles", |fleet| fleet.proxy(round % 2).trickle_some(Some(round as u64 % 4)));
+        thread::sleep(SECOND * 3);
+        scene.fault("it does not", |fleet| fleet.proxy(round % 2).trickle_some(None));
+        thread::sleep(SECOND / 3);
+        scene.crowd.expect_no_offence();
     }
+    scene.visits(SECOND * 2);
+    scene.finish();
 }
 
 /// A round trip takes 300 ms.
 #[test]
-#[ignore = "REVIEW: with a round trip of more than 250 ms a server never listens"]
 fn node_listens_over_a_long_way() {
     let options = FleetOptions {
         proxies: true,
@@ -270,7 +265,6 @@ fn node_listens_over_a_long_way() {
 
 /// As a replica takes over that lacks the last records, and a connection breaks within an answer.
 #[test]
-#[ignore = "REVIEW: an answer counts without the history under which it was given: three of two are in"]
 fn broken_answer_of_a_store_that_has_lost_data_admits_nobody() {
     let options = FleetOptions {
         proxies: true,
@@ -282,11 +276,9 @@ fn broken_answer_of_a_store_that_has_lost_data_admits_nobody() {
     };
     let Some(scene) = Scene::start(150, options) else { return };
     let records: Vec<String> = (0..64).map(|bucket| format!("{{test:{bucket}}}:records")).collect();
-    for round in 0..5 {
+    for round in 0..2 {
         let held = scene.fill(0, &format!("kim{round}"));
-        if std::env::var_os("REVIEW_CONTROL").is_none() {
-            scene.fleet.proxy(1).end_before_info();
-        }
+        scene.fleet.proxy(1).end_before_info();
         let words: Vec<&str> = ["DEL"].into_iter().chain(records.iter().map(String::as_str)).collect();
         scene.fleet.redis.command(&words);
         scene.fleet.redis.command(&["DEBUG", "CHANGE-REPL-ID"]);
