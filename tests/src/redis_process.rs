@@ -96,6 +96,35 @@ impl RedisProcess {
         self.try_command(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
+    /// How often clients have sent this command.
+    ///
+    /// # Panics
+    /// If the answer is not that of a Redis.
+    #[must_use]
+    pub fn command_calls(&self, command: &str) -> u64 {
+        let calls = self.info("commandstats", &format!("cmdstat_{command}"));
+        let calls = calls.split(',').find_map(|part| part.strip_prefix("calls="));
+        calls.map_or(0, |calls| calls.parse().expect("a number of calls"))
+    }
+
+    /// Loads a script. Returns how it is called.
+    ///
+    /// # Panics
+    /// If it is not valid.
+    #[must_use]
+    pub fn load_script(&self, source: &str) -> String {
+        redis::from_redis_value(self.command(&["SCRIPT", "LOAD", source])).expect("its hash is text")
+    }
+
+    /// Its process id.
+    ///
+    /// # Panics
+    /// If it was killed.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// A field of a section of INFO.
     #[must_use]
     pub fn info(&self, section: &str, field: &str) -> String {
@@ -137,10 +166,6 @@ impl RedisProcess {
     /// Lets it go on with SIGCONT.
     pub fn resume(&self) {
         send_signal(self.id(), Signal::CONT);
-    }
-
-    fn id(&self) -> u32 {
-        self.child.as_ref().expect("it runs").id()
     }
 
     /// Starts the process. False if it ends before it answers.

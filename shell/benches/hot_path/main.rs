@@ -39,7 +39,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
     /// Measure only what has this in its name: cycles, latency, tls, threads, memory, rush,
-    /// contended, restart, storm, known or idle
+    /// contended, restart, storm, known, idle or cluster
     #[arg(value_name = "NAME")]
     only: Option<String>,
     /// Serve as the floor

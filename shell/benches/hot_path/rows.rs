@@ -18,11 +18,12 @@ mod restart;
 mod storm;
 mod known;
 mod idle;
+mod cluster;
 
 type Measure = fn(&Bench, &mut Table) -> Result<()>;
 
 /// All measurements, in the order of the table.
-pub(crate) const ALL: [(&str, Measure); 11] = [
+pub(crate) const ALL: [(&str, Measure); 12] = [
     ("cycles", cycles::cycles),
     ("latency", latency::latency),
     ("tls", tls::tls),
@@ -34,11 +35,12 @@ pub(crate) const ALL: [(&str, Measure); 11] = [
     ("storm", storm::storm),
     ("known", known::known),
     ("idle", idle::idle),
+    ("cluster", cluster::cluster),
 ];
 
 /// Whether the measurement runs only with `--full`, because it takes long.
 pub(crate) fn is_long(name: &str) -> bool {
-    ["tls", "threads", "known", "idle"].contains(&name)
+    ["tls", "threads", "known", "idle", "cluster"].contains(&name)
 }
 
 /// The number of users a server knows, unless the figure says otherwise.

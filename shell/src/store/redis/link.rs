@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use redis::{Client, Connection, ConnectionInfo, RedisError, ServerError, ServerErrorKind, Value};
+use session_core::UserId;
 use session_core::cluster::{Answer, AnswerBody, HistoryId, Request, RequestId};
 use session_core::ledger::StoreError;
 use thiserror::Error;
 
-use super::command::{BucketNames, Packer};
+use super::command::{BucketNames, Expected, Packer};
 use super::config::{RedisConfig, RedisConfigError};
 use super::format;
 use super::reply;
@@ -172,7 +173,16 @@ impl Link {
             let user = match &request {
                 Request::Read(user) => Some(user.clone()),
                 Request::Write(write) => Some(write.user.clone()),
-                _ => None,
+                Request::Beat { .. }
+                | Request::Bury { .. }
+                | Request::Open(_)
+                | Request::Leave { .. }
+                | Request::Forget { .. }
+                | Request::RaiseFloor { .. }
+                | Request::Scan { .. }
+                | Request::ReadOverrides
+                | Request::WriteOverrides(_)
+                | Request::RestoreOverrides { .. } => None,
             };
             has_beats |= matches!(request, Request::Beat { .. });
             has_grants |= matches!(&request, Request::Write(write) if write.overrides.is_some());
@@ -196,30 +206,16 @@ impl Link {
                 return Err(LinkError::Late);
             }
             let reply = self.connection.recv_response()?;
-            let body = match reply {
-                Value::ServerError(error) if is_fatal(&error) => {
+            let body = if let Value::ServerError(error) = reply {
+                if is_fatal(&error) {
                     fatal.get_or_insert(error);
                     continue;
                 }
-                Value::ServerError(error) if is_elsewhere(&error) => {
-                    has_moved = true;
-                    AnswerBody::Failed(StoreError::Failed)
-                }
-                Value::ServerError(error) => AnswerBody::Failed(refused(&error)),
-                reply => {
-                    let mut unreadable = Vec::new();
-                    let body = reply::parse(expected, &reply, &mut unreadable).unwrap_or_else(|error| {
-                        match user {
-                            Some(user) => unreadable.push((user, error)),
-                            None => log_limited!(LOG, shared_store_refused { error: display(error) }),
-                        }
-                        AnswerBody::Failed(StoreError::Failed)
-                    });
-                    for (user, error) in unreadable {
-                        log_limited!(LOG, shared_record_unreadable { user: &user, error: display(error) });
-                    }
-                    body
-                }
+                let is_elsewhere = is_elsewhere(&error);
+                has_moved |= is_elsewhere;
+                AnswerBody::Failed(if is_elsewhere { StoreError::Failed } else { refused(&error) })
+            } else {
+                read(expected, &reply, user)
             };
             answers.push(Received { bucket, id, answer: Answer { history: unknown, body } });
         }
@@ -252,6 +248,22 @@ impl Link {
     }
 }
 
+/// The answer to a request, which may be about this user.
+fn read(expected: Expected, reply: &Value, user: Option<UserId>) -> AnswerBody {
+    let mut unreadable = Vec::new();
+    let body = reply::parse(expected, reply, &mut unreadable).unwrap_or_else(|error| {
+        match user {
+            Some(user) => unreadable.push((user, error)),
+            None => log_limited!(LOG, shared_store_refused { error: display(error) }),
+        }
+        AnswerBody::Failed(StoreError::Failed)
+    });
+    for (user, error) in unreadable {
+        log_limited!(LOG, shared_record_unreadable { user: &user, error: display(error) });
+    }
+    body
+}
+
 /// A connection to this server. Each call takes at most `timeout`.
 pub(super) fn connect(info: ConnectionInfo, timeout: Duration) -> Result<Connection, LinkError> {
     let connection = Client::open(info)?.get_connection_with_timeout(timeout)?;
@@ -275,15 +287,13 @@ fn check_version(info: &str) -> Result<(), LinkError> {
 
 /// Whether the server says so to everything, or has to be told the scripts again: another connection has to be made.
 fn is_fatal(error: &ServerError) -> bool {
-    match error.kind() {
-        Some(
-            ServerErrorKind::NoScript
-            | ServerErrorKind::ReadOnly
-            | ServerErrorKind::BusyLoading
-            | ServerErrorKind::MasterDown,
-        ) => true,
-        _ => matches!(error.code(), "NOAUTH"),
-    }
+    let kinds = [
+        ServerErrorKind::NoScript,
+        ServerErrorKind::ReadOnly,
+        ServerErrorKind::BusyLoading,
+        ServerErrorKind::MasterDown,
+    ];
+    error.kind().is_some_and(|kind| kinds.contains(&kind)) || error.code() == "NOAUTH"
 }
 
 /// Whether the server says that the keys belong, or will soon belong, to another one.

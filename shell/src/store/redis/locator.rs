@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use redis::{Connection, ConnectionInfo, Value};
+use redis::{Connection, ConnectionAddr, ConnectionInfo, Value};
 
 use super::command::BucketNames;
 use super::config::{RedisConfig, RedisPlace};
@@ -135,10 +135,10 @@ impl Locator {
     }
 
     fn ask_cluster(&self, info: ConnectionInfo, of_buckets: &mut Vec<u16>) -> Result<Vec<ServerName>, LinkError> {
-        let host = match info.addr() {
-            redis::ConnectionAddr::Tcp(host, _) | redis::ConnectionAddr::TcpTls { host, .. } => host.clone(),
-            _ => return Err(LinkError::NotFound("a cluster is not at a Unix socket".into())),
+        let (ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. }) = info.addr() else {
+            return Err(LinkError::NotFound("a cluster is not at a Unix socket".into()));
         };
+        let host = host.clone();
         let mut connection = connect(info, self.config.call_timeout)?;
         let buckets = self.homes.read().unwrap_or_else(PoisonError::into_inner).len();
         if of_buckets.len() < buckets {
@@ -170,11 +170,8 @@ fn slot_ranges(reply: &Value, asked: &str) -> Option<Vec<(u16, u16, ServerName)>
         let Value::Array(parts) = range else { return None };
         let [Value::Int(first), Value::Int(last), Value::Array(primary), ..] = &parts[..] else { return None };
         let [host, Value::Int(port), ..] = &primary[..] else { return None };
-        let host = match host {
-            Value::BulkString(host) if !host.is_empty() => std::str::from_utf8(host).ok()?,
-            Value::BulkString(_) | Value::Nil => asked,
-            _ => return None,
-        };
+        let host = if let Value::BulkString(host) = host { std::str::from_utf8(host).ok()? } else { "" };
+        let host = if host.is_empty() { asked } else { host };
         let server = format!("{host}:{port}").into();
         Some((u16::try_from(*first).ok()?, u16::try_from(*last).ok()?, server))
     };

@@ -33,6 +33,7 @@ struct Pair {
     stamps: Vec<Option<Stamp>>,
     versions: Vec<OverridesVersion>,
     beats: u64,
+    seed: u64,
 }
 
 impl Pair {
@@ -53,6 +54,7 @@ impl Pair {
             stamps: vec![None],
             versions: vec![OverridesVersion::default()],
             beats: 0,
+            seed,
         }
     }
 
@@ -61,21 +63,21 @@ impl Pair {
         reply::parse_history(&info).unwrap()
     }
 
-    fn ask(&mut self, request: Request) -> AnswerBody {
+    fn ask(&mut self, request: &Request) -> AnswerBody {
         let mut bytes = Vec::new();
         let expected = Packer::new(&self.hashes).pack(&self.names, request.clone(), &mut bytes);
         let reply = self.store.req_packed_command(&bytes).unwrap();
         assert!(!matches!(reply, Value::ServerError(_)), "{request:?}: {reply:?}");
         let mut answer = reply::parse(expected, &reply, &mut Vec::new()).unwrap();
         let history = self.history();
-        let mut should_be = self.reference.apply(&request, history, &mut self.published);
+        let mut should_be = self.reference.apply(request, history, &mut self.published);
         for answer in [&mut answer, &mut should_be] {
             if let AnswerBody::Beat(answer) = answer {
                 answer.inbox.sort();
             }
         }
         if !matches!(request, Request::Scan { .. }) {
-            assert_eq!(answer, should_be, "{request:?}");
+            assert_eq!(answer, should_be, "seed {}: {request:?}", self.seed);
         }
         self.note(&answer);
         answer
@@ -217,7 +219,7 @@ impl Pair {
         let mut found = BTreeMap::new();
         let mut from = None;
         loop {
-            let AnswerBody::Page(page) = self.ask(scan(from)) else { panic!("a page answers a scan") };
+            let AnswerBody::Page(page) = self.ask(&scan(from)) else { panic!("a page answers a scan") };
             found.extend(page.records.into_iter().map(|(user, stamp, record)| (user, (stamp, record))));
             from = page.next;
             if from.is_none() {
@@ -228,7 +230,7 @@ impl Pair {
         let AnswerBody::Page(page) = self.reference.apply(&scan(None), history, &mut Vec::new()) else { panic!() };
         let should_be: BTreeMap<_, _> =
             page.records.into_iter().map(|(user, stamp, record)| (user, (stamp, record))).collect();
-        assert_eq!(found, should_be);
+        assert_eq!(found, should_be, "seed {}", self.seed);
     }
 
     fn forget_something(&mut self) {
@@ -252,7 +254,6 @@ fn scripts_do_what_the_reference_does() {
     let Some(server) = RedisServer::start() else { return };
     let cases = std::env::var("SCRIPT_CASES").map_or(150, |cases| cases.parse().unwrap());
     for seed in 0..cases {
-        println!("seed {seed}");
         let mut pair = Pair::new(&server, seed);
         let mut messages = server.client().get_connection().unwrap();
         let mut messages = messages.as_pubsub();
@@ -265,7 +266,7 @@ fn scripts_do_what_the_reference_does() {
                 1..3 => pair.scan_all(),
                 _ => drop({
                     let request = pair.request();
-                    pair.ask(request)
+                    pair.ask(&request)
                 }),
             }
         }

@@ -24,6 +24,7 @@ use super::lane;
 use super::link::LinkError;
 use super::locator::Locator;
 use super::node::{BUCKETS, Node};
+use super::script::Script;
 use crate::runtime::process::Process;
 use crate::runtime::supervisor::Part;
 use crate::store::api::{HealthFuture, NodeStatus, Store, StoreFuture, UsageFuture, UserUpdate};
@@ -78,6 +79,12 @@ pub enum RedisOpenError {
 }
 
 impl RedisStore {
+    /// The script that each sign-in runs in the store, for benchmarks.
+    #[must_use]
+    pub fn write_script() -> String {
+        Script::Admit.source()
+    }
+
     /// Opens the store, as the node with this id, which no process has had. The data directory has the id, so that a restart can
     /// say which node is gone.
     ///

@@ -16,6 +16,9 @@ use crate::store::failure::StoreFailure;
 use crate::store::pages::{Cursor, Page, PageRequest, StoredSession, StoredUser, UserFilter};
 use crate::store::user_state::{SeenState, SessionCounts, UserState};
 
+/// A user's name and record, as bytes.
+type NameAndValue = (Vec<u8>, Vec<u8>);
+
 /// How many records are read at a time.
 const CHUNK: usize = 1000;
 
@@ -137,7 +140,7 @@ impl Node {
         loop {
             let mut command = redis::cmd("HSCAN");
             command.arg(records).arg(&cursor).arg("COUNT").arg(CHUNK);
-            let (next, found): (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) = connections.ask(cell, &command)?;
+            let (next, found): (Vec<u8>, Vec<NameAndValue>) = connections.ask(cell, &command)?;
             looked_at += found.len();
             for (name, bytes) in found {
                 let Some(user) = value::parse_user(&name).filter(|user| is_wanted(user)) else { continue };
