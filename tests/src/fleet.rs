@@ -20,6 +20,8 @@ pub struct FleetOptions {
     pub servers: usize,
     /// More arguments of each server.
     pub arguments: Vec<&'static str>,
+    /// More arguments of single servers, by their numbers.
+    pub own_arguments: Vec<(usize, &'static str)>,
     /// The arguments of the Redis.
     pub redis: Vec<&'static str>,
     /// The pause between two beats of a server.
@@ -41,6 +43,7 @@ impl FleetOptions {
         Self {
             servers: 3,
             arguments: arguments.to_vec(),
+            own_arguments: Vec::new(),
             redis: NOTHING_KEPT.to_vec(),
             beat: Duration::from_millis(200),
             fence: Duration::from_secs(2),
@@ -125,6 +128,8 @@ impl Fleet {
         let address = server.proxy.as_ref().map_or(self.redis.address(), TcpProxy::address);
         command.stderr(log).args(["--store", "redis", "--redis-prefix", "test"]);
         command.arg("--redis-url").arg(format!("redis://{address}"));
+        command.env("SESSIONS_NODE_NAME", format!("server-{index}"));
+        command.args(options.own_arguments.iter().filter(|(of, _)| *of == index).map(|(_, argument)| argument));
         for (name, time) in [
             ("--node-beat", options.beat),
             ("--node-fence", options.fence),
@@ -158,6 +163,11 @@ impl Fleet {
     /// Lets a server go on with SIGCONT.
     pub fn resume_server(&self, index: usize) {
         send_signal(self.id(index), Signal::CONT);
+    }
+
+    /// Has a server load its configuration again, with SIGHUP.
+    pub fn reload_server(&self, index: usize) {
+        send_signal(self.id(index), Signal::HUP);
     }
 
     /// The process id of a server that runs.

@@ -139,6 +139,13 @@ impl Bucket {
         self.overrides.all()
     }
 
+    /// How many sessions of this node were told that they have a slot, and have it. It looks at all of them.
+    #[must_use]
+    pub fn told_sessions(&self) -> usize {
+        let sessions = self.users.all().flat_map(|state| state.sessions.values());
+        sessions.filter(|own| matches!(own, OwnSession::Told { .. })).count()
+    }
+
     /// Replaces the policy. Its overrides do not count. It holds for commands that are decided from now on.
     pub const fn set_policy(&mut self, policy: AdmissionPolicy) {
         self.policy = shared(policy);
@@ -208,6 +215,7 @@ impl Bucket {
                 self.drive(&user, false, now, &mut actions);
             }
             BucketEvent::Joins(node) => self.member(MembershipEvent::Joins(node), now, &mut actions),
+            BucketEvent::Bury(node) => self.member(MembershipEvent::Bury(node), now, &mut actions),
             BucketEvent::Leaves if !self.is_idle() => {}
             BucketEvent::Leaves => {
                 let ids: Vec<_> = self.membership.ids().collect();

@@ -1,6 +1,6 @@
 //! Which nodes of a bucket are alive, and whether this one may serve its sessions.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::shared_store::{BeatAnswer, Generation, GenerationId, NodeEntry, OverridesVersion, OwnId, Request};
@@ -18,7 +18,8 @@ use crate::time::Timestamp;
 ///
 /// - [`Membership::may_serve`] is false once the last confirmed beat was sent [`ClusterTiming::fence`] ago. A node never serves
 ///   sessions again under an id that was fenced.
-/// - It asks to bury a node only when it has seen the same beat of it for [`ClusterTiming::lease`].
+/// - It asks to bury a node only when it has seen the same beat of it for [`ClusterTiming::lease`], or an operator has declared that
+///   node dead ([`MembershipEvent::Bury`]). It never asks to bury itself.
 /// - [`Membership::may_admit`] is false until the gate of the generation in force is open and this node has re-asserted its
 ///   sessions in it.
 /// - A beat that begins a new generation for this node, and each one after it until the node has re-asserted its sessions, does
@@ -30,6 +31,8 @@ pub struct Membership {
     ids: Vec<OwnId>,
     /// Ids of this node that serve nobody any more, until they are seen buried.
     former: Vec<NodeId>,
+    /// Nodes that an operator has declared dead, until they are not seen alive.
+    declared_dead: BTreeSet<NodeId>,
     /// The number of the last beat that was sent.
     beats: u64,
     /// When the last confirmed beat was sent. `None` before the first.
@@ -82,6 +85,8 @@ pub enum MembershipEvent {
     Joins(NodeId),
     /// No session of this node has this id any more, and nothing is owed for one.
     Leaves(NodeId),
+    /// An operator declares another node dead. If it is not seen alive, or is this node, that does nothing.
+    Bury(NodeId),
 }
 
 /// What a [`Membership`] wants.
@@ -121,6 +126,7 @@ impl Membership {
             timing,
             ids: [OwnId { node, has_joined: false }].into(),
             former: former.into_iter().collect(),
+            declared_dead: BTreeSet::new(),
             beats: 0,
             confirmed: None,
             under_way: None,
@@ -166,6 +172,15 @@ impl Membership {
                 self.ids.retain(|own| own.node != node);
                 let leave = self.generation_id().map(|generation| Request::Leave { node, generation });
                 MembershipActions { requests: leave.into_iter().collect(), ..MembershipActions::default() }
+            }
+            MembershipEvent::Bury(node) => {
+                let burial = self.seen_beat(node).map(|beat| Request::Bury { node, beat: Some(beat), at: now });
+                if burial.is_some() {
+                    self.declared_dead.insert(node);
+                    // The next look shows whether it is dead. If it has beaten meanwhile, it is buried with the beat of that look.
+                    self.next_beat = now;
+                }
+                MembershipActions { requests: burial.into_iter().collect(), ..MembershipActions::default() }
             }
         };
         actions.requests.extend(self.beat_if_due(now));
@@ -285,6 +300,11 @@ impl Membership {
         self.nodes.iter().map(|(node, seen)| (*node, seen.entry))
     }
 
+    /// The same, with the time since when this node has seen each entry as it is.
+    pub fn nodes_since(&self) -> impl Iterator<Item = (NodeId, NodeEntry, Timestamp)> + '_ {
+        self.nodes.iter().map(|(node, seen)| (*node, seen.entry, seen.since))
+    }
+
     /// The nodes that are buried.
     pub fn dead(&self) -> impl Iterator<Item = NodeId> + Clone + '_ {
         let is_dead = |(_, seen): &(&NodeId, &SeenNode)| matches!(seen.entry, NodeEntry::Dead(_));
@@ -394,17 +414,26 @@ impl Membership {
         }
     }
 
+    /// The number of the last beat of another node that was seen alive.
+    fn seen_beat(&self, node: NodeId) -> Option<u64> {
+        match self.nodes.get(&node).filter(|_| !self.ids().any(|own| own == node))?.entry {
+            NodeEntry::Beats(beat) => Some(beat),
+            NodeEntry::Dead(_) | NodeEntry::Left => None,
+        }
+    }
+
     /// Whom to bury, and whether to open the gate.
     fn decisions(&mut self, now: Timestamp) -> Vec<Request> {
         let lease = self.timing.lease();
         let nodes = &self.nodes;
+        self.declared_dead.retain(|node| nodes.get(node).is_some_and(|seen| seen.entry.is_alive()));
         self.former.retain(|node| nodes.get(node).is_none_or(|seen| seen.entry.is_alive()));
         let former = self.former.iter().map(|&node| Request::Bury { node, beat: None, at: now });
-        let silent = nodes.iter().filter_map(|(&node, seen)| match seen.entry {
-            NodeEntry::Beats(beat) if now.since(seen.since) >= lease && !self.ids().any(|own| own == node) => {
-                Some(Request::Bury { node, beat: Some(beat), at: now })
-            }
-            NodeEntry::Beats(_) | NodeEntry::Dead(_) | NodeEntry::Left => None,
+        let is_silent =
+            |node: &NodeId, seen: &SeenNode| now.since(seen.since) >= lease || self.declared_dead.contains(node);
+        let silent = nodes.iter().filter(|(node, seen)| is_silent(node, seen));
+        let silent = silent.filter_map(|(&node, _)| {
+            self.seen_beat(node).map(|beat| Request::Bury { node, beat: Some(beat), at: now })
         });
         let closed = self.generation.as_ref().filter(|seen| !seen.generation.is_open);
         let open = closed.filter(|seen| now.since(seen.since) >= lease).map(|seen| Request::Open(seen.generation.id));

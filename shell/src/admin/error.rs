@@ -1,5 +1,6 @@
 //! Why a request was not carried out.
 
+use session_core::NodeId;
 use session_core::ledger::StoreError;
 use thiserror::Error;
 
@@ -15,6 +16,17 @@ pub enum AdminError {
     /// The user holds slots.
     #[error("this user holds {0} slots: end them first")]
     HoldsSlots(u32),
+    /// The store is this server's alone.
+    #[error("this server shares its store with nobody")]
+    NotShared,
+    /// The server was to declare itself dead.
+    #[error(
+        "this server has that id itself, and does not declare itself dead: stop it, or give the command to another server"
+    )]
+    OwnNode,
+    /// No server has this id.
+    #[error("no server has the id {0}; there are {1}")]
+    NoSuchNode(NodeId, String),
     /// The store rejected it: nothing was changed.
     #[error("{}", store_message(*.0))]
     Store(StoreError),

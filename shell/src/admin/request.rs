@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use session_core::ledger::WhenFull;
-use session_core::{SessionId, UserId};
+use session_core::{NodeId, SessionId, UserId};
 
 use super::user_list::UserListRequest;
 
@@ -28,6 +28,10 @@ pub(super) enum AdminCall {
     ListUsers(UserListRequest),
     /// How the server and its store are doing.
     Status,
+    /// The servers that share the store.
+    ListNodes,
+    /// Declare another server dead.
+    Bury(NodeId),
 }
 
 /// A change of a user's overrides. A field that is absent stays as it is.

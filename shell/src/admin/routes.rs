@@ -3,6 +3,8 @@
 //! | | |
 //! |---|---|
 //! | `GET /v1/status` | [`AdminCall::Status`] |
+//! | `GET /v1/nodes` | [`AdminCall::ListNodes`] |
+//! | `DELETE /v1/nodes/{node}` | [`AdminCall::Bury`] |
 //! | `GET /v1/users?prefix=…&with_sessions=true&limit=…&after=…`, each of them optional | [`AdminCall::ListUsers`] |
 //! | `GET /v1/users/{user}` | [`AdminRequest::Explain`] |
 //! | `DELETE /v1/users/{user}` | [`AdminRequest::Forget`] |
@@ -12,12 +14,12 @@
 //! | `DELETE /v1/users/{user}/sessions/{session}` | [`AdminRequest::End`], one |
 //!
 //! The user is percent-encoded in the path (RFC 3986 §2.1), and so are the values of the query: a plus sign there is a plus
-//! sign. The answer is a [`UserReport`](super::UserReport), a [`UserList`](super::UserList) or a
-//! [`StatusReport`](super::StatusReport) in JSON, or `{"error": message}`.
+//! sign. The answer is a [`UserReport`](super::UserReport), a [`UserList`](super::UserList), a
+//! [`StatusReport`](super::StatusReport), a [`NodesReport`](super::NodesReport) or a [`BurialReport`](super::BurialReport) in JSON, or `{"error": message}`.
 
 use http::{Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, percent_decode_str, utf8_percent_encode};
-use session_core::{SessionId, UserId};
+use session_core::{NodeId, SessionId, UserId};
 
 use super::error::{AdminError, AdminRequestError};
 use super::request::{AdminCall, AdminRequest, DefaultWord, Override, UserPatch};
@@ -25,6 +27,7 @@ use super::user_list::UserListRequest;
 
 const USERS: &str = "/v1/users";
 const STATUS: &str = "/v1/status";
+const NODES: &str = "/v1/nodes";
 
 /// Reads a request. `target` is the path, and the query if there is one.
 pub(super) fn read(method: &Method, target: &str, body: &[u8]) -> Result<AdminCall, AdminRequestError> {
@@ -32,9 +35,27 @@ pub(super) fn read(method: &Method, target: &str, body: &[u8]) -> Result<AdminCa
     match (path, method) {
         (STATUS, &Method::GET) => Ok(AdminCall::Status),
         (USERS, &Method::GET) => read_list(query).map(AdminCall::ListUsers),
-        (STATUS | USERS, _) => Err(AdminRequestError::NotAllowed("GET")),
-        _ => read_of_user(method, path, body),
+        (NODES, &Method::GET) => Ok(AdminCall::ListNodes),
+        (STATUS | USERS | NODES, _) => Err(AdminRequestError::NotAllowed("GET")),
+        _ => match path.strip_prefix(NODES).and_then(|rest| rest.strip_prefix('/')) {
+            Some(node) => read_of_node(method, node),
+            None => read_of_user(method, path, body),
+        },
     }
+}
+
+fn read_of_node(method: &Method, node: &str) -> Result<AdminCall, AdminRequestError> {
+    match *method {
+        Method::DELETE => parse_node(node).map(AdminCall::Bury).map_err(bad),
+        _ => Err(AdminRequestError::NotAllowed("DELETE")),
+    }
+}
+
+/// Reads the id of a node. `Err` is the reason.
+pub(crate) fn parse_node(text: &str) -> Result<NodeId, String> {
+    let is_id = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let bits = u64::from_str_radix(text, 16).ok().filter(|_| is_id);
+    bits.map(NodeId::new).ok_or_else(|| "the id of a server has 16 hexadecimal digits".into())
 }
 
 fn read_of_user(method: &Method, path: &str, body: &[u8]) -> Result<AdminCall, AdminRequestError> {
@@ -102,6 +123,8 @@ pub(super) fn write(call: &AdminCall) -> (Method, String, String) {
         AdminCall::OfUser(user, request) => write_of_user(user, request),
         AdminCall::ListUsers(request) => (Method::GET, write_list(request), String::new()),
         AdminCall::Status => (Method::GET, STATUS.into(), String::new()),
+        AdminCall::ListNodes => (Method::GET, NODES.into(), String::new()),
+        AdminCall::Bury(node) => (Method::DELETE, format!("{NODES}/{node}"), String::new()),
     }
 }
 
@@ -138,8 +161,8 @@ fn encode(text: &str) -> PercentEncode<'_> {
 pub(super) fn status(error: &AdminError) -> StatusCode {
     match error {
         AdminError::BadRequest(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        AdminError::NoSuchSession => StatusCode::NOT_FOUND,
-        AdminError::HoldsSlots(_) => StatusCode::CONFLICT,
+        AdminError::NoSuchSession | AdminError::NoSuchNode(..) => StatusCode::NOT_FOUND,
+        AdminError::HoldsSlots(_) | AdminError::NotShared | AdminError::OwnNode => StatusCode::CONFLICT,
         AdminError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
         AdminError::NotEnforced(why) => status(why),
         AdminError::InDoubt => StatusCode::INTERNAL_SERVER_ERROR,
@@ -150,8 +173,6 @@ pub(super) fn status(error: &AdminError) -> StatusCode {
 
 #[cfg(test)]
 mod tests {
-    use session_core::NodeId;
-
     use super::super::request::{SlotCount, UnlimitedWord};
     use super::*;
     use session_core::ledger::WhenFull;
@@ -197,6 +218,9 @@ mod tests {
     #[test]
     fn list_and_status_are_read_as_written() {
         assert_read_as_written(AdminCall::Status);
+        assert_read_as_written(AdminCall::ListNodes);
+        assert_read_as_written(AdminCall::Bury(NodeId::new(7)));
+        assert_read_as_written(AdminCall::Bury(NodeId::new(u64::MAX)));
         for prefix in ["", "ada", "a&b=c+d%20 é?#"] {
             for (limit, after) in [(None, None), (Some(1000), Some("616461".to_owned()))] {
                 let request = UserListRequest { prefix: prefix.into(), with_sessions: limit.is_some(), after, limit };
@@ -219,6 +243,8 @@ mod tests {
         for (method, path, allowed) in [
             ("POST", "/v1/users", "GET"),
             ("PUT", "/v1/status", "GET"),
+            ("POST", "/v1/nodes", "GET"),
+            ("GET", "/v1/nodes/0000000000000007", "DELETE"),
             ("POST", "/v1/users/ada", "GET, DELETE"),
             ("GET", "/v1/users/ada/limit", "PUT, DELETE"),
             ("GET", "/v1/users/ada/sessions", "DELETE"),
@@ -227,6 +253,9 @@ mod tests {
             assert_eq!(read(method, path, ""), Err(AdminRequestError::NotAllowed(allowed)), "{path}");
         }
         for (method, path, body) in [
+            ("DELETE", "/v1/nodes/7", ""),
+            ("DELETE", "/v1/nodes/+000000000000007", ""),
+            ("DELETE", "/v1/nodes/", ""),
             ("GET", "/v1/users?limits=5", ""),
             ("GET", "/v1/users?limit=-5", ""),
             ("GET", "/v1/users?limit=", ""),

@@ -11,12 +11,13 @@ use session_core::ledger::{
     AdmissionPolicy, Liveness, SessionRecord, SlotLimit, StoreError, UserOverrides, UserRecord,
 };
 use session_core::protocol::SessionSummary;
-use session_core::{SessionId, UserId};
+use session_core::{NodeId, SessionId, UserId};
 use smol::Timer;
 use smol::future::or;
 use smol::lock::{Mutex, MutexGuardArc};
 
 use super::error::AdminError;
+use super::nodes::{BurialReport, NodesReport};
 use super::report::{Change, NextOutcome, SessionReport, StateReport, UserReport};
 use super::request::{AdminRequest, Override, SlotCount, UserPatch};
 use super::status::{ServerStatus, SessionTotals, StatusReport};
@@ -24,7 +25,7 @@ use super::user_list::{UserList, UserListRequest};
 use crate::runtime::clock::Clock;
 use crate::runtime::events::{hash_of, log_event};
 use crate::runtime::user_id_form::UserIdForm;
-use crate::store::{Completion, PageRequest, SeenState, Store, StoreFailure, UserFilter, UserUpdate};
+use crate::store::{Burial, Completion, PageRequest, SeenState, Store, StoreFailure, UserFilter, UserUpdate};
 
 /// Answers from which address the client of a session connects; `None` for a session that is not connected here.
 pub type AddressOf = Box<dyn Fn(SessionId) -> Option<IpAddr> + Send + Sync>;
@@ -117,6 +118,35 @@ impl AdminService {
         let (filter, page) = request.read()?;
         let page = self.within_timeout(self.store.list_users(filter, page)).await.map_err(unanswered)?;
         Ok(page.into())
+    }
+
+    /// The servers that share the store.
+    ///
+    /// # Errors
+    /// [`AdminError`] says why there is no answer.
+    pub async fn list_nodes(&self) -> Result<NodesReport, AdminError> {
+        let list = self.store.list_nodes().await.map_err(unanswered)?;
+        Ok(NodesReport::new(list, self.clock.now()))
+    }
+
+    /// Declares another server dead.
+    ///
+    /// # Errors
+    /// [`AdminError`] says why not.
+    pub async fn bury(&self, node: NodeId) -> Result<BurialReport, AdminError> {
+        match self.store.bury(node).await.map_err(unanswered)? {
+            Burial::NotShared => Err(AdminError::NotShared),
+            Burial::OwnNode => Err(AdminError::OwnNode),
+            Burial::NoSuchNode(nodes) => {
+                let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
+                Err(AdminError::NoSuchNode(node, nodes.join(", ")))
+            }
+            Burial::AlreadyDead => Ok(BurialReport { node: node.to_string(), buried: 0, open: 0 }),
+            Burial::Ordered { buried, open } => {
+                log_event!(node_buried { node: display(node), parts: buried, open });
+                Ok(BurialReport { node: node.to_string(), buried, open })
+            }
+        }
     }
 
     /// How the server and its store are doing. It answers within some seconds, also if the store does not work.

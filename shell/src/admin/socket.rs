@@ -20,7 +20,7 @@ use hyper::{client, server};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use session_core::UserId;
+use session_core::{NodeId, UserId};
 use smol::channel::{Receiver, Sender};
 use smol::future::or;
 use smol::lock::Semaphore;
@@ -30,6 +30,7 @@ use smol_hyper::rt::FuturesIo;
 
 use super::bound_socket::BoundSocket;
 use super::error::{AdminError, AdminRequestError};
+use super::nodes::{BurialReport, NodesReport};
 use super::report::UserReport;
 use super::request::{AdminCall, AdminRequest};
 use super::routes;
@@ -207,6 +208,8 @@ async fn answer(head: &request::Parts, body: &[u8], service: &AdminService) -> R
     match routes::read(&head.method, target, body) {
         Ok(AdminCall::OfUser(user, request)) => result_response(&service.handle(&user, &request).await),
         Ok(AdminCall::ListUsers(request)) => result_response(&service.list_users(&request).await),
+        Ok(AdminCall::ListNodes) => result_response(&service.list_nodes().await),
+        Ok(AdminCall::Bury(node)) => result_response(&service.bury(node).await),
         Ok(AdminCall::Status) => json_response(StatusCode::OK, &service.status().await),
         Err(AdminRequestError::NotFound) => error_response(StatusCode::NOT_FOUND, "there is nothing here"),
         Err(AdminRequestError::Bad(message)) => error_response(StatusCode::BAD_REQUEST, &message),
@@ -259,6 +262,22 @@ pub async fn list_users(data: &Path, request: &UserListRequest) -> Result<Option
 /// A message that says why there is no answer.
 pub async fn status(data: &Path) -> Result<Option<StatusReport>, String> {
     call(data, &AdminCall::Status).await
+}
+
+/// Asks the server that uses this data directory which servers share its store. `None` if no server listens there.
+///
+/// # Errors
+/// A message that says why there is no answer.
+pub async fn list_nodes(data: &Path) -> Result<Option<NodesReport>, String> {
+    call(data, &AdminCall::ListNodes).await
+}
+
+/// Has the server that uses this data directory declare another one dead. `None` if no server listens there.
+///
+/// # Errors
+/// A message that says why it was not carried out.
+pub async fn bury(data: &Path, node: NodeId) -> Result<Option<BurialReport>, String> {
+    call(data, &AdminCall::Bury(node)).await
 }
 
 async fn call<T: DeserializeOwned>(data: &Path, call: &AdminCall) -> Result<Option<T>, String> {
@@ -316,7 +335,6 @@ async fn send_request(
 mod tests {
     use std::pin::pin;
 
-    use session_core::NodeId;
     use session_core::ledger::SlotLimit;
 
     use super::*;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand};
 
+use super::nodes_command::{self, NodesArguments};
 use super::status_command::{self, StatusArguments};
 use super::token_command;
 use super::user_command::{self, EndArguments, LimitArguments, UserArguments, UserCommand};
@@ -64,6 +65,9 @@ enum Command {
     /// Shows how the server and its store are doing: sessions, users, connections, files, room, settings that need a restart
     #[command(after_help = STATUS_HELP)]
     Status(DataDirArguments<StatusArguments>),
+    /// Shows the servers that share the store, and which settings differ between them; `bury` declares one of them dead
+    #[command(after_help = NODES_HELP)]
+    Nodes(DataDirArguments<NodesArguments>),
     /// Lists the users that the server knows, or has overrides for, in the order of their ids
     #[command(after_help = USERS_HELP)]
     Users(DataDirArguments<UsersArguments>),
@@ -130,6 +134,13 @@ The command asks the server that runs on the data directory, over the socket ope
 the command opens the store itself, and shows what is in it.
 
 Exit codes: 0 a server runs, 1 the status cannot be read, 2 wrong usage or configuration, 7 no server runs.";
+
+const NODES_HELP: &str = "\
+The command asks the server that runs on the data directory, over the socket operator.sock in it. Any server that shares \
+the store knows all of them.
+
+Exit codes: 0 answered, 1 not answered, 2 wrong usage or configuration. `server nodes bury --help` lists those of the \
+order.";
 
 const USERS_HELP: &str = "\
 The command asks the server that runs on the data directory, over the socket operator.sock in it. If no server runs, \
@@ -212,6 +223,12 @@ impl Arguments {
             Some(Command::Status(DataDirArguments { arguments, flags: DataDirFlags(flags) })) => {
                 with_config(&loader(flags), out, err, |loaded, out, err| {
                     status_command::run(&arguments, &loaded.config, out, err)
+                })
+            }
+            Some(Command::Nodes(DataDirArguments { mut arguments, flags: DataDirFlags(flags) })) => {
+                let flags = flags.merge(arguments.take_flags());
+                with_config(&loader(flags), out, err, |loaded, out, err| {
+                    nodes_command::run(&arguments, &loaded.config, out, err)
                 })
             }
             Some(Command::Users(DataDirArguments { arguments, flags: DataDirFlags(flags) })) => {

@@ -7,6 +7,8 @@ mod capacity;
 mod reload;
 mod server_status;
 mod status_command;
+mod nodes_command;
+mod nodes_text;
 pub mod serve;
 mod token_command;
 mod user_command;

@@ -15,7 +15,7 @@ use super::capacity::Capacity;
 use super::server_status::ConfigInForce;
 use crate::auth::{JwtAuthenticator, Verifier};
 use crate::cli::log_users;
-use crate::config::{Authentication, Config, ConfigLoader, Loaded, ReloadMode, VerifierError, diff};
+use crate::config::{Authentication, Config, ConfigLoader, Loaded, ReloadMode, VerifierError, diff, shared_settings};
 use crate::runtime::events::log_event;
 use crate::runtime::log::{Log, LogHandle};
 use crate::runtime::open_files::OpenFileLimit;
@@ -163,6 +163,7 @@ impl Reloader {
         self.server.set_connection_settings(connection_settings);
         self.server.set_connection_limits(connection_limits);
         self.store.set_policy(new.config.admission_policy());
+        self.store.share_settings(shared_settings(&self.started.config, &new.config));
         if let Some((tokens, verifier)) = verifier {
             tokens.set(verifier);
         }

@@ -21,7 +21,7 @@ use crate::cli::capacity::Capacity;
 use crate::cli::log_users;
 use crate::cli::reload::Reloader;
 use crate::cli::server_status::{ConfigInForce, StatusSource, listen_urls};
-use crate::config::{Authentication, Config, ConfigLoader, Loaded, StoreKind};
+use crate::config::{Authentication, Config, ConfigLoader, Loaded, StoreKind, shared_settings};
 use crate::net::listener::listen;
 use crate::runtime::events::log_event;
 use crate::runtime::log::{Log, LogFormat, LogHandle};
@@ -89,6 +89,7 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
         started: loaded.clone(),
         in_force: in_force.clone(),
     };
+    store.share_settings(shared_settings(config, config));
     let operating = serve_admin(config, &store, &server, status, &process, &executor);
     announce(&loaded, &server, node)?;
 

@@ -29,6 +29,7 @@ pub mod print;
 mod redis;
 #[cfg(test)]
 mod sample;
+mod shared_settings;
 pub(crate) mod table;
 #[cfg(test)]
 mod tests;
@@ -41,5 +42,6 @@ pub use flags::Flags;
 pub use key::{Key, ReloadMode};
 pub use layer::KeyValue;
 pub use loader::{ConfigLoader, Loaded};
+pub use shared_settings::shared_settings;
 pub(crate) use table::when_full_values;
 pub use table::{Authentication, Config, StoreKind};

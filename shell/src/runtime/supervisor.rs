@@ -39,6 +39,8 @@ pub enum Part {
     StoreFence,
     /// The thread that listens to what other servers tell this one.
     StoreHints,
+    /// The thread that tells the other servers what this one is.
+    StoreAbout,
     /// A task that accepts connections of one listener.
     Accept,
     /// The task that wakes the tasks whose timers are due.
@@ -70,7 +72,7 @@ pub enum OnEnd {
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Main,
         Self::Worker,
         Self::Signals,
@@ -81,6 +83,7 @@ impl Part {
         Self::StoreLane,
         Self::StoreFence,
         Self::StoreHints,
+        Self::StoreAbout,
         Self::Accept,
         Self::Timers,
         Self::Retry,
@@ -106,6 +109,7 @@ impl Part {
             Self::StoreLane => "store-lane",
             Self::StoreFence => "store-fence",
             Self::StoreHints => "store-hints",
+            Self::StoreAbout => "store-about",
             Self::Accept => "accept",
             Self::Timers => "timers",
             Self::Retry => "retry",
@@ -128,6 +132,8 @@ impl Part {
             Self::StoreLive | Self::StoreUsers | Self::Retry | Self::StoreLane => OnEnd::EndProcess,
             // The limit rests on it, or on what it hears soon.
             Self::StoreFence | Self::StoreHints => OnEnd::EndProcess,
+            // It notices that servers of another version use the same keys.
+            Self::StoreAbout => OnEnd::EndProcess,
             // The server must not admit sessions while nobody looks at its directory.
             Self::StoreWatch => OnEnd::EndProcess,
             Self::Accept

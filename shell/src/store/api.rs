@@ -11,6 +11,7 @@ use session_core::{NodeId, SessionId, UserId};
 use super::completion::Completion;
 use super::failure::StoreFailure;
 use super::health::StoreHealth;
+use super::nodes::{Burial, NodeList, SharedSettings};
 use super::notifier::SessionNotifier;
 use super::pages::{Page, PageRequest, StoredSession, StoredUser, UserFilter};
 use super::shared::NodeContext;
@@ -130,6 +131,19 @@ pub trait Store: Send + Sync {
     /// By default that is this node alone, for a store that no other process can open.
     fn nodes(&self) -> StoreFuture<'_, Vec<NodeStatus>> {
         Box::pin(ready(Ok(vec![NodeStatus { node: self.node(), liveness: Liveness::Alive }])))
+    }
+
+    /// Tells the servers that share this store which settings this one has. At the start, and after each reload.
+    fn share_settings(&self, _settings: SharedSettings) {}
+
+    /// The nodes that share this store, for operators. `None` if no other server can.
+    fn list_nodes(&self) -> StoreFuture<'_, Option<NodeList>> {
+        Box::pin(ready(Ok(None)))
+    }
+
+    /// Declares another node dead at once, because an operator knows that it is. It waits for that for as long as a call may take.
+    fn bury(&self, _node: NodeId) -> StoreFuture<'_, Burial> {
+        Box::pin(ready(Ok(Burial::NotShared)))
     }
 }
 

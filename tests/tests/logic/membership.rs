@@ -51,6 +51,8 @@ fn membership_keeps_its_promises() {
         "absent and dead",
         "absent and alive",
         "joins at the fence",
+        "declared dead",
+        "declared dead again",
         "sweeps",
         "outdated",
     ] {
@@ -84,6 +86,8 @@ enum Event {
     Joins,
     /// One of the node's ids leaves.
     Leaves(prop::sample::Index),
+    /// An operator declares one of all nodes dead.
+    Bury(prop::sample::Index),
 }
 
 /// What the store says to a beat, as a change of what it said before.
@@ -148,6 +152,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Event::Reasserted),
         1 => Just(Event::Joins),
         1 => any::<prop::sample::Index>().prop_map(Event::Leaves),
+        1 => any::<prop::sample::Index>().prop_map(Event::Bury),
     ];
     (wait, event).prop_map(|(wait, event)| Step { wait, event })
 }
@@ -179,6 +184,7 @@ impl MembershipAndModel {
             ids: vec![(own_id(2), false)],
             fenced: former.into_iter().map(|node| (node, 0)).collect(),
             left: BTreeSet::new(),
+            declared_dead: BTreeSet::new(),
             looks: Vec::new(),
             confirmed: Vec::new(),
             is_reasserted: false,
@@ -219,9 +225,10 @@ impl MembershipAndModel {
         } else if !is_late {
             self.expect(event, &mut expected);
         }
-        self.check_requests(&actions.requests, expected.overrides.is_some());
-        for leave in &expected.requests {
-            assert!(actions.requests.contains(leave), "{leave:?} is missing");
+        let declared: Vec<_> = expected.requests.iter().filter_map(burial).collect();
+        self.check_requests(&actions.requests, expected.overrides.is_some(), declared);
+        for request in &expected.requests {
+            assert!(actions.requests.contains(request), "{request:?} is missing");
         }
         let MembershipActions { requests, .. } = actions.clone();
         assert_eq!(actions, MembershipActions { requests, ..expected });
@@ -241,6 +248,7 @@ impl MembershipAndModel {
             Event::Reasserted => MembershipEvent::Reasserted,
             Event::Leaves(_) if self.model.ids.is_empty() => MembershipEvent::Tick,
             Event::Leaves(index) => MembershipEvent::Leaves(index.get(&self.model.ids).0),
+            Event::Bury(index) => MembershipEvent::Bury(*index.get(&self.nodes().collect::<Vec<_>>())),
         }
     }
 
@@ -296,6 +304,14 @@ impl MembershipAndModel {
                 let leave = model.generation().map(|generation| Request::Leave { node, generation });
                 expected.requests = leave.into_iter().collect();
             }
+            MembershipEvent::Bury(node) => {
+                let burial = model.declare_dead(node);
+                if let Some(beat) = burial {
+                    self.met.insert("declared dead");
+                    model.next_beat = self.now;
+                    expected.requests = vec![Request::Bury { node, beat: Some(beat), at: self.now }];
+                }
+            }
             MembershipEvent::BeatAnswered(answer) => {
                 let Some(sent) = model.under_way.take() else {
                     self.met.insert("stray answer");
@@ -326,12 +342,15 @@ impl MembershipAndModel {
                 }
                 let nodes = answer.nodes.into_iter().collect();
                 model.looks.push(Look { at: self.now, number: sent.number, generation: answer.generation, nodes });
+                model.forget_declared();
+                self.met.extend((!model.declared_dead.is_empty()).then_some("declared dead again"));
             }
         }
     }
 
     /// Checks what the node asks for, and that it asks for what it has to. `has_looked`: whether it has just seen the nodes.
-    fn check_requests(&mut self, requests: &[Request], has_looked: bool) {
+    /// `declared`: whom an operator has it bury.
+    fn check_requests(&mut self, requests: &[Request], has_looked: bool, declared: Vec<(NodeId, Option<u64>)>) {
         let (mut burials, mut opens) = (Vec::new(), Vec::new());
         for request in requests {
             match request {
@@ -366,7 +385,7 @@ impl MembershipAndModel {
         }
         burials.sort_unstable();
         let model = &self.model;
-        assert_eq!(burials, if has_looked { model.burials(self.now) } else { Vec::new() });
+        assert_eq!(burials, if has_looked { model.burials(self.now) } else { declared });
         assert_eq!(opens, Vec::from_iter(model.must_open(self.now).filter(|_| has_looked)));
         let is_due = model.under_way.is_none() && !model.ids.is_empty() && self.now >= model.next_beat;
         assert!(!is_due, "a beat is missing");
@@ -446,4 +465,53 @@ impl MembershipAndModel {
         self.met.extend(may_admit.then_some("admits"));
         self.met.extend(sweeps.then_some("sweeps"));
     }
+}
+
+fn burial(request: &Request) -> Option<(NodeId, Option<u64>)> {
+    if let Request::Bury { node, beat, .. } = request { Some((*node, *beat)) } else { None }
+}
+
+/// A membership that has just seen these nodes, at this time.
+fn looked(membership: &mut Membership, nodes: &[(NodeId, NodeEntry)], now: Timestamp) -> MembershipActions {
+    let generation = Generation {
+        id: GenerationId { node: OTHERS[0], beat: 1 },
+        history: HistoryId([0; 20]),
+        number: 1,
+        is_open: true,
+    };
+    let answer = BeatAnswer {
+        is_confirmed: true,
+        generation,
+        overrides: OverridesVersion::default(),
+        nodes: nodes.to_vec(),
+        inbox: Vec::new(),
+    };
+    membership.handle(MembershipEvent::BeatAnswered(answer), now)
+}
+
+#[test]
+fn node_that_is_declared_dead_is_buried_at_once() {
+    let now = Timestamp::from_epoch(Duration::from_secs(1_700_000_000));
+    let own = own_id(2);
+    let mut membership = Membership::new(own, None, ClusterTiming::default(), now);
+    let _beat = membership.handle(MembershipEvent::Tick, now);
+    let nodes = |beat| [(own, NodeEntry::Beats(1)), (OTHERS[0], NodeEntry::Beats(beat)), (OTHERS[1], NodeEntry::Left)];
+    assert_eq!(looked(&mut membership, &nodes(7), now).requests, []);
+
+    for node in [own, OTHERS[1], OTHERS[2]] {
+        let actions = membership.handle(MembershipEvent::Bury(node), now);
+        assert_eq!(actions, MembershipActions::default(), "this node, one that has left, and one that nobody knows");
+    }
+    let bury = |beat| Request::Bury { node: OTHERS[0], beat: Some(beat), at: now };
+    let actions = membership.handle(MembershipEvent::Bury(OTHERS[0]), now);
+    assert_eq!(actions.requests.first(), Some(&bury(7)));
+    assert!(matches!(actions.requests.get(1), Some(Request::Beat { number: 2, .. })), "the next look comes at once");
+    // It was alive, and has beaten in between: the store has refused that.
+    assert_eq!(looked(&mut membership, &nodes(8), now).requests, [bury(8)]);
+    let _beat = membership.handle(MembershipEvent::Tick, now + ClusterTiming::default().beat());
+    let dead = [(own, NodeEntry::Beats(3)), (OTHERS[0], NodeEntry::Dead(now))];
+    assert_eq!(looked(&mut membership, &dead, now).requests, []);
+    // Should the id beat again, as in a store with older data, it is not declared dead any more.
+    let _beat = membership.handle(MembershipEvent::Tick, now + ClusterTiming::default().beat() * 2);
+    assert_eq!(looked(&mut membership, &nodes(9), now).requests, []);
 }

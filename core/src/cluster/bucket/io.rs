@@ -32,6 +32,11 @@ pub enum BucketEvent {
     Closed(UserId, SessionId),
     /// The node has another id. New sessions have that one, and no session has had it before.
     Joins(NodeId),
+    /// An operator declares another node dead. Nothing happens if this node does not see it alive, or has that id itself.
+    ///
+    /// The others free its slots at their next beats. If it still runs, its sessions end at its next beat, and until then its users
+    /// may have more sessions than the limit.
+    Bury(NodeId),
     /// The node stops. Before [`Bucket::is_idle`](super::Bucket::is_idle) this does nothing: others would take the node for gone.
     Leaves,
 }

@@ -259,6 +259,14 @@ events! {
     node_renamed: WARN, server, Each, "this server joins the others under another id", [node];
     /// Should the process be killed, the others free its slots only after `node_lease`.
     node_not_noted: ERROR, server, OnePerSecond, "the id of this server cannot be written to its data directory", [path, error];
+    /// Other operators do not see this server's name, version and settings in `server nodes` until it succeeds. Nothing else depends on
+    /// it. The server tries again every two seconds.
+    node_not_described: WARN, server, Each, "what this server says of itself cannot be written to the shared store", [error];
+    /// An operator has declared another server dead (`server nodes bury`). Its slots become free in so many parts of the users at
+    /// once, and in the parts that are `open` as soon as this server can say so there.
+    node_buried: WARN, server, Each, "the operator declared another server dead", [node, parts, open];
+    /// Another server has written the format of its keys meanwhile. This server admits nobody until the format is its own again.
+    shared_store_other_format: ERROR, server, Each, "servers of another version use the same keys in the shared store: nobody is admitted", [error];
     /// The operator's command says so, too.
     updates_not_written: ERROR, server, Each, "updates of users are not written", [updates, reason];
     /// The operator's change of them is refused.

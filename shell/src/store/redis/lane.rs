@@ -8,7 +8,7 @@ use session_core::cluster::BucketEvent;
 
 use super::cell::{Cell, nanos};
 use super::link::{Link, LinkError, Received, Replicas, Sent};
-use super::node::{Node, RECONNECT_PAUSE};
+use super::node::{BUCKETS, Node, RECONNECT_PAUSE};
 use crate::runtime::events::log_event;
 use crate::runtime::supervisor::Part;
 
@@ -31,6 +31,16 @@ struct Lane {
     next_try: Instant,
     replicas: Replicas,
     answers: Vec<Received>,
+}
+
+/// Connects to a server. If it has the first part, the format of the keys is compared, too.
+pub(super) fn open(node: &Node, server: &str) -> Result<Link, LinkError> {
+    let config = node.locator.config();
+    let mut link = Link::open(node.locator.connect(server)?, config.call_timeout)?;
+    if *node.locator.home(0) == *server {
+        link.check_format(&config.prefix, BUCKETS)?;
+    }
+    Ok(link)
 }
 
 /// Starts the thread of a lane.
@@ -134,10 +144,9 @@ impl Lane {
     }
 
     fn connect(&mut self) {
-        let (node, timeout) = (&self.node, self.node.locator.config().call_timeout);
+        let node = &self.node;
         node.set_waiting(self.number, true);
-        let connection = node.locator.connect(&node.server_of(self.number));
-        let link = connection.and_then(|connection| Link::open(connection, timeout));
+        let link = open(node, &node.server_of(self.number));
         node.set_waiting(self.number, false);
         if node.is_replaced(self.number) {
             return;

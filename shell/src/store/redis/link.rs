@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::command::{BucketNames, Expected, Packer};
 use super::config::{RedisConfig, RedisConfigError};
+use super::format;
 use super::reply;
 use super::script::Script;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
@@ -78,6 +79,9 @@ pub enum LinkError {
     /// It says something that this software does not understand.
     #[error("the server does not answer as Redis does: {0}")]
     Foreign(&'static str),
+    /// The keys have another format.
+    #[error("{0}")]
+    OtherFormat(String),
     /// The Sentinels, or the servers of the cluster, do not say where it is.
     #[error("nobody says where the server is: {0}")]
     NotFound(String),
@@ -98,7 +102,7 @@ fn hint(error: &RedisError) -> &'static str {
         Some("NOAUTH") => ": it needs a password (redis_password_file or SESSIONS_REDIS_PASSWORD)",
         Some("WRONGPASS") => ": user or password are wrong",
         Some("NOPERM") => {
-            ": allow the user its keys and channels, and +eval +evalsha +script +info +hset and the other commands of the scripts"
+            ": allow the user its keys and channels, and +eval +evalsha +script +info +hset +get +set +mget +del and the other commands of the scripts"
         }
         Some("LOADING") => ": it is still reading its data, try again soon",
         _ => "",
@@ -117,6 +121,14 @@ impl Link {
         let replication: Value = redis::cmd("INFO").arg("replication").query(&mut connection)?;
         let history = reply::parse_history(&replication).ok_or(LinkError::Replica)?;
         Ok(Self { connection, timeout, hashes, history })
+    }
+
+    /// Compares the format of the keys with that of this server. Only at the server that has the first part.
+    pub(super) fn check_format(&mut self, prefix: &str, parts: u16) -> Result<(), LinkError> {
+        match format::conflict(&mut self.connection, prefix, parts)? {
+            None => Ok(()),
+            Some(conflict) => Err(LinkError::OtherFormat(conflict)),
+        }
     }
 
     /// Warns if the server may throw keys away, or take writes that are lost.

@@ -64,6 +64,11 @@ impl Locator {
         }
     }
 
+    /// A connection to the server of the first bucket. It also has what is kept once for all buckets.
+    pub(super) fn connect_to_first(&self) -> Result<Connection, LinkError> {
+        self.connect(&self.home(0))
+    }
+
     /// A connection to any server that passes messages on to all nodes.
     pub(super) fn connect_to_any(&self) -> Result<Connection, LinkError> {
         let mut last = LinkError::NotFound("there is none".into());

@@ -9,14 +9,18 @@ mod value;
 mod command;
 mod reply;
 mod link;
+mod format;
 mod locator;
 mod identity;
+mod about;
 mod cell;
 mod node;
 mod lane;
 mod fence;
 mod hints;
 mod survey;
+mod announce;
+mod nodes;
 mod store;
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use session_core::ledger::StoreError;
 use session_core::{NodeId, UserId};
 use smol::channel::Sender;
 
+use super::about::About;
 use super::cell::{Cell, Handled, nanos};
 use super::command::BucketNames;
 use super::identity::IdFile;
@@ -39,6 +40,8 @@ const CAPACITY: usize = 1024;
 pub(super) struct Node {
     pub(super) locator: Locator,
     pub(super) context: NodeContext,
+    /// What this node tells the others of itself.
+    pub(super) about: About,
     cells: Vec<Cell>,
     /// One for each thread. None is ever removed.
     lanes: RwLock<Vec<Arc<LaneState>>>,
@@ -101,6 +104,7 @@ impl Node {
             last_link: AtomicU64::new(0),
             locator,
             context,
+            about: About::new(now),
             id_file,
             running: Mutex::new(Some(running)),
             joining: Mutex::new(()),
@@ -284,9 +288,9 @@ impl Node {
         self.is_abandoned.load(Ordering::SeqCst)
     }
 
-    /// Whether the connection for this bucket is there.
+    /// Whether the connection for this bucket is there, and its keys may be used.
     pub(super) fn is_up(&self, cell: &Cell) -> bool {
-        self.lane_of(cell).is_up.load(Ordering::SeqCst)
+        !self.about.has_other_format() && self.lane_of(cell).is_up.load(Ordering::SeqCst)
     }
 
     /// Notes how the connection of a lane is doing.
@@ -347,6 +351,9 @@ impl Node {
         let problems = self.all_lanes().into_iter().filter_map(|lane| lane.lock().problem.clone());
         let mut problems: Vec<_> = problems.collect();
         problems.dedup();
+        let conflict = self.about.conflict();
+        let is_foreign = conflict.is_some();
+        problems.extend(conflict);
         let closed = self.cells.iter().filter(|cell| !cell.look(|bucket| bucket.membership().may_admit())).count();
         if closed > 0 {
             problems.push(format!(
@@ -356,7 +363,7 @@ impl Node {
         }
         match problems.is_empty() {
             true => StoreHealth::Ready,
-            false => StoreHealth::Degraded { refusal: (closed > 0).then_some(refusal), problems },
+            false => StoreHealth::Degraded { refusal: (closed > 0 || is_foreign).then_some(refusal), problems },
         }
     }
 }

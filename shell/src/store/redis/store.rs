@@ -15,12 +15,13 @@ use session_core::{NodeId, SessionId, UserId};
 use smol::channel::Receiver;
 use thiserror::Error;
 
+use super::announce;
 use super::config::RedisConfig;
 use super::fence;
 use super::hints;
 use super::identity::IdFile;
 use super::lane;
-use super::link::{Link, LinkError};
+use super::link::LinkError;
 use super::locator::Locator;
 use super::node::{BUCKETS, Node};
 use super::script::Script;
@@ -30,6 +31,7 @@ use crate::store::api::{HealthFuture, NodeStatus, Store, StoreFuture, UsageFutur
 use crate::store::completion::Completion;
 use crate::store::directory_lock::{DirectoryLock, LockError};
 use crate::store::failure::StoreFailure;
+use crate::store::nodes::{Burial, NodeList, SharedSettings};
 use crate::store::pages::{Page, PageRequest, StoredSession, StoredUser, UserFilter};
 use crate::store::shared::{NodeContext, SharedPolicy};
 use crate::store::usage::StoreUsage;
@@ -111,9 +113,7 @@ impl RedisStore {
         let node = Arc::new(Node::new(locator, context, id_file, former, running));
         let mut links = Vec::new();
         for (number, server) in node.place() {
-            let connection = node.locator.connect(&server);
-            let link = connection.and_then(|connection| Link::open(connection, config.call_timeout));
-            let mut link = link.map_err(in_store)?;
+            let mut link = lane::open(&node, &server).map_err(in_store)?;
             link.check_settings(config).map_err(in_store)?;
             links.push((number, link));
         }
@@ -126,6 +126,8 @@ impl RedisStore {
         let (fenced, listening) = (Arc::clone(node), Arc::clone(node));
         node.spawn(Part::StoreFence, move || fence::run(&fenced)).map_err(RedisOpenError::Thread)?;
         node.spawn(Part::StoreHints, move || hints::run(&listening)).map_err(RedisOpenError::Thread)?;
+        let announcing = Arc::clone(node);
+        node.spawn(Part::StoreAbout, move || announce::run(&announcing)).map_err(RedisOpenError::Thread)?;
         Ok(store)
     }
 }
@@ -228,6 +230,20 @@ impl Store for RedisStore {
             }
         }
         Box::pin(ready(Ok(nodes.into_iter().map(|(node, liveness)| NodeStatus { node, liveness }).collect())))
+    }
+
+    fn share_settings(&self, settings: SharedSettings) {
+        self.node.about.set_settings(settings);
+    }
+
+    fn list_nodes(&self) -> StoreFuture<'_, Option<NodeList>> {
+        let node = Arc::clone(&self.node);
+        Box::pin(smol::unblock(move || Ok(Some(node.list_nodes()))))
+    }
+
+    fn bury(&self, buried: NodeId) -> StoreFuture<'_, Burial> {
+        let node = Arc::clone(&self.node);
+        Box::pin(smol::unblock(move || Ok(node.bury(buried))))
     }
 
     fn close(&self, timeout: Duration) -> StoreFuture<'_, ()> {

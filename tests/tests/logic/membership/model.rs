@@ -30,6 +30,8 @@ pub(super) struct Model {
     /// Ids that serve nobody any more, and how many looks there were before.
     pub(super) fenced: Vec<(NodeId, usize)>,
     pub(super) left: BTreeSet<NodeId>,
+    /// Whom an operator has declared dead, and every look since has shown alive.
+    pub(super) declared_dead: BTreeSet<NodeId>,
     pub(super) looks: Vec<Look>,
     /// When the beats were sent that put off the fence, since the last fence.
     pub(super) confirmed: Vec<Timestamp>,
@@ -96,13 +98,27 @@ impl Model {
         for (&node, entry) in self.looks.last().map(|look| &look.nodes).into_iter().flatten() {
             if let NodeEntry::Beats(beat) = entry
                 && !self.is_in_force(node)
-                && self.is_silent(node, now)
+                && (self.is_silent(node, now) || self.declared_dead.contains(&node))
             {
                 burials.push((node, Some(*beat)));
             }
         }
         burials.sort_unstable();
         burials
+    }
+
+    /// The beat with which to bury a node that an operator declares dead.
+    pub(super) fn declare_dead(&mut self, node: NodeId) -> Option<u64> {
+        let Some(NodeEntry::Beats(beat)) = self.entry(node).filter(|_| !self.is_in_force(node)) else { return None };
+        self.declared_dead.insert(node);
+        Some(beat)
+    }
+
+    /// After a look.
+    pub(super) fn forget_declared(&mut self) {
+        let nodes = self.looks.last().map(|look| &look.nodes);
+        let is_alive = |node: &NodeId| matches!(nodes.and_then(|all| all.get(node)), Some(NodeEntry::Beats(_)));
+        self.declared_dead.retain(is_alive);
     }
 
     pub(super) fn must_open(&self, now: Timestamp) -> Option<GenerationId> {
