@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// The files of the server that start a thread or a task, how often, and why it is not unwatched.
-const STARTED: [(&str, usize, &str); 7] = [
+const STARTED: [(&str, usize, &str); 8] = [
     ("admin/socket.rs", 1, "one connection of an operator: its panic ends only this connection"),
     ("cli/serve.rs", 1, "prints one line and ends"),
     ("runtime/signals.rs", 1, "watched"),
@@ -12,6 +12,7 @@ const STARTED: [(&str, usize, &str); 7] = [
     ("runtime/threads.rs", 1, "watched"),
     ("server/accept.rs", 2, "one connection each: a panic ends only this connection"),
     ("store/lmdb/store.rs", 1, "watched, for each thread of the store"),
+    ("store/redis/store.rs", 1, "watched, for each thread of the store"),
 ];
 
 #[test]

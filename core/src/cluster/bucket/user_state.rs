@@ -296,13 +296,22 @@ impl UserState {
         let waits_for: Vec<_> = record.leaving().iter().map(|leaving| leaving.session).collect();
         for (call, ApplyResult { outcome, ended, displaced, .. }) in decided {
             actions.displaced.extend(displaced);
-            // Sessions of the same change that were granted a slot and lost it again. The others are found in the record.
-            for ended in ended.into_iter().filter(|ended| !record.is_leaving(ended.session)) {
+            // In the order of the commands. Those that other nodes end are found in the record.
+            for ended in ended {
+                let is_leaving = record.is_leaving(ended.session);
                 let Some(own) = self.sessions.get_mut(&ended.session) else { continue };
-                if let OwnSession::Granted(grant) = own {
-                    actions.outcomes.append(&mut grant.answers);
-                    actions.ended.push(ended);
-                    *own = OwnSession::Ended;
+                match own {
+                    // Granted a slot in this very change.
+                    OwnSession::Granted(grant) if !is_leaving => {
+                        actions.outcomes.append(&mut grant.answers);
+                        actions.ended.push(ended);
+                        *own = OwnSession::Ended;
+                    }
+                    OwnSession::Ready(_) | OwnSession::Told { .. } => {
+                        actions.ended.push(ended);
+                        *own = OwnSession::Ended;
+                    }
+                    OwnSession::Granted(_) | OwnSession::Asking { .. } | OwnSession::Ended => {}
                 }
             }
             let session = call.command.session();

@@ -12,9 +12,10 @@ use session_core::{DisplayName, NodeId, Timestamp};
 use super::environment::DATA_FILE;
 use super::testing::*;
 use super::users::{self, KnownUser, KnownUserError};
-use super::{LmdbConfig, LmdbStore, LockHolder, OpenError};
+use super::{LmdbConfig, LmdbStore, OpenError};
 use crate::runtime::clock::{Clock, ManualClock};
 use crate::runtime::process::Process;
+use crate::store::directory_lock::LockHolder;
 use crate::store::pages::PageRequest;
 use crate::store::{Store as _, StoreHealth};
 

@@ -108,8 +108,10 @@ impl Cell {
                 log_limited!(LOG, node_fenced { part: self.number, sessions: cut.len(), reason });
             }
         }
-        for (user, ended) in ended {
-            self.context.notify(&user, vec![ended]);
+        for of_user in ended.chunk_by(|(one, _), (other, _)| one == other) {
+            if let [(user, _), ..] = of_user {
+                self.context.notify(user, of_user.iter().map(|(_, ended)| ended.clone()).collect());
+            }
         }
         for (user, session) in lapsed {
             log_lapsed(&user, session);

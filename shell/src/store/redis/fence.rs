@@ -7,13 +7,15 @@ use session_core::cluster::BucketEvent;
 
 use super::cell::nanos;
 use super::node::Node;
+use crate::runtime::supervisor::PartGuard;
 
 /// How long the thread sleeps at most: after the machine was suspended it sleeps on, and the clock has gone on.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
 /// Looks, in time, at every bucket that may not be served any more, until the node has left.
-pub(super) fn run(node: &Node) {
+pub(super) fn run(node: &Node, guard: &PartGuard) {
     while !node.is_over() {
+        guard.round();
         let now = nanos(node.context.clock().now());
         let mut next = u64::MAX;
         for cell in node.cells() {

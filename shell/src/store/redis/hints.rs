@@ -11,27 +11,29 @@ use super::command::channel;
 use super::link::{LinkError, connect};
 use super::node::{Node, RECONNECT_PAUSE};
 use super::value;
+use crate::runtime::supervisor::PartGuard;
 
 /// How long it may take until a new id of this node is listened for.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
 
 /// Listens until the node has left.
-pub(super) fn run(node: &Node) {
+pub(super) fn run(node: &Node, guard: &PartGuard) {
     while !node.is_over() {
         // What is wrong is said by the threads on whose connections more depends.
-        let _lost: Result<(), LinkError> = listen(node);
+        let _lost: Result<(), LinkError> = listen(node, guard);
         if !node.is_over() {
             thread::sleep(RECONNECT_PAUSE);
         }
     }
 }
 
-fn listen(node: &Node) -> Result<(), LinkError> {
+fn listen(node: &Node, guard: &PartGuard) -> Result<(), LinkError> {
     let mut connection = connect(&node.config, node.config.call_timeout)?;
     let mut messages = connection.as_pubsub();
     messages.set_read_timeout(Some(LONGEST_WAIT))?;
     let mut listens = BTreeSet::<NodeId>::new();
     while !node.is_over() {
+        guard.round();
         let id = node.context.node();
         if listens.insert(id) {
             messages.subscribe(channel(&node.config.prefix, id))?;

@@ -10,6 +10,7 @@ use super::cell::nanos;
 use super::link::{Link, LinkError, Received, Sent};
 use super::node::{Node, RECONNECT_PAUSE};
 use crate::runtime::events::log_event;
+use crate::runtime::supervisor::PartGuard;
 
 /// How many requests are sent at a time.
 const BATCH: usize = 512;
@@ -41,9 +42,10 @@ impl Lane {
     }
 
     /// Runs until the store is closed, and the node has left.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(mut self, guard: &PartGuard) {
         let mut has_left = false;
         loop {
+            guard.round();
             self.tick();
             if self.node.is_closing() && !has_left {
                 has_left = self.node.leave(self.number);

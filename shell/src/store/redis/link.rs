@@ -111,7 +111,16 @@ impl Link {
             let user = match &request {
                 Request::Read(user) => Some(user.clone()),
                 Request::Write(write) => Some(write.user.clone()),
-                _ => None,
+                Request::Beat { .. }
+                | Request::Bury { .. }
+                | Request::Open(_)
+                | Request::Leave { .. }
+                | Request::Forget { .. }
+                | Request::RaiseFloor { .. }
+                | Request::Scan { .. }
+                | Request::ReadOverrides
+                | Request::WriteOverrides(_)
+                | Request::RestoreOverrides { .. } => None,
             };
             expected.push((bucket, id, user, packer.pack(names, request, &mut bytes)));
         }
@@ -121,26 +130,25 @@ impl Link {
         let first = answers.len();
         for (bucket, id, user, expected) in expected {
             let reply = self.connection.recv_response()?;
-            let body = match reply {
-                Value::ServerError(error) if is_fatal(&error) => {
+            let body = if let Value::ServerError(error) = reply {
+                if is_fatal(&error) {
                     fatal.get_or_insert(error);
                     continue;
                 }
-                Value::ServerError(error) => AnswerBody::Failed(refused(&error)),
-                reply => {
-                    let mut unreadable = Vec::new();
-                    let body = reply::parse(expected, &reply, &mut unreadable).unwrap_or_else(|error| {
-                        match user {
-                            Some(user) => unreadable.push((user, error)),
-                            None => log_limited!(LOG, shared_store_refused { error: display(error) }),
-                        }
-                        AnswerBody::Failed(StoreError::Failed)
-                    });
-                    for (user, error) in unreadable {
-                        log_limited!(LOG, shared_record_unreadable { user: &user, error: display(error) });
+                AnswerBody::Failed(refused(&error))
+            } else {
+                let mut unreadable = Vec::new();
+                let body = reply::parse(expected, &reply, &mut unreadable).unwrap_or_else(|error| {
+                    match user {
+                        Some(user) => unreadable.push((user, error)),
+                        None => log_limited!(LOG, shared_store_refused { error: display(error) }),
                     }
-                    body
+                    AnswerBody::Failed(StoreError::Failed)
+                });
+                for (user, error) in unreadable {
+                    log_limited!(LOG, shared_record_unreadable { user: &user, error: display(error) });
                 }
+                body
             };
             answers.push(Received { bucket, id, answer: Answer { history: self.history, body } });
         }

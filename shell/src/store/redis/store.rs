@@ -24,7 +24,7 @@ use super::lane::Lane;
 use super::link::{Link, LinkError};
 use super::node::{LANES, Node};
 use crate::runtime::process::Process;
-use crate::runtime::supervisor::Part;
+use crate::runtime::supervisor::{Part, PartGuard};
 use crate::store::api::{HealthFuture, NodeStatus, Store, StoreFuture, UsageFuture, UserUpdate};
 use crate::store::completion::Completion;
 use crate::store::directory_lock::{DirectoryLock, LockError};
@@ -110,11 +110,11 @@ impl RedisStore {
         let (running, ended) = smol::channel::bounded(1);
         for (number, link) in links.into_iter().enumerate() {
             let lane = Lane::new(Arc::clone(&node), number, link);
-            spawn(&node, Part::StoreLane, running.clone(), move || lane.run())?;
+            spawn(&node, Part::StoreLane, running.clone(), move |guard| lane.run(guard))?;
         }
         let (fenced, listening) = (Arc::clone(&node), Arc::clone(&node));
-        spawn(&node, Part::StoreFence, running.clone(), move || fence::run(&fenced))?;
-        spawn(&node, Part::StoreHints, running, move || hints::run(&listening))?;
+        spawn(&node, Part::StoreFence, running.clone(), move |guard| fence::run(&fenced, guard))?;
+        spawn(&node, Part::StoreHints, running, move |guard| hints::run(&listening, guard))?;
         Ok(Self { node, running: ended, lock: Mutex::new(Some(lock)) })
     }
 }
@@ -124,13 +124,13 @@ fn spawn(
     node: &Arc<Node>,
     part: Part,
     running: Sender<()>,
-    work: impl FnOnce() + Send + 'static,
+    work: impl FnOnce(&PartGuard) + Send + 'static,
 ) -> Result<(), RedisOpenError> {
     let supervisor = node.context.process().supervisor.clone();
     let body = move || {
         let _running = running;
         let guard = supervisor.watch(part);
-        work();
+        work(&guard);
         guard.finish();
     };
     thread::Builder::new().name(part.name().into()).spawn(body).map(drop).map_err(RedisOpenError::Thread)
@@ -175,7 +175,15 @@ impl Store for RedisStore {
         if self.node.is_closing() || !self.node.is_up(cell) {
             return completion.answer(Err(StoreFailure::Rejected(StoreError::Failed)));
         }
-        self.node.handled(cell, cell.set_overrides(user, update.overrides(), completion));
+        let (node, of) = (Arc::clone(&self.node), user.clone());
+        let answered = Completion::new(move |answer: Result<UserState, StoreFailure>| {
+            // This store keeps no more of when a user was seen than the slots say, and a change leaves those.
+            let seen = move || {
+                completion.answer(answer.map(|before| UserState { seen: node.seen(&of), ..before }));
+            };
+            smol::unblock(seen).detach();
+        });
+        self.node.handled(cell, cell.set_overrides(user, update.overrides(), answered));
     }
 
     fn find_user(&self, user: UserId) -> StoreFuture<'_, UserState> {

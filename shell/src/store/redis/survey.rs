@@ -14,6 +14,9 @@ use crate::store::failure::StoreFailure;
 use crate::store::pages::{Cursor, Page, PageRequest, StoredSession, StoredUser, UserFilter};
 use crate::store::user_state::{SeenState, SessionCounts, UserState};
 
+/// A field of a hash, and its value.
+type Field = (Vec<u8>, Vec<u8>);
+
 /// How many records are read at a time.
 const CHUNK: usize = 1000;
 
@@ -66,6 +69,9 @@ fn failed(_: LinkError) -> StoreFailure {
 }
 
 fn connection(node: &Node) -> Result<Connection, StoreFailure> {
+    if node.is_over() {
+        return Err(StoreFailure::Rejected(session_core::ledger::StoreError::Failed));
+    }
     connect(&node.config, node.config.call_timeout).map_err(failed)
 }
 
@@ -100,6 +106,12 @@ impl Node {
         Ok(UserState { overrides: overrides.unwrap_or_default(), seen: seen(record.as_ref()) })
     }
 
+    /// When the user was seen, as far as the slots say.
+    pub(super) fn seen(&self, user: &UserId) -> SeenState {
+        let record = connection(self).and_then(|mut connection| self.read(&mut connection, user));
+        record.map_or(SeenState::Unreadable, |record| seen(record.as_ref()))
+    }
+
     /// All users of a bucket of whom anything is kept, in the order of their ids.
     fn users_of(
         &self,
@@ -116,7 +128,7 @@ impl Node {
         let mut cursor = b"0".to_vec();
         loop {
             let command = redis::cmd("HSCAN").arg(records).arg(&cursor).arg("COUNT").arg(CHUNK).to_owned();
-            let (next, found): (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) =
+            let (next, found): (Vec<u8>, Vec<Field>) =
                 command.query(connection).map_err(|error| failed(error.into()))?;
             for (name, bytes) in found {
                 let Some(user) = value::parse_user(&name).filter(|user| is_wanted(user)) else { continue };
