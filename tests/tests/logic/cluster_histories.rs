@@ -187,6 +187,29 @@ fn displaced_session_is_named_once() {
     assert_eq!(said, 2, "each once");
 }
 
+/// A session is denied a slot, and asks again before it has heard of that. Meanwhile a slot has become free.
+#[test]
+fn session_that_asks_twice_is_admitted() {
+    let mut net = Net::new(&[0xa], AdmissionPolicy { when_full: WhenFull::Deny, ..policy(1) });
+    let [first, second] = [1, 2].map(|number| net.session(0, number));
+    assert!(net.admit(0, first, AcquireOptions::default()));
+    // All of that is one change.
+    net.handle(0, BucketEvent::Hinted(user()));
+    let denied = net.acquire(0, second, AcquireOptions::default());
+    let user = user();
+    let (target, reason, at) = (EndTarget::All, EndReason::ByOperator, net.now());
+    let end = StoreCommand::EndSessions { user: user.clone(), session: net.session(0, 0), target, reason, at };
+    net.submit(0, end);
+    let granted = net.acquire(0, second, AcquireOptions::default());
+    net.deliver(0);
+    assert!(matches!(net.outcome(0, denied), Some(Outcome::Denied(_))));
+    assert_eq!(net.outcome(0, granted), None, "the other client is still served");
+    assert!(!net.tell(0, second));
+    net.handle(0, BucketEvent::Closed(user, first));
+    assert!(matches!(net.outcome(0, granted), Some(Outcome::Granted { .. })));
+    assert!(net.tell(0, second));
+}
+
 /// A node asks for the restoration of overrides after a failover. It is cut off and fences before that arrives. An
 /// operator makes a change meanwhile, over the open gate.
 #[test]

@@ -321,7 +321,12 @@ impl UserState {
                 grant.answers.push((call.id, outcome));
                 continue;
             }
-            if is_acquire && matches!(own, Some(OwnSession::Asking { .. })) {
+            // If it is not kept any more, and has not given up, an earlier acquire of this very change was denied.
+            let is_asking = match own {
+                Some(own) => matches!(own, OwnSession::Asking { .. }),
+                None => !self.closed.contains(&session),
+            };
+            if is_acquire && is_asking {
                 match &outcome {
                     Outcome::Granted { .. } => {
                         let grant = Grant { waits_for: waits_for.clone(), answers: [(call.id, outcome)].into() };
