@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redis::{Client, Connection, RedisError, ServerError, ServerErrorKind, Value};
+use redis::{Client, Connection, ErrorKind, RedisError, ServerError, ServerErrorKind, Value};
 use session_core::cluster::{Answer, AnswerBody, HistoryId, Request, RequestId};
 use session_core::ledger::StoreError;
 use thiserror::Error;
@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::command::{BucketNames, Packer};
 use super::config::{RedisConfig, RedisConfigError};
 use super::reply;
+use super::rights;
 use super::script::Script;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::runtime::events::{log_event, log_limited};
@@ -49,7 +50,15 @@ pub enum LinkError {
     Config(#[from] RedisConfigError),
     /// The connection fails, or the server refuses.
     #[error("{0}{hint}", hint = hint(.0))]
-    Redis(#[from] RedisError),
+    Redis(RedisError),
+    /// The user lacks rights.
+    #[error("the user has not all rights that are needed ({denied}). Give it these: ACL SETUSER <user> {needed}")]
+    Rights {
+        /// What the user may not do.
+        denied: String,
+        /// All that it has to be allowed to.
+        needed: String,
+    },
     /// The server is too old.
     #[error("the server has version {0}, and at least version 7.0 of Redis, or any Valkey, is needed")]
     TooOld(String),
@@ -64,14 +73,20 @@ pub enum LinkError {
     Refused(String),
 }
 
+impl From<RedisError> for LinkError {
+    /// The error is part of the message, so it is not its source as well: it would be printed twice.
+    fn from(error: RedisError) -> Self {
+        Self::Redis(error)
+    }
+}
+
 /// What an operator should do about an error.
 fn hint(error: &RedisError) -> &'static str {
+    if error.kind() == ErrorKind::AuthenticationFailed {
+        return ": user or password are wrong";
+    }
     match error.code() {
         Some("NOAUTH") => ": it needs a password (redis_password_file or SESSIONS_REDIS_PASSWORD)",
-        Some("WRONGPASS") => ": user or password are wrong",
-        Some("NOPERM") => {
-            ": allow the user its keys and channels, and +eval +evalsha +script +info +hset and the other commands of the scripts"
-        }
         Some("LOADING") => ": it is still reading its data, try again soon",
         _ => "",
     }
@@ -80,6 +95,10 @@ fn hint(error: &RedisError) -> &'static str {
 impl Link {
     /// Connects, and checks that the server will do. Each call takes at most `timeout`.
     pub(super) fn open(config: &RedisConfig, timeout: Duration) -> Result<Self, LinkError> {
+        Self::open_unexplained(config, timeout).map_err(|error| rights::explain(error, &config.prefix))
+    }
+
+    fn open_unexplained(config: &RedisConfig, timeout: Duration) -> Result<Self, LinkError> {
         let mut connection = connect(config, timeout)?;
         let server: String = redis::cmd("INFO").arg("server").query(&mut connection)?;
         check_version(&server)?;
@@ -89,6 +108,7 @@ impl Link {
         let hashes = Script::ALL.into_iter().map(|script| load(script, &mut connection)).collect::<Result<_, _>>()?;
         let replication: Value = redis::cmd("INFO").arg("replication").query(&mut connection)?;
         let history = reply::parse_history(&replication).ok_or(LinkError::Replica)?;
+        rights::check(&mut connection, &config.prefix)?;
         Ok(Self { connection, hashes, history })
     }
 
@@ -200,7 +220,8 @@ fn is_fatal(error: &ServerError) -> bool {
             | ServerErrorKind::BusyLoading
             | ServerErrorKind::MasterDown,
         ) => true,
-        _ => matches!(error.code(), "NOAUTH"),
+        // Another connection finds out which rights are missing, and says so.
+        _ => matches!(error.code(), "NOAUTH" | "NOPERM"),
     }
 }
 

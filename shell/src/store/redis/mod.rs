@@ -9,6 +9,7 @@ mod value;
 mod command;
 mod reply;
 mod link;
+mod rights;
 mod identity;
 mod cell;
 mod node;

@@ -61,14 +61,14 @@ impl Pair {
         reply::parse_history(&info).unwrap()
     }
 
-    fn ask(&mut self, request: Request) -> AnswerBody {
+    fn ask(&mut self, request: &Request) -> AnswerBody {
         let mut bytes = Vec::new();
         let expected = Packer::new(&self.hashes).pack(&self.names, request.clone(), &mut bytes);
         let reply = self.store.req_packed_command(&bytes).unwrap();
         assert!(!matches!(reply, Value::ServerError(_)), "{request:?}: {reply:?}");
         let mut answer = reply::parse(expected, &reply, &mut Vec::new()).unwrap();
         let history = self.history();
-        let mut should_be = self.reference.apply(&request, history, &mut self.published);
+        let mut should_be = self.reference.apply(request, history, &mut self.published);
         for answer in [&mut answer, &mut should_be] {
             if let AnswerBody::Beat(answer) = answer {
                 answer.inbox.sort();
@@ -217,7 +217,7 @@ impl Pair {
         let mut found = BTreeMap::new();
         let mut from = None;
         loop {
-            let AnswerBody::Page(page) = self.ask(scan(from)) else { panic!("a page answers a scan") };
+            let AnswerBody::Page(page) = self.ask(&scan(from)) else { panic!("a page answers a scan") };
             found.extend(page.records.into_iter().map(|(user, stamp, record)| (user, (stamp, record))));
             from = page.next;
             if from.is_none() {
@@ -248,6 +248,7 @@ impl Pair {
 }
 
 #[test]
+#[allow(clippy::print_stdout, reason = "it is shown if the test fails")]
 fn scripts_do_what_the_reference_does() {
     let Some(server) = RedisServer::start() else { return };
     let cases = std::env::var("SCRIPT_CASES").map_or(150, |cases| cases.parse().unwrap());
@@ -265,7 +266,7 @@ fn scripts_do_what_the_reference_does() {
                 1..3 => pair.scan_all(),
                 _ => drop({
                     let request = pair.request();
-                    pair.ask(request)
+                    pair.ask(&request)
                 }),
             }
         }
