@@ -103,11 +103,13 @@ fn rights_that_the_server_asks_for_suffice() {
     }
     let (redis, data) = (RedisProcess::start(&NOTHING_KEPT), tempfile::tempdir().unwrap());
     let message = failure(server(&add_user(&redis, "app", &[])), data.path());
+    redis.command(&["ACL", "LOG", "RESET"]);
     let rights = message.trim_end().split_once("ACL SETUSER <user> ").unwrap().1;
     let rights: Vec<_> = rights.split(' ').map(|right| right.trim_matches('\'')).collect();
     let process = SpawnedProcess::spawn(server(&format!("{}/3", add_user(&redis, "app", &rights))), data.path())
         .listen()
         .unwrap();
+    assert_eq!(process.health(), 503, "the gate is closed");
     eventually("it admits", || process.health() == 200);
     assert!(admits(&process));
     for command in [&["users"][..], &["status"], &["explain", "eve"], &["limit", "eve", "3"]] {

@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::command::{BucketNames, Packer};
 use super::config::{RedisConfig, RedisConfigError};
 use super::reply;
-use super::rights;
+use super::rights::{self, MissingRights};
 use super::script::Script;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::runtime::events::{log_event, log_limited};
@@ -80,6 +80,12 @@ impl From<RedisError> for LinkError {
     }
 }
 
+impl From<MissingRights> for LinkError {
+    fn from(MissingRights { denied, needed }: MissingRights) -> Self {
+        Self::Rights { denied, needed }
+    }
+}
+
 /// What an operator should do about an error.
 fn hint(error: &RedisError) -> &'static str {
     if error.kind() == ErrorKind::AuthenticationFailed {
@@ -95,7 +101,15 @@ fn hint(error: &RedisError) -> &'static str {
 impl Link {
     /// Connects, and checks that the server will do. Each call takes at most `timeout`.
     pub(super) fn open(config: &RedisConfig, timeout: Duration) -> Result<Self, LinkError> {
-        Self::open_unexplained(config, timeout).map_err(|error| rights::explain(error, &config.prefix))
+        Self::open_unexplained(config, timeout).map_err(|error| match &error {
+            LinkError::Redis(redis) => rights::missing(redis, &config.prefix).map_or(error, LinkError::from),
+            LinkError::Config(_)
+            | LinkError::Rights { .. }
+            | LinkError::TooOld(_)
+            | LinkError::Replica
+            | LinkError::Foreign(_)
+            | LinkError::Refused(_) => error,
+        })
     }
 
     fn open_unexplained(config: &RedisConfig, timeout: Duration) -> Result<Self, LinkError> {
@@ -108,7 +122,9 @@ impl Link {
         let hashes = Script::ALL.into_iter().map(|script| load(script, &mut connection)).collect::<Result<_, _>>()?;
         let replication: Value = redis::cmd("INFO").arg("replication").query(&mut connection)?;
         let history = reply::parse_history(&replication).ok_or(LinkError::Replica)?;
-        rights::check(&mut connection, &config.prefix)?;
+        if let Some(missing) = rights::check(&mut connection, &config.prefix)? {
+            return Err(missing.into());
+        }
         Ok(Self { connection, hashes, history })
     }
 

@@ -1,8 +1,6 @@
 //! The rights that the user of this server needs in the shared store.
 
-use redis::Connection;
-
-use super::link::LinkError;
+use redis::{Connection, RedisError, RedisResult};
 
 /// The commands that this server sends, and those of its scripts.
 const COMMANDS: [&str; 20] = [
@@ -39,8 +37,16 @@ for i = 2, #ARGV do
 end
 return denied";
 
-/// Checks that the user may do all that this server has to, before the first client comes.
-pub(super) fn check(connection: &mut Connection, prefix: &str) -> Result<(), LinkError> {
+/// The rights that a user lacks.
+pub(super) struct MissingRights {
+    /// What the user may not do.
+    pub denied: String,
+    /// All rights that are needed, as `ACL SETUSER` takes them.
+    pub needed: String,
+}
+
+/// Which rights the user lacks for all that this server has to do, before the first client comes.
+pub(super) fn check(connection: &mut Connection, prefix: &str) -> RedisResult<Option<MissingRights>> {
     let hash: String = redis::cmd("SCRIPT").arg("LOAD").arg(CHECK).query(connection)?;
     let mut command = redis::cmd("EVALSHA");
     command.arg(hash).arg(1).arg(format!("{{{prefix}:0}}:rights")).arg(format!("{prefix}:node:rights"));
@@ -50,28 +56,20 @@ pub(super) fn check(connection: &mut Connection, prefix: &str) -> Result<(), Lin
         command.arg(name);
     });
     let denied: Vec<String> = command.query(connection)?;
-    if denied.is_empty() {
-        return Ok(());
-    }
     let on_what = |name: &String| match name.as_str() {
         "PUBLISH" | "SUBSCRIBE" => format!("{name} on the channels {prefix}:node:*"),
         name => name.to_owned(),
     };
     let denied: Vec<_> = denied.iter().map(on_what).collect();
-    Err(LinkError::Rights { denied: denied.join(", "), needed: needed(prefix) })
+    Ok((!denied.is_empty()).then(|| MissingRights { denied: denied.join(", "), needed: needed(prefix) }))
 }
 
-/// An error, with what to do if the user lacks a right.
-pub(super) fn explain(error: LinkError, prefix: &str) -> LinkError {
-    if let LinkError::Redis(error) = &error
-        && error.code() == Some("NOPERM")
-    {
-        return LinkError::Rights { denied: error.detail().unwrap_or("a command").to_owned(), needed: needed(prefix) };
-    }
-    error
+/// The rights that the user lacks, if that is what this error says.
+pub(super) fn missing(error: &RedisError, prefix: &str) -> Option<MissingRights> {
+    let denied = || error.detail().unwrap_or("a command").to_owned();
+    (error.code() == Some("NOPERM")).then(|| MissingRights { denied: denied(), needed: needed(prefix) })
 }
 
-/// The rights, as `ACL SETUSER` takes them.
 fn needed(prefix: &str) -> String {
     let commands = COMMANDS.map(|name| format!("+{}", name.to_lowercase()));
     format!("'~{{{prefix}:*' '&{prefix}:node:*' {}", commands.join(" "))
