@@ -9,6 +9,7 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
+use crate::raw_client::RawClient;
 use crate::waiting::{TIMEOUT, eventually};
 
 /// A server process that listens. Killed when dropped.
@@ -51,6 +52,15 @@ impl TestProcess {
     #[must_use]
     pub fn url(&self) -> String {
         format!("ws://{}/", self.address)
+    }
+
+    /// The status of the answer to a health check.
+    #[must_use]
+    pub fn health(&self) -> u16 {
+        let mut peer = RawClient::connect(self.address);
+        peer.write(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+        let head = peer.try_head();
+        head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("an answer has a status")
     }
 
     /// The process id.

@@ -152,7 +152,7 @@ impl Node {
     /// Hands an event to a bucket, and does what it wants.
     pub(crate) fn handle(&mut self, bucket: u16, event: BucketEvent, now: u64) {
         let joins = matches!(event, BucketEvent::Joins(_));
-        let BucketActions { requests, outcomes, overrides, ended, hints: _, fenced, cut: _ } =
+        let BucketActions { requests, outcomes, overrides, ended, fenced, .. } =
             self.buckets[usize::from(bucket)].handle(event, timestamp(now));
         let shard = usize::from(bucket) % self.outbox.len();
         self.outbox[shard].extend(requests.into_iter().map(|(id, request)| (bucket, id, request)));

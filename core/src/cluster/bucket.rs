@@ -381,10 +381,12 @@ impl Bucket {
     }
 
     fn pass_on(&mut self, user: &UserId, told: UserActions, actions: &mut BucketActions) {
-        let UserActions { outcomes, ended, hints } = told;
+        let UserActions { outcomes, ended, lapsed, displaced, hints } = told;
         self.unanswered -= outcomes.len();
         actions.outcomes.extend(outcomes);
         actions.ended.extend(ended.into_iter().map(|ended| (user.clone(), ended)));
+        actions.lapsed.extend(lapsed.into_iter().map(|session| (user.clone(), session)));
+        actions.displaced.extend(displaced.into_iter().map(|ended| (user.clone(), ended)));
         actions.hints.extend(hints);
     }
 }

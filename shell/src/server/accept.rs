@@ -210,6 +210,8 @@ impl Server {
     /// Connections run on `executor`. The caller runs it, on any number of threads.
     pub async fn run(self, executor: Arc<Executor<'static>>, stop: impl Future<Output = ()>) {
         let Self { listeners, addresses, state } = self;
+        // Before the first health check: a server that shares its store may not admit anybody yet.
+        state.readiness.set_refusal(state.context.store_client.health().await.message());
         let supervisor = &state.process.supervisor;
         let accept_loops: Vec<Task<()>> = listeners
             .into_iter()

@@ -11,19 +11,18 @@ use session_core::ledger::{self, ApplyResult, EndedSession, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, Liveness, Outcome, SessionStatus, SlotLimit, StoreError, UserOverrides, UserRecord,
 };
-use session_core::{NodeId, SessionId, Timestamp, UserId};
+use session_core::{NodeId, Timestamp, UserId};
 
 use super::api::{HealthFuture, Store, StoreFuture, UsageFuture, UserUpdate};
 use super::completion::Completion;
 use super::failure::StoreFailure;
 use super::health::StoreHealth;
-use super::notifier::log_displaced;
+use super::notifier::{log_displaced, log_lapsed};
 use super::pages::{Page, PageRequest, SessionPageBuilder, StoredSession, StoredUser, UserFilter};
 use super::shared::NodeContext;
 use super::usage::StoreUsage;
 use super::user_slice::UserRange;
 use super::user_state::{SeenState, SessionCounts, UserState};
-use crate::runtime::events::log_event;
 use crate::runtime::process::Process;
 
 /// Keeps the records of users who hold a slot, and the overrides that are set, until it is closed.
@@ -175,7 +174,7 @@ impl MemoryStore {
         // Under the lock: otherwise a later command of this user could be answered first.
         self.context.notify(command.user(), ended);
         self.context.hint(hints);
-        log_lapsed(command.user(), lapsed);
+        lapsed.into_iter().for_each(|session| log_lapsed(command.user(), session));
         for EndedSession { session, reason } in displaced {
             log_displaced(command.user(), session, &reason);
         }
@@ -189,7 +188,7 @@ impl MemoryStore {
                 let Some(user) = lost.next(now) else { break };
                 let Entry::Occupied(mut entry) = by_user.entry(user) else { continue };
                 let lapsed = ledger::remove_lapsed(entry.get_mut(), now, liveness);
-                log_lapsed(entry.key(), lapsed);
+                lapsed.into_iter().for_each(|session| log_lapsed(entry.key(), session));
                 if let Some(until) = lingers_until(entry.get(), now) {
                     lost.push(until, entry.key());
                 } else if entry.get().is_empty() {
@@ -198,12 +197,6 @@ impl MemoryStore {
             }
         }
         outcome
-    }
-}
-
-fn log_lapsed(user: &UserId, lapsed: Vec<SessionId>) {
-    for session in lapsed {
-        log_event!(slot_lapsed { user, session: display(session) });
     }
 }
 

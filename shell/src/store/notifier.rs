@@ -85,3 +85,8 @@ pub(super) fn log_displaced(user: &UserId, session: SessionId, reason: &EndReaso
         reason: display(reason.message()),
     });
 }
+
+/// Logs that a slot has lapsed. Nobody has to be told.
+pub(super) fn log_lapsed(user: &UserId, session: SessionId) {
+    log_event!(slot_lapsed { user, session: display(session) });
+}

@@ -248,7 +248,7 @@ impl World {
         if let BucketEvent::Submit(call, _) | BucketEvent::SetOverrides(call, ..) = &event {
             process.unanswered.insert(*call, bucket);
         }
-        let BucketActions { requests, outcomes, overrides, ended, hints, fenced, cut } =
+        let BucketActions { requests, outcomes, overrides, ended, lapsed: _, displaced: _, hints, fenced, cut } =
             process.buckets[usize::from(bucket)].handle(event, now);
         if self.prints {
             println!("    -> {requests:?} {outcomes:?} {ended:?} {fenced:?}");

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use session_core::cluster::{Bucket, BucketEvent, BucketKeys, OverridesOutcome, Request};
 use session_core::ledger::{
-    AcquireOptions, AdmissionPolicy, CountBy, EndReason, EndTarget, Evict, Outcome, SlotLimit, StoreCommand,
-    StoreError, UserOverrides, WhenFull,
+    AcquireOptions, AdmissionPolicy, CountBy, EndReason, EndTarget, EndedSession, Evict, Outcome, SlotLimit,
+    StoreCommand, StoreError, UserOverrides, WhenFull,
 };
 use session_core::{DisplayName, NodeId, ResumeKey, ResumeToken, UserId};
 
@@ -153,6 +153,61 @@ fn record_that_only_lingers_is_removed() {
     assert_eq!(net.keys.users().count(), 1, "it lingers");
     net.run(20_000);
     assert_eq!(net.keys.users().count(), 0, "{:?}", net.keys.record(&user()));
+    let lapsed: Vec<_> = net.nodes.iter().flat_map(|node| &node.lapsed).collect();
+    assert_eq!(lapsed, [&session], "one node says so, once");
+}
+
+/// A newcomer takes the slot of a session that lingers. Another node was quicker with a change of the record, so the first
+/// decision does not count.
+#[test]
+fn displaced_session_is_named_once() {
+    let lingers = AdmissionPolicy { linger: Duration::from_secs(30), linger_grace: Duration::ZERO, ..policy(2) };
+    let mut net = Net::new(&[0xa, 0xb], lingers);
+    let [lost, second] = [1, 2].map(|number| net.session(0, number));
+    let [other, third] = [1, 2].map(|number| net.session(1, number));
+    assert!(net.admit(0, lost, resumable()) && net.admit(0, second, resumable()));
+    net.lose_client(0, lost);
+    net.run(200);
+    net.acquire(1, other, AcquireOptions::default());
+    let is_decided = |request: &Request| matches!(request, Request::Write(write) if write.expected.is_some());
+    let (id, late) = net.deliver_until(1, is_decided).expect("it has read the record");
+    net.lose_client(0, second);
+    net.deliver(0);
+    let refused = net.apply(&late);
+    net.handle(1, BucketEvent::Answered(id, refused));
+    assert_eq!(net.nodes[1].displaced, [], "it was decided, and not done");
+    net.deliver(1);
+    assert!(net.tell(1, other));
+    let displaced = |session| EndedSession { session, reason: EndReason::TakenOver(None) };
+    assert_eq!(net.nodes[1].displaced, [displaced(lost)]);
+    assert!(net.admit(1, third, AcquireOptions::default()));
+    assert_eq!(net.nodes[1].displaced, [lost, second].map(displaced));
+    net.run(500);
+    let said: usize = net.nodes.iter().map(|node| node.lapsed.len() + node.displaced.len()).sum();
+    assert_eq!(said, 2, "each once");
+}
+
+/// A session is denied a slot, and asks again before it has heard of that. Meanwhile a slot has become free.
+#[test]
+fn session_that_asks_twice_is_admitted() {
+    let mut net = Net::new(&[0xa], AdmissionPolicy { when_full: WhenFull::Deny, ..policy(1) });
+    let [first, second] = [1, 2].map(|number| net.session(0, number));
+    assert!(net.admit(0, first, AcquireOptions::default()));
+    // All of that is one change.
+    net.handle(0, BucketEvent::Hinted(user()));
+    let denied = net.acquire(0, second, AcquireOptions::default());
+    let user = user();
+    let (target, reason, at) = (EndTarget::All, EndReason::ByOperator, net.now());
+    let end = StoreCommand::EndSessions { user: user.clone(), session: net.session(0, 0), target, reason, at };
+    net.submit(0, end);
+    let granted = net.acquire(0, second, AcquireOptions::default());
+    net.deliver(0);
+    assert!(matches!(net.outcome(0, denied), Some(Outcome::Denied(_))));
+    assert_eq!(net.outcome(0, granted), None, "the other client is still served");
+    assert!(!net.tell(0, second));
+    net.handle(0, BucketEvent::Closed(user, first));
+    assert!(matches!(net.outcome(0, granted), Some(Outcome::Granted { .. })));
+    assert!(net.tell(0, second));
 }
 
 /// A node asks for the restoration of overrides after a failover. It is cut off and fences before that arrives. An

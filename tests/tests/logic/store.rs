@@ -3,21 +3,21 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
 mod harness;
+mod clients;
+mod redis_subject;
 mod line;
 mod order;
+mod by_the_rule;
 mod pages;
 mod restart;
 
-use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::thread;
 
-use proptest::collection::vec;
-use proptest::prelude::*;
-use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, KnownToken, StoreCommand};
+use session_core::ledger::{AcquireOptions, EndTarget, GrantDetails, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, EndReason, Evict, Liveness, NotResumed, Outcome, RenewalDenied, Resumption, SessionStatus,
-    SlotLimit, StoreError, UserOverrides, UserRecord, WhenFull,
+    SlotLimit, StoreError, UserOverrides, WhenFull,
 };
 use session_core::{DisplayName, SlotId, Timestamp, UserId};
 use shell::store::{Completion, NodeStatus, PageRequest, StoreFailure, StoreHealth};
@@ -25,15 +25,17 @@ use shell::store::{UserFilter, UserState, UserUpdate};
 use tests::test_server::NODE;
 use tests::waiting::{TIMEOUT, eventually};
 
+use self::by_the_rule::agrees_with_the_rule;
 use self::harness::*;
 use self::line::*;
 use self::order::*;
 use self::pages::*;
+use self::redis_subject::{is_redis_installed, redis};
 
 /// Makes a module with the whole suite for one store.
 macro_rules! suite {
-    ($store:ident) => {
-        suite!($store: grants_up_to_the_limit, applies_the_claimed_limit_or_the_last_set, is_idempotent,
+    ($store:ident if $is_there:expr) => {
+        suite!($store if $is_there; grants_up_to_the_limit, applies_the_claimed_limit_or_the_last_set, is_idempotent,
             applies_commands_of_a_session_in_order, applies_no_withdrawn_command, agrees_with_the_rule, admits_exactly_the_limit_under_a_race,
             keeps_users_apart, answers_everything_and_rejects_after_close, notifies_an_evicted_session_once_before_the_answer,
             swaps_many_slots_in_one_batch, notifies_before_it_answers_that_or_a_later_command, moves_a_slot_to_a_resuming_session, keeps_a_lost_session_for_its_linger,
@@ -45,18 +47,21 @@ macro_rules! suite {
             admits_those_in_line_in_their_order, tells_those_who_watch_or_wait, keeps_a_line_behind_many_sessions,
             lists_nobody_who_only_waits, gives_everybody_in_line_a_turn);
     };
-    ($store:ident: $($test:ident),+) => {
+    ($store:ident if $is_there:expr; $($test:ident),+) => {
         mod $store {
             $(#[test]
             fn $test() {
-                super::$test(super::$store);
+                if $is_there {
+                    super::$test(super::$store);
+                }
             })+
         }
     };
 }
 
-suite!(memory);
-suite!(lmdb);
+suite!(memory if true);
+suite!(lmdb if true);
+suite!(redis if super::is_redis_installed());
 
 fn grants_up_to_the_limit(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(3).unwrap());
@@ -114,8 +119,12 @@ fn applies_commands_of_a_session_in_order(open: fn(SlotLimit) -> Subject) {
     // Nobody waits for an answer, so a store that batches gets them all at once.
     let turns = (0..100).flat_map(|_| [acquire("ada", 1), release("ada", 1)]);
     let commands = turns.chain([acquire("ada", 2), release("ada", 1)]);
-    let answers: Vec<_> = commands.map(|command| subject.submit(command)).collect();
-    let outcomes: Vec<_> = answers.iter().map(|answer| answer.recv_timeout(TIMEOUT).unwrap()).collect();
+    let outcomes: Vec<_> = if subject.is_shared() {
+        commands.map(|command| subject.ask(command)).collect()
+    } else {
+        let answers: Vec<_> = commands.map(|command| subject.submit(command)).collect();
+        answers.iter().map(|answer| answer.recv_timeout(TIMEOUT).unwrap()).collect()
+    };
     for pair in outcomes[..200].chunks(2) {
         assert_eq!(pair, [Outcome::granted(1), Outcome::Released]);
     }
@@ -145,54 +154,16 @@ fn applies_no_withdrawn_command(open: fn(SlotLimit) -> Subject) {
     assert_eq!(held, [session(1)]);
 }
 
-/// Any history over a few users has the outcomes that the rule gives, and ends whom it ends, whatever the store does with
-/// batches.
-fn agrees_with_the_rule(open: fn(SlotLimit) -> Subject) {
-    let command = (0..8_u8, 0..4_u8, 1..8_u64, 0..8_u64).prop_map(|(kind, user, session, other)| {
-        let user = format!("user {user}");
-        match kind {
-            0 => acquire(&user, session),
-            1 => release(&user, session),
-            2 => lookup(&user, session),
-            3 => StoreCommand::Linger {
-                user: self::user(&user),
-                session: self::session(session),
-                at: at(0),
-                token: if other < 4 { KnownToken::Granted } else { KnownToken::Shown(Box::new(key(other))) },
-            },
-            4 => acquire_with(&user, session, 0, AcquireOptions { resume: Some(key(other)), ..options(session) }),
-            5 => end(&user, session, if other == 0 { EndTarget::All } else { EndTarget::One(self::session(other)) }),
-            _ => acquire_with(&user, session, 0, options(session)),
-        }
-    });
-    let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
-    proptest!(config, |(commands in vec(command, 0..300), when_full in prop::sample::select(&[WhenFull::Deny, WhenFull::EvictOldest][..]))| {
-        let policy = AdmissionPolicy { when_full, ..policy(3) };
-        let subject = open(policy.limit);
-        subject.store.set_policy(policy);
-        let answers: Vec<_> = commands.iter().map(|command| subject.submit(command.clone())).collect();
-        let mut records = BTreeMap::<UserId, UserRecord>::new();
-        let mut ended = Vec::new();
-        for (command, answer) in commands.iter().zip(answers) {
-            let record = records.entry(command.user().clone()).or_default();
-            let expected = ledger::apply(command.user(), record, command, &policy, |_| Liveness::Alive);
-            prop_assert_eq!(answer.recv_timeout(TIMEOUT).unwrap(), expected.outcome, "{:?}", command);
-            ended.extend(expected.ended);
-        }
-        prop_assert_eq!(subject.ended(), ended);
-    });
-}
-
 fn admits_exactly_the_limit_under_a_race(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(3).unwrap());
     let barrier = Barrier::new(8);
     let mut outcomes: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..8_u64)
             .map(|thread| {
-                let (store, barrier) = (&*subject.store, &barrier);
+                let (clients, barrier) = (&subject.clients, &barrier);
                 scope.spawn(move || {
                     barrier.wait();
-                    let answers: Vec<_> = (0..50).map(|at| submit(store, acquire("ada", thread * 100 + at))).collect();
+                    let answers: Vec<_> = (0..50).map(|at| clients.submit(acquire("ada", thread * 100 + at))).collect();
                     answers.iter().map(|answer| answer.recv_timeout(TIMEOUT).unwrap()).collect::<Vec<_>>()
                 })
             })
@@ -218,12 +189,17 @@ fn keeps_users_apart(open: fn(SlotLimit) -> Subject) {
 fn answers_everything_and_rejects_after_close(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
     let answers: Vec<_> = (0..500).map(|at| subject.submit(acquire(&format!("user {at}"), at))).collect();
-    assert_eq!(smol::block_on(subject.store.close(TIMEOUT)), Ok(()), "it closes in time");
+    let closed = subject.store.close(TIMEOUT);
     for answer in answers {
         assert_eq!(answer.recv_timeout(TIMEOUT), Ok(Outcome::granted(1)), "what it took it applies");
     }
+    if subject.is_shared() {
+        (0..500).for_each(|at| assert_eq!(subject.ask(release(&format!("user {at}"), at)), Outcome::Released));
+    }
+    assert_eq!(smol::block_on(closed), Ok(()), "it closes in time");
     assert_eq!(subject.ask(acquire("late", 1)), Outcome::Rejected(StoreError::Failed));
-    assert_eq!(subject.ask(release("user 0", 0)), Outcome::Rejected(StoreError::Failed));
+    let late = if subject.is_shared() { Outcome::Released } else { Outcome::Rejected(StoreError::Failed) };
+    assert_eq!(subject.ask(release("user 0", 0)), late);
     assert_eq!(smol::block_on(subject.store.close(TIMEOUT)), Ok(()), "closing twice is the same as closing once");
 }
 
@@ -263,12 +239,13 @@ fn swaps_many_slots_in_one_batch(open: fn(SlotLimit) -> Subject) {
     subject.store.set_policy(AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(1) });
     let answers: Vec<_> =
         (1..=100).map(|number| subject.submit(acquire_with("ada", number, 0, options(number)))).collect();
-    let late = subject.submit(release("ada", 1));
+    let late = || subject.submit(release("ada", 1));
+    let in_batch = (!subject.is_shared()).then(late);
     for answer in answers {
         let outcome = answer.recv_timeout(TIMEOUT).unwrap();
         assert!(matches!(outcome, Outcome::Granted { slots: 1, .. }), "{outcome:?}");
     }
-    assert_eq!(late.recv_timeout(TIMEOUT), Ok(Outcome::Released));
+    assert_eq!(in_batch.unwrap_or_else(late).recv_timeout(TIMEOUT), Ok(Outcome::Released));
     let swapped = |number| ended(number, EndReason::TakenOver(names(number + 1)));
     assert_eq!(subject.ended(), (1..100).map(swapped).collect::<Vec<_>>());
     assert_eq!(subject.ask(lookup("ada", 100)), Outcome::Counted { slots: 1 });
@@ -493,6 +470,9 @@ fn is_ready_until_it_is_closed(open: fn(SlotLimit) -> Subject) {
     let health = || smol::block_on(subject.store.health());
     assert_eq!((health(), health().message()), (StoreHealth::Ready, None));
     assert_eq!(subject.ask(acquire("ada", 1)), Outcome::granted(1));
+    if subject.is_shared() {
+        assert_eq!(subject.ask(release("ada", 1)), Outcome::Released);
+    }
     assert_eq!(smol::block_on(subject.store.close(TIMEOUT)), Ok(()));
 
     let closed = health();

@@ -37,7 +37,7 @@ impl Subject {
     /// Waits until it admits no session and says so to a health check. Sessions that it has go on, and leave.
     fn refuses(&self, held: &mut Vec<RawClient>) {
         eventually("no session is admitted", || !admits(&self.process, "ada"));
-        eventually("the health check says so", || health(&self.process) == 503);
+        eventually("the health check says so", || self.process.health() == 503);
         let mut peer = held.pop().unwrap();
         peer.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
         peer.expect_text(&format!(
@@ -49,7 +49,7 @@ impl Subject {
 
     fn admits_again(&self) {
         eventually("sessions are admitted again", || admits(&self.process, "ada"));
-        eventually("the health check says so", || health(&self.process) == 200);
+        eventually("the health check says so", || self.process.health() == 200);
     }
 }
 
@@ -69,12 +69,6 @@ fn admits(process: &TestProcess, user: &str) -> bool {
         }
         other => panic!("{other:?}"),
     }
-}
-
-fn health(process: &TestProcess) -> u16 {
-    let mut peer = RawClient::connect(process.address);
-    peer.write(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n");
-    peer.try_head().split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 fn held(process: &TestProcess) -> Vec<RawClient> {
@@ -133,7 +127,7 @@ fn deleted_lock_file_changes_nothing() {
     let subject = Subject::start();
     let _held = held(&subject.process);
     fs::remove_file(subject.data().join("lock")).unwrap();
-    eventually("the health check has been answered", || health(&subject.process) == 200);
+    eventually("the health check has been answered", || subject.process.health() == 200);
     assert!(admits(&subject.process, "ada"));
     assert_eq!(run_command(&subject.data(), &["--listen", "127.0.0.1:0"]).status.code(), Some(1), "it is still locked");
 }

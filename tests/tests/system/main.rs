@@ -25,6 +25,7 @@ mod missing_rights;
 mod supervision;
 mod referee;
 mod shared_store;
+mod redis_opening;
 mod binaries;
 mod configuration;
 mod reload;

@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use rustix::process::Signal;
 use shell::runtime::supervisor::{OnEnd, Part, Supervisor};
 use tests::raw_client::{RawClient, Received};
+use tests::redis_process::{NOTHING_KEPT, RedisProcess};
 use tests::test_process::{TestProcess, send_signal, without_connection_limits};
 use tests::waiting::{eventually, side_by_side};
 
@@ -58,16 +59,33 @@ fn with_panic(part: Part, trigger: &Path) -> Command {
     command
 }
 
+/// The arguments of a server with a store in this Redis, and keys of its own.
+fn redis_arguments(redis: Option<&RedisProcess>, part: Part) -> Vec<String> {
+    let Some(redis) = redis else { return Vec::new() };
+    let url = redis.url();
+    let times = ["--node-beat", "200ms", "--node-fence", "2s", "--node-lease", "3s", "--store-timeout", "1s"];
+    let store = ["--store", "redis", "--redis-url", &url, "--redis-prefix", part.name()];
+    store.iter().chain(&times).map(|argument| (*argument).to_owned()).collect()
+}
+
 fn admits(process: &TestProcess, user: &str) -> bool {
     let mut peer = RawClient::open(process.address);
     peer.authenticate(user);
     matches!(peer.read(), Received::Text(text) if text.contains("AUTHENTICATE_SUCCESS"))
 }
 
-fn panics_in(part: Part) -> (tempfile::TempDir, LoggingServer) {
+/// Whether only a server runs this part whose store others share.
+fn needs_redis(part: Part) -> bool {
+    matches!(part, Part::StoreLane | Part::StoreFence | Part::StoreHints)
+}
+
+fn panics_in(part: Part, redis: Option<&RedisProcess>) -> (tempfile::TempDir, LoggingServer) {
     let directory = tempfile::tempdir().unwrap();
     let trigger = directory.path().join("panic now");
-    let server = LoggingServer::start(with_panic(part, &trigger), &directory.path().join("data"));
+    let mut command = with_panic(part, &trigger);
+    command.args(redis_arguments(redis, part));
+    let server = LoggingServer::start(command, &directory.path().join("data"));
+    eventually("it admits", || server.process.health() == 200);
     for number in 1..=3 {
         drop(RawClient::authenticated(server.process.address, &format!("user {number}"), 1));
     }
@@ -80,15 +98,22 @@ fn panics_in(part: Part) -> (tempfile::TempDir, LoggingServer) {
 #[test]
 #[cfg(debug_assertions)]
 fn process_ends_with_a_part_it_cannot_go_on_without() {
-    side_by_side(Part::ALL.into_iter().filter(|part| part.on_end() == OnEnd::EndProcess), |part| {
-        let (directory, server) = panics_in(part);
+    let redis = RedisProcess::is_installed().then(|| RedisProcess::start(&NOTHING_KEPT));
+    let is_there = |part: &Part| redis.is_some() || !needs_redis(*part);
+    let parts = Part::ALL.into_iter().filter(|part| part.on_end() == OnEnd::EndProcess).filter(is_there);
+    side_by_side(parts, |part| {
+        let redis = redis.as_ref().filter(|_| needs_redis(part));
+        let (directory, server) = panics_in(part, redis);
         let (code, log) = server.wait();
         assert_eq!(code, Some(Supervisor::EXIT_CODE.into()), "{part:?}: {log}");
         let message =
             format!("error: the part {:?} of the server has ended; the server ends with code 70", part.name());
         assert!(log.contains(&message), "{part:?}: {log}");
         // What the next start finds is in order.
-        let next = TestProcess::start(SERVER, &directory.path().join("data"), &[]);
+        let mut next = without_connection_limits(SERVER);
+        next.args(redis_arguments(redis, part));
+        let next = TestProcess::run(next, &directory.path().join("data"), &[]);
+        eventually("it admits", || next.health() == 200);
         let held: Vec<_> = (1..=3).map(|held| RawClient::authenticated(next.address, "user 1", held)).collect();
         assert!(!admits(&next, "user 1"), "{part:?}: {held:?}", held = held.len());
     });
@@ -98,7 +123,7 @@ fn process_ends_with_a_part_it_cannot_go_on_without() {
 #[cfg(debug_assertions)]
 fn part_that_keeps_nothing_starts_again() {
     side_by_side(Part::ALL.into_iter().filter(|part| part.on_end() == OnEnd::Restart), |part| {
-        let (directory, server) = panics_in(part);
+        let (directory, server) = panics_in(part, None);
         let restarted = format!("event=\"part_restarted\" part={:?}", part.name());
         eventually("the part starts again", || server.has_logged(&restarted));
         // It works: it accepts, timers fire, operators are answered, SIGHUP reloads, the health check is answered.

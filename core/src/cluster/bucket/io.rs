@@ -53,6 +53,10 @@ pub struct BucketActions {
     pub overrides: Vec<(CallId, OverridesOutcome)>,
     /// Sessions of this node that have lost their slots, with their users.
     pub ended: Vec<(UserId, EndedSession)>,
+    /// Sessions of any node that had lapsed, and that this node has removed from the store, with their users.
+    pub lapsed: Vec<(UserId, SessionId)>,
+    /// Sessions of any node that lingered, and whose slots this node has given to others, with their users. Nobody has to be told.
+    pub displaced: Vec<(UserId, EndedSession)>,
     /// Hints for sessions of this node.
     pub hints: Vec<SessionHint>,
     /// All sessions of the bucket end, now.

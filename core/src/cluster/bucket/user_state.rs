@@ -79,6 +79,8 @@ pub(super) struct Decision {
     /// Whether sessions that were leaving are gone.
     pub has_left: bool,
     pub hints: Vec<SessionHint>,
+    /// Sessions that had lapsed, and are removed.
+    pub lapsed: Vec<SessionId>,
     /// Whether it could tell all entries that nobody stands behind.
     pub is_tidy: bool,
 }
@@ -99,6 +101,8 @@ pub(super) struct FoldContext<'a> {
 pub(super) struct UserActions {
     pub outcomes: Vec<(CallId, Outcome)>,
     pub ended: Vec<EndedSession>,
+    pub lapsed: Vec<SessionId>,
+    pub displaced: Vec<EndedSession>,
     pub hints: Vec<SessionHint>,
 }
 
@@ -213,7 +217,7 @@ impl UserState {
         let is_gone = |session: SessionId| liveness(session.node()) != Liveness::Alive;
         record.leaving_mut().retain(|leaving| !self.closed.contains(&leaving.session) && !is_gone(leaving.session));
         let has_left = record.leaving().len() < leaving_before;
-        remove_lapsed(&mut record, now, liveness);
+        let mut lapsed = remove_lapsed(&mut record, now, liveness);
         // What this node does not know, it does not serve: a release was lost with what the store forgot.
         // A session that gives its slot up still has it until the command is applied.
         let asks: BTreeSet<_> = self.queue.iter().map(|call| call.command.session()).collect();
@@ -257,11 +261,12 @@ impl UserState {
                 }
             }
             hints.extend(result.hints.iter().copied());
+            lapsed.extend(result.lapsed.iter().copied());
             decided.push((call, result));
         }
         record.forget_if_empty();
         let is_changed = record != before;
-        Decision { expected, record, is_changed, decided, leaving, closed, asserted, has_left, hints, is_tidy }
+        Decision { expected, record, is_changed, decided, leaving, closed, asserted, has_left, hints, lapsed, is_tidy }
     }
 
     /// The change was not made: its commands have to be decided again.
@@ -275,8 +280,9 @@ impl UserState {
 
     /// The change was made. Grants wait for all who are leaving now.
     pub(super) fn commit(&mut self, decision: Decision, is_own: &dyn Fn(NodeId) -> bool, actions: &mut UserActions) {
-        let Decision { record, decided, closed, asserted, hints, is_tidy, .. } = decision;
+        let Decision { record, decided, closed, asserted, hints, lapsed, is_tidy, .. } = decision;
         self.must_tidy &= !is_tidy;
+        actions.lapsed.extend(lapsed);
         for session in closed {
             self.closed.remove(&session);
         }
@@ -288,14 +294,24 @@ impl UserState {
         }
         actions.hints.extend(hints.into_iter().filter(|hint| is_own(hint.session.node())));
         let waits_for: Vec<_> = record.leaving().iter().map(|leaving| leaving.session).collect();
-        for (call, ApplyResult { outcome, ended, .. }) in decided {
-            // Sessions of the same change that were granted a slot and lost it again. The others are found in the record.
-            for ended in ended.into_iter().filter(|ended| !record.is_leaving(ended.session)) {
+        for (call, ApplyResult { outcome, ended, displaced, .. }) in decided {
+            actions.displaced.extend(displaced);
+            // In the order of the commands. Those that other nodes end are found in the record.
+            for ended in ended {
+                let is_leaving = record.is_leaving(ended.session);
                 let Some(own) = self.sessions.get_mut(&ended.session) else { continue };
-                if let OwnSession::Granted(grant) = own {
-                    actions.outcomes.append(&mut grant.answers);
-                    actions.ended.push(ended);
-                    *own = OwnSession::Ended;
+                match own {
+                    // Granted a slot in this very change.
+                    OwnSession::Granted(grant) if !is_leaving => {
+                        actions.outcomes.append(&mut grant.answers);
+                        actions.ended.push(ended);
+                        *own = OwnSession::Ended;
+                    }
+                    OwnSession::Ready(_) | OwnSession::Told { .. } => {
+                        actions.ended.push(ended);
+                        *own = OwnSession::Ended;
+                    }
+                    OwnSession::Granted(_) | OwnSession::Asking { .. } | OwnSession::Ended => {}
                 }
             }
             let session = call.command.session();
@@ -305,7 +321,12 @@ impl UserState {
                 grant.answers.push((call.id, outcome));
                 continue;
             }
-            if is_acquire && matches!(own, Some(OwnSession::Asking { .. })) {
+            // If it is not kept any more, and has not given up, an earlier acquire of this very change was denied.
+            let is_asking = match own {
+                Some(own) => matches!(own, OwnSession::Asking { .. }),
+                None => !self.closed.contains(&session),
+            };
+            if is_acquire && is_asking {
                 match &outcome {
                     Outcome::Granted { .. } => {
                         let grant = Grant { waits_for: waits_for.clone(), answers: [(call.id, outcome)].into() };

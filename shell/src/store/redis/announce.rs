@@ -13,6 +13,7 @@ use super::format;
 use super::link::LinkError;
 use super::node::{BUCKETS, Node};
 use crate::runtime::events::log_event;
+use crate::runtime::supervisor::PartGuard;
 use crate::store::nodes::NodeAbout;
 
 /// How often the thread looks whether there is something to write.
@@ -28,9 +29,10 @@ const REMOVE_TIMEOUT: Duration = Duration::from_millis(500);
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
 /// Writes what this server says of itself, until it has left. Then removes that.
-pub(super) fn run(node: &Node) {
+pub(super) fn run(node: &Node, guard: &PartGuard) {
     let mut writer = Writer { node, connection: None, written: None, retry_at: Instant::now(), has_failed: false };
     while !node.is_over() {
+        guard.round();
         writer.write_if_due();
         thread::sleep(LOOK_INTERVAL);
     }

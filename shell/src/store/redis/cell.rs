@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use session_core::cluster::{
     Bucket, BucketActions, BucketEvent, CallId, FenceReason, OverridesOutcome, Request, RequestId,
 };
-use session_core::ledger::{Outcome, StoreCommand, UserOverrides};
+use session_core::ledger::{EndedSession, Outcome, StoreCommand, UserOverrides};
 use session_core::{SessionId, Timestamp, UserId};
 
 use super::command::BucketNames;
@@ -16,6 +16,7 @@ use crate::runtime::events::log_limited;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
+use crate::store::notifier::{log_displaced, log_lapsed};
 use crate::store::shared::NodeContext;
 use crate::store::user_state::{SeenState, UserState};
 
@@ -99,7 +100,7 @@ impl Cell {
 
     fn handle_locked(&self, state: &mut CellState, event: BucketEvent) -> Handled {
         let now = self.now();
-        let BucketActions { requests, outcomes, overrides, ended, hints, fenced, cut } =
+        let BucketActions { requests, outcomes, overrides, ended, lapsed, displaced, hints, fenced, cut } =
             state.bucket.handle(event, now);
         if let Some(reason) = fenced {
             self.serves_until.store(0, Ordering::SeqCst);
@@ -112,8 +113,16 @@ impl Cell {
                 log_limited!(LOG, node_fenced { part: self.number, sessions: cut.len(), reason });
             }
         }
-        for (user, ended) in ended {
-            self.context.notify(&user, vec![ended]);
+        for of_user in ended.chunk_by(|(one, _), (other, _)| one == other) {
+            if let [(user, _), ..] = of_user {
+                self.context.notify(user, of_user.iter().map(|(_, ended)| ended.clone()).collect());
+            }
+        }
+        for (user, session) in lapsed {
+            log_lapsed(&user, session);
+        }
+        for (user, EndedSession { session, reason }) in displaced {
+            log_displaced(&user, session, &reason);
         }
         for (call, outcome) in outcomes {
             if let Some(completion) = state.commands.remove(&call) {

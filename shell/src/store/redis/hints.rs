@@ -11,6 +11,7 @@ use super::command::channel;
 use super::link::LinkError;
 use super::node::{Node, RECONNECT_PAUSE};
 use super::value;
+use crate::runtime::supervisor::PartGuard;
 
 /// How long it may take until a new id of this node is listened for.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
@@ -19,23 +20,24 @@ const LONGEST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 
 /// Listens until the node has left.
-pub(super) fn run(node: &Node) {
+pub(super) fn run(node: &Node, guard: &PartGuard) {
     while !node.is_over() {
         // What is wrong is said by the threads on whose connections more depends.
-        let _lost: Result<(), LinkError> = listen(node);
+        let _lost: Result<(), LinkError> = listen(node, guard);
         if !node.is_over() {
             thread::sleep(RECONNECT_PAUSE);
         }
     }
 }
 
-fn listen(node: &Node) -> Result<(), LinkError> {
+fn listen(node: &Node, guard: &PartGuard) -> Result<(), LinkError> {
     let mut connection = node.locator.connect_to_any()?;
     let mut messages = connection.as_pubsub();
     messages.set_read_timeout(Some(LONGEST_WAIT))?;
     let mut listens = BTreeSet::<NodeId>::new();
     let mut heard_at = Instant::now();
     while !node.is_over() {
+        guard.round();
         if heard_at.elapsed() > LONGEST_SILENCE {
             // A connection that was cut without a word is found out.
             messages.set_read_timeout(Some(node.locator.config().call_timeout))?;

@@ -10,7 +10,7 @@ use super::cell::{Cell, nanos};
 use super::link::{Link, LinkError, Received, Replicas, Sent};
 use super::node::{BUCKETS, Node, RECONNECT_PAUSE};
 use crate::runtime::events::log_event;
-use crate::runtime::supervisor::Part;
+use crate::runtime::supervisor::{Part, PartGuard};
 
 /// How many requests are sent at a time.
 const BATCH: usize = 512;
@@ -36,7 +36,7 @@ struct Lane {
 /// Connects to a server. If it has the first part, the format of the keys is compared, too.
 pub(super) fn open(node: &Node, server: &str) -> Result<Link, LinkError> {
     let config = node.locator.config();
-    let mut link = Link::open(node.locator.connect(server)?, config.call_timeout)?;
+    let mut link = Link::open(node.locator.connect(server)?, &config.prefix, config.call_timeout)?;
     if *node.locator.home(0) == *server {
         link.check_format(&config.prefix, BUCKETS)?;
     }
@@ -46,7 +46,7 @@ pub(super) fn open(node: &Node, server: &str) -> Result<Link, LinkError> {
 /// Starts the thread of a lane.
 pub(super) fn start(node: &Arc<Node>, number: usize, link: Option<Link>) -> io::Result<()> {
     let lane = Lane::new(Arc::clone(node), number, link);
-    node.spawn(Part::StoreLane, move || lane.run())
+    node.spawn(Part::StoreLane, move |guard| lane.run(guard))
 }
 
 /// Finds out where the buckets are now.
@@ -88,8 +88,9 @@ impl Lane {
     }
 
     /// Runs until the store is closed, and the node has left.
-    fn run(mut self) {
+    fn run(mut self, guard: &PartGuard) {
         loop {
+            guard.round();
             let has_buckets = self.cells().next().is_some();
             if !has_buckets {
                 // They are at another server now.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use redis::{Client, Connection, ConnectionInfo, RedisError, ServerError, ServerErrorKind, Value};
+use redis::{Client, Connection, ConnectionInfo, ErrorKind, RedisError, ServerError, ServerErrorKind, Value};
 use session_core::UserId;
 use session_core::cluster::{Answer, AnswerBody, HistoryId, Request, RequestId};
 use session_core::ledger::StoreError;
@@ -12,6 +12,7 @@ use super::command::{BucketNames, Expected, Packer};
 use super::config::{RedisConfig, RedisConfigError};
 use super::format;
 use super::reply;
+use super::rights::{self, MissingRights};
 use super::script::Script;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::runtime::events::{log_event, log_limited};
@@ -69,7 +70,15 @@ pub enum LinkError {
     Config(#[from] RedisConfigError),
     /// The connection fails, or the server refuses.
     #[error("{0}{hint}", hint = hint(.0))]
-    Redis(#[from] RedisError),
+    Redis(RedisError),
+    /// The user lacks rights.
+    #[error("the user has not all rights that are needed ({denied}). Give it these: ACL SETUSER <user> {needed}")]
+    Rights {
+        /// What the user may not do.
+        denied: String,
+        /// All that it has to be allowed to.
+        needed: String,
+    },
     /// The server is too old.
     #[error("the server has version {0}, and at least version 7.0 of Redis, or any Valkey, is needed")]
     TooOld(String),
@@ -96,22 +105,50 @@ pub enum LinkError {
     Refused(String),
 }
 
+impl From<RedisError> for LinkError {
+    /// The error is part of the message, so it is not its source as well: it would be printed twice.
+    fn from(error: RedisError) -> Self {
+        Self::Redis(error)
+    }
+}
+
+impl From<MissingRights> for LinkError {
+    fn from(MissingRights { denied, needed }: MissingRights) -> Self {
+        Self::Rights { denied, needed }
+    }
+}
+
 /// What an operator should do about an error.
 fn hint(error: &RedisError) -> &'static str {
+    if error.kind() == ErrorKind::AuthenticationFailed {
+        return ": user or password are wrong";
+    }
     match error.code() {
         Some("NOAUTH") => ": it needs a password (redis_password_file or SESSIONS_REDIS_PASSWORD)",
-        Some("WRONGPASS") => ": user or password are wrong",
-        Some("NOPERM") => {
-            ": allow the user its keys and channels, and +eval +evalsha +script +info +hset +get +set +mget +del and the other commands of the scripts"
-        }
         Some("LOADING") => ": it is still reading its data, try again soon",
         _ => "",
     }
 }
 
 impl Link {
-    /// Checks that the server will do, and loads the scripts.
-    pub(super) fn open(mut connection: Connection, timeout: Duration) -> Result<Self, LinkError> {
+    /// Checks that the server will do for keys with this prefix, and loads the scripts.
+    pub(super) fn open(connection: Connection, prefix: &str, timeout: Duration) -> Result<Self, LinkError> {
+        Self::open_unexplained(connection, prefix, timeout).map_err(|error| match &error {
+            LinkError::Redis(redis) => rights::missing(redis, prefix).map_or(error, LinkError::from),
+            LinkError::Config(_)
+            | LinkError::Rights { .. }
+            | LinkError::TooOld(_)
+            | LinkError::Replica
+            | LinkError::Foreign(_)
+            | LinkError::NotFound(_)
+            | LinkError::Late
+            | LinkError::NotReplicated
+            | LinkError::OtherFormat(_)
+            | LinkError::Refused(_) => error,
+        })
+    }
+
+    fn open_unexplained(mut connection: Connection, prefix: &str, timeout: Duration) -> Result<Self, LinkError> {
         let server: String = redis::cmd("INFO").arg("server").query(&mut connection)?;
         check_version(&server)?;
         let load = |script: Script, connection: &mut Connection| {
@@ -120,6 +157,9 @@ impl Link {
         let hashes = Script::ALL.into_iter().map(|script| load(script, &mut connection)).collect::<Result<_, _>>()?;
         let replication: Value = redis::cmd("INFO").arg("replication").query(&mut connection)?;
         let history = reply::parse_history(&replication).ok_or(LinkError::Replica)?;
+        if let Some(missing) = rights::check(&mut connection, prefix)? {
+            return Err(missing.into());
+        }
         Ok(Self { connection, timeout, hashes, history })
     }
 
@@ -292,6 +332,8 @@ fn is_fatal(error: &ServerError) -> bool {
         ServerErrorKind::ReadOnly,
         ServerErrorKind::BusyLoading,
         ServerErrorKind::MasterDown,
+        // Another connection finds out which rights are missing, and says so.
+        ServerErrorKind::NoPerm,
     ];
     error.kind().is_some_and(|kind| kinds.contains(&kind)) || error.code() == "NOAUTH"
 }

@@ -11,6 +11,7 @@ mod reply;
 mod link;
 mod format;
 mod locator;
+mod rights;
 mod identity;
 mod about;
 mod cell;

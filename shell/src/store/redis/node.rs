@@ -19,7 +19,7 @@ use super::identity::IdFile;
 use super::locator::{Locator, ServerName};
 use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::runtime::events::{log_event, log_limited};
-use crate::runtime::supervisor::Part;
+use crate::runtime::supervisor::{Part, PartGuard};
 use crate::store::health::StoreHealth;
 use crate::store::shared::NodeContext;
 
@@ -180,13 +180,13 @@ impl Node {
     }
 
     /// Starts a thread. While it runs, the store is open.
-    pub(super) fn spawn(&self, part: Part, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    pub(super) fn spawn(&self, part: Part, work: impl FnOnce(&PartGuard) + Send + 'static) -> io::Result<()> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let supervisor = self.context.process().supervisor.clone();
         let body = move || {
             let _running = running;
             let guard = supervisor.watch(part);
-            work();
+            work(&guard);
             guard.finish();
         };
         thread::Builder::new().name(part.name().into()).spawn(body).map(drop)
@@ -354,7 +354,10 @@ impl Node {
         let conflict = self.about.conflict();
         let is_foreign = conflict.is_some();
         problems.extend(conflict);
-        let closed = self.cells.iter().filter(|cell| !cell.look(|bucket| bucket.membership().may_admit())).count();
+        let is_closed = |cell: &&Cell| !cell.look(|bucket| bucket.membership().may_admit());
+        let closed = self.cells.iter().filter(is_closed).count();
+        // As long as some users are admitted, a load balancer should send clients here: the other servers admit no more.
+        let admits = self.cells.iter().any(|cell| self.is_up(cell) && !is_closed(&cell));
         if closed > 0 {
             problems.push(format!(
                 "{closed} of {BUCKETS} parts of the users admit nobody: for node_lease after the store was reached, or has \
@@ -363,7 +366,7 @@ impl Node {
         }
         match problems.is_empty() {
             true => StoreHealth::Ready,
-            false => StoreHealth::Degraded { refusal: (closed > 0 || is_foreign).then_some(refusal), problems },
+            false => StoreHealth::Degraded { refusal: (!admits || is_foreign).then_some(refusal), problems },
         }
     }
 }

@@ -250,6 +250,7 @@ impl Pair {
 }
 
 #[test]
+#[allow(clippy::print_stdout, reason = "it is shown if the test fails")]
 fn scripts_do_what_the_reference_does() {
     let Some(server) = RedisServer::start() else { return };
     let cases = std::env::var("SCRIPT_CASES").map_or(150, |cases| cases.parse().unwrap());

@@ -50,12 +50,12 @@ pub struct RedisStore {
 #[derive(Debug, Error)]
 pub enum RedisOpenError {
     /// The data directory cannot be used.
-    #[error("cannot use the data directory {}: {source}", directory.display())]
+    #[error("cannot use the data directory {}: {why}", directory.display())]
     Directory {
         /// The directory.
         directory: PathBuf,
         /// The error.
-        source: io::Error,
+        why: io::Error,
     },
     /// Another server uses the data directory.
     #[error("the data directory {} cannot be used: {reason}", directory.display())]
@@ -66,12 +66,12 @@ pub enum RedisOpenError {
         reason: String,
     },
     /// The shared store cannot be used.
-    #[error("cannot use the store at {place}: {source}")]
+    #[error("cannot use the store at {place}: {why}")]
     Store {
         /// Where it is, without a password.
         place: String,
         /// The error.
-        source: LinkError,
+        why: LinkError,
     },
     /// A thread does not start.
     #[error("cannot start a thread: {0}")]
@@ -96,13 +96,13 @@ impl RedisStore {
         node: NodeId,
         process: Process,
     ) -> Result<Self, RedisOpenError> {
-        let in_directory = |source| RedisOpenError::Directory { directory: directory.into(), source };
+        let in_directory = |why| RedisOpenError::Directory { directory: directory.into(), why };
         fs::create_dir_all(directory).map_err(in_directory)?;
         let lock = DirectoryLock::acquire(directory).map_err(|error| match error {
             LockError::InUse(_) => RedisOpenError::InUse { directory: directory.into(), reason: error.to_string() },
-            LockError::Io(source) => in_directory(source),
+            LockError::Io(why) => in_directory(why),
         })?;
-        let in_store = |source| RedisOpenError::Store { place: config.place.to_string(), source };
+        let in_store = |why| RedisOpenError::Store { place: config.place.to_string(), why };
         let locator = Locator::new(config.clone(), BUCKETS).map_err(in_store)?;
         let id_file = IdFile::new(directory).map_err(in_directory)?;
         let former = id_file.read();
@@ -124,10 +124,10 @@ impl RedisStore {
             lane::start(node, number, Some(link)).map_err(RedisOpenError::Thread)?;
         }
         let (fenced, listening) = (Arc::clone(node), Arc::clone(node));
-        node.spawn(Part::StoreFence, move || fence::run(&fenced)).map_err(RedisOpenError::Thread)?;
-        node.spawn(Part::StoreHints, move || hints::run(&listening)).map_err(RedisOpenError::Thread)?;
+        node.spawn(Part::StoreFence, move |guard| fence::run(&fenced, guard)).map_err(RedisOpenError::Thread)?;
+        node.spawn(Part::StoreHints, move |guard| hints::run(&listening, guard)).map_err(RedisOpenError::Thread)?;
         let announcing = Arc::clone(node);
-        node.spawn(Part::StoreAbout, move || announce::run(&announcing)).map_err(RedisOpenError::Thread)?;
+        node.spawn(Part::StoreAbout, move |guard| announce::run(&announcing, guard)).map_err(RedisOpenError::Thread)?;
         Ok(store)
     }
 }
@@ -171,7 +171,15 @@ impl Store for RedisStore {
         if self.node.is_closing() || !self.node.is_up(cell) {
             return completion.answer(Err(StoreFailure::Rejected(StoreError::Failed)));
         }
-        self.node.handled(cell, cell.set_overrides(user, update.overrides(), completion));
+        let (node, of) = (Arc::clone(&self.node), user.clone());
+        let answered = Completion::new(move |answer: Result<UserState, StoreFailure>| {
+            // This store keeps no more of when a user was seen than the slots say, and a change leaves those.
+            let seen = move || {
+                completion.answer(answer.map(|before| UserState { seen: node.seen(&of), ..before }));
+            };
+            smol::unblock(seen).detach();
+        });
+        self.node.handled(cell, cell.set_overrides(user, update.overrides(), answered));
     }
 
     fn find_user(&self, user: UserId) -> StoreFuture<'_, UserState> {

@@ -83,6 +83,9 @@ impl<'a> Connections<'a> {
 
     /// Asks the server of a bucket.
     fn ask<T: FromRedisValue>(&mut self, cell: &Cell, command: &Cmd) -> Result<T, StoreFailure> {
+        if self.node.is_over() {
+            return Err(StoreFailure::Rejected(session_core::ledger::StoreError::Failed));
+        }
         let server = self.node.locator.home(cell.number());
         let connection = match self.open.entry(server) {
             Entry::Occupied(open) => open.into_mut(),
@@ -120,6 +123,11 @@ impl Node {
         let record = self.read(&mut Connections::new(self), user)?;
         let overrides = self.cell_of(user).look(|bucket| bucket.overrides().and_then(|all| all.get(user)).copied());
         Ok(UserState { overrides: overrides.unwrap_or_default(), seen: seen(record.as_ref()) })
+    }
+
+    /// When the user was seen, as far as the slots say.
+    pub(super) fn seen(&self, user: &UserId) -> SeenState {
+        self.read(&mut Connections::new(self), user).map_or(SeenState::Unreadable, |record| seen(record.as_ref()))
     }
 
     /// All users of a bucket of whom anything is kept, in the order of their ids, and how many records were looked at.

@@ -83,7 +83,7 @@ fn answer_without_a_history_does_not_count() {
     let config = config(&format!("redis://127.0.0.1:{}", server_that_changes()));
     let RedisPlace::Server(url) = &config.place else { panic!("there is one server") };
     let connection = connect(config.connection_info(url).unwrap(), config.call_timeout).unwrap();
-    let mut link = Link::open(connection, config.call_timeout).unwrap();
+    let mut link = Link::open(connection, &config.prefix, config.call_timeout).unwrap();
     let names = BucketNames::new("test", 0);
     let request = Request::Read(UserId::parse("ada").unwrap());
     let mut answers = Vec::new();

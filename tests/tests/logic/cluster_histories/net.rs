@@ -20,6 +20,10 @@ pub(super) struct Node {
     /// No request arrives while time passes.
     pub(super) is_cut_off: bool,
     ended: Vec<EndedSession>,
+    /// The sessions that it says had lapsed.
+    pub(super) lapsed: Vec<SessionId>,
+    /// The sessions that it says lingered, and lost their slots.
+    pub(super) displaced: Vec<EndedSession>,
     /// How often it has fenced.
     pub(super) fences: usize,
     outcomes: Vec<(CallId, Outcome)>,
@@ -73,6 +77,8 @@ impl Net {
             queue: VecDeque::new(),
             is_cut_off: false,
             ended: Vec::new(),
+            lapsed: Vec::new(),
+            displaced: Vec::new(),
             fences: 0,
             outcomes: Vec::new(),
             overrides: Vec::new(),
@@ -90,11 +96,14 @@ impl Net {
     pub(super) fn handle(&mut self, index: usize, event: BucketEvent) {
         let now = self.now();
         let node = &mut self.nodes[index];
-        let BucketActions { requests, outcomes, overrides, ended, fenced, .. } = node.bucket.handle(event, now);
+        let BucketActions { requests, outcomes, overrides, ended, lapsed, displaced, fenced, .. } =
+            node.bucket.handle(event, now);
         node.queue.extend(requests);
         node.outcomes.extend(outcomes);
         node.overrides.extend(overrides);
         node.ended.extend(ended.into_iter().map(|(_, ended)| ended));
+        node.lapsed.extend(lapsed.into_iter().map(|(_, session)| session));
+        node.displaced.extend(displaced.into_iter().map(|(_, ended)| ended));
         if fenced.is_some() {
             node.fences += 1;
             self.last_id += 1;

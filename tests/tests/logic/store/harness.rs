@@ -5,22 +5,26 @@ use session_core::ledger::{AcquireOptions, EndTarget, KnownToken, StoreCommand};
 use session_core::ledger::{AdmissionPolicy, EndReason, EndedSession, Outcome, SessionHint, SlotLimit, UserOverrides};
 use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp, UserId};
 use shell::store::{
-    Completion, LmdbConfig, LmdbStore, MemoryStore, Page, PageRequest, SessionNotifier, Store, StoreFailure,
-    StoredSession, StoredUser, UserFilter, UserState, UserUpdate,
+    Completion, LmdbConfig, LmdbStore, MemoryStore, Page, PageRequest, Store, StoreFailure, StoredSession, StoredUser,
+    UserFilter, UserState, UserUpdate,
 };
+use std::any::Any;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
-use tempfile::TempDir;
 use tests::test_server::NODE;
 use tests::waiting::TIMEOUT;
 
-/// A store, and what must outlive it.
+use super::clients::Clients;
+
+/// A store with its clients, and what must outlive it.
 pub(super) struct Subject {
     pub(super) store: Arc<dyn Store>,
+    /// The sessions of the store, through which all commands go.
+    pub(super) clients: Clients,
     pub(super) observed: Receiver<Observed>,
     pub(super) observer: Sender<Observed>,
-    pub(super) _directory: Option<TempDir>,
+    pub(super) _outlives: Box<dyn Any>,
 }
 
 /// What a store lets the world know, in its order.
@@ -36,44 +40,37 @@ pub(super) enum Observed {
     Hinted(Vec<SessionHint>),
 }
 
-pub(super) struct Observer(Sender<Observed>);
-
-impl SessionNotifier for Observer {
-    fn notify(&self, _: &UserId, ended: Vec<EndedSession>) {
-        // Fails when the test no longer listens.
-        let _unheard = self.0.send(Observed::Ended(ended));
-    }
-
-    fn hint(&self, hints: Vec<SessionHint>) {
-        let _unheard = self.0.send(Observed::Hinted(hints));
-    }
-}
-
-pub(super) fn subject(store: impl Store + 'static, directory: Option<TempDir>) -> Subject {
-    let (observer, observed) = channel();
-    store.set_notifier(Arc::new(Observer(observer.clone())));
-    Subject { store: Arc::new(store), observed, observer, _directory: directory }
+pub(super) fn subject(store: impl Store + 'static, outlives: impl Any) -> Subject {
+    let (observer, observed) = std::sync::mpsc::channel();
+    let store: Arc<dyn Store> = Arc::new(store);
+    let clients = Clients::new(&store, observer.clone());
+    Subject { store, clients, observed, observer, _outlives: Box::new(outlives) }
 }
 
 pub(super) fn memory(limit: SlotLimit) -> Subject {
-    subject(MemoryStore::new(NODE, limit), None)
+    subject(MemoryStore::new(NODE, limit), ())
 }
 
 pub(super) fn lmdb(limit: SlotLimit) -> Subject {
     let directory = tempfile::tempdir().unwrap();
     let store = LmdbStore::open(&LmdbConfig::new(directory.path(), limit), NODE).unwrap();
-    subject(store, Some(directory))
-}
-
-pub(super) fn submit(store: &dyn Store, command: StoreCommand) -> Receiver<Outcome> {
-    let (sender, receiver) = channel();
-    store.submit(command, Completion::new(move |outcome| sender.send(outcome).expect("somebody waits")));
-    receiver
+    subject(store, directory)
 }
 
 impl Subject {
     pub(super) fn submit(&self, command: StoreCommand) -> Receiver<Outcome> {
-        submit(&*self.store, command)
+        self.clients.submit(command)
+    }
+
+    /// What the suite cannot demand of a store that several servers share, whose sessions are those of real clients:
+    ///
+    /// - A session that has given its slot up, or has lost it, does not ask for one again at once. It waits for an answer before it
+    ///   gives its slot up: from then on it is told neither the answer nor that it has lost the slot.
+    /// - The store is closed only once all sessions have given up their slots, and then takes a release for one of a session
+    ///   that has none.
+    /// - Users have no order across the parts of the store, and a node takes at most about 700 commands for each part at once.
+    pub(super) fn is_shared(&self) -> bool {
+        self.store.is_shared()
     }
 
     pub(super) fn update(&self, name: &str, update: UserUpdate) -> Result<UserState, StoreFailure> {
@@ -109,7 +106,7 @@ impl Subject {
     /// Submits a command whose answer is heard in the order of all else.
     pub(super) fn send(&self, command: StoreCommand) {
         let observer = self.observer.clone();
-        self.store.submit(command, Completion::new(move |outcome| observer.send(Observed::Answer(outcome)).unwrap()));
+        self.clients.submit_then(command, move |outcome| observer.send(Observed::Answer(outcome)).unwrap());
     }
 
     pub(super) fn next(&self) -> Observed {

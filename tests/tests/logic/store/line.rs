@@ -5,7 +5,6 @@ use std::thread;
 
 use session_core::ledger::{AcquireOptions, Hint, LinePlace, Outcome, SessionHint, SlotLimit, StoreCommand};
 use session_core::ledger::{AdmissionPolicy, SlotUsage};
-use shell::store::Store;
 use tests::waiting::TIMEOUT;
 
 use super::harness::*;
@@ -85,9 +84,9 @@ pub(super) fn keeps_a_line_behind_many_sessions(open: fn(SlotLimit) -> Subject) 
 
     let subject = open(SlotLimit::new(1000).unwrap());
     subject.store.set_policy(AdmissionPolicy { max_waiting: 64, ..policy(1000) });
-    let answers: Vec<_> = (1..=LIMIT).map(|number| subject.submit(acquire("ada", number))).collect();
-    for answer in answers {
-        assert!(is_granted(&answer.recv().unwrap()));
+    for first in (1..=LIMIT).step_by(250) {
+        let answers: Vec<_> = (first..first + 250).map(|number| subject.submit(acquire("ada", number))).collect();
+        assert!(answers.iter().all(|answer| is_granted(&answer.recv_timeout(TIMEOUT).unwrap())));
     }
     for number in LIMIT + 1..=LIMIT + WAITING {
         let expected = LinePlace::At(u16::try_from(number - LIMIT).unwrap());
@@ -141,12 +140,13 @@ pub(super) fn gives_everybody_in_line_a_turn(open: fn(SlotLimit) -> Subject) {
     const MAX_ASKS: u32 = 100_000;
 
     let subject = open(SlotLimit::new(1).unwrap());
+    let clients = &subject.clients;
     let holders: [AtomicU32; USERS] = Default::default();
     let turns = AtomicU32::new(0);
-    let take_turns = |index: usize, store: &dyn Store, number: u64| {
+    let take_turns = |index: usize, number: u64| {
         let name = format!("user {index}");
         for _ in 0..TURNS {
-            let ask = || submit(store, wait(&name, number)).recv_timeout(TIMEOUT).expect("every command is answered");
+            let ask = || clients.submit(wait(&name, number)).recv_timeout(TIMEOUT).expect("every command is answered");
             let asks = (0..MAX_ASKS).find(|_| {
                 let outcome = ask();
                 assert!(is_granted(&outcome) || matches!(outcome, Outcome::Waiting(_)), "{outcome:?}");
@@ -156,14 +156,14 @@ pub(super) fn gives_everybody_in_line_a_turn(open: fn(SlotLimit) -> Subject) {
             assert_eq!(holders[index].fetch_add(1, Ordering::SeqCst), 0, "two are in at once");
             turns.fetch_add(1, Ordering::SeqCst);
             holders[index].fetch_sub(1, Ordering::SeqCst);
-            let _released = submit(store, release(&name, number)).recv_timeout(TIMEOUT);
+            let _released = clients.submit(release(&name, number)).recv_timeout(TIMEOUT);
         }
     };
     thread::scope(|scope| {
         for (index, number) in (0..USERS).flat_map(|index| (1..=SESSIONS).map(move |number| (index, number))) {
-            let (store, take_turns) = (&*subject.store, &take_turns);
+            let take_turns = &take_turns;
             let number = u64::try_from(index).unwrap() * SESSIONS + number;
-            scope.spawn(move || take_turns(index, store, number));
+            scope.spawn(move || take_turns(index, number));
         }
     });
     assert_eq!(u64::from(turns.into_inner()), USERS as u64 * SESSIONS * u64::from(TURNS));
@@ -204,8 +204,10 @@ fn next_turn(subject: &Subject) -> u64 {
 
 /// The hints since the last call, up to the last answered command.
 fn drain(subject: &Subject) -> Vec<SessionHint> {
-    // A store hints before it answers a later command.
-    subject.ask(lookup("nobody", 99));
+    // A store hints before it answers a later command of that user.
+    for user in ["ada", "bob"] {
+        subject.ask(lookup(user, 99));
+    }
     let hints = subject.observed.try_iter().flat_map(|observed| match observed {
         Observed::Hinted(hints) => hints,
         other => panic!("only hints are expected: {other:?}"),

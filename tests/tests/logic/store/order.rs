@@ -1,41 +1,39 @@
 //! The order of what a store says: the ended sessions before the answers.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::thread;
 
 use session_core::ledger::{AdmissionPolicy, Outcome, SlotLimit, WhenFull};
-use shell::store::Completion;
 use tests::waiting::TIMEOUT;
 
 use super::harness::*;
 
 const THREADS: u64 = 4;
-const ACQUIRES: u64 = 1000;
 
 /// Each session takes the place of the one before it, from several threads at once. Whoever hears of a grant has heard
 /// before of each session that lost its slot before that grant.
 pub(super) fn notifies_before_it_answers_that_or_a_later_command(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
     subject.store.set_policy(AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(1) });
+    let acquires = if subject.is_shared() { 150 } else { 1000 };
     thread::scope(|scope| {
         for first in 0..THREADS {
-            let (store, observer) = (Arc::clone(&subject.store), subject.observer.clone());
+            let (clients, observer) = (&subject.clients, subject.observer.clone());
             scope.spawn(move || {
-                for number in 1..=ACQUIRES {
-                    let (number, observer) = (first * ACQUIRES + number, observer.clone());
-                    let completion = Completion::new(move |outcome| {
+                for number in 1..=acquires {
+                    let (number, observer) = (first * acquires + number, observer.clone());
+                    let heard = move |outcome| {
                         assert_eq!(outcome, Outcome::granted(1));
                         // Fails when the test no longer listens.
                         let _unheard = observer.send(Observed::Granted(session(number)));
-                    });
-                    store.submit(acquire("ada", number), completion);
+                    };
+                    clients.submit_then(acquire("ada", number), heard);
                 }
             });
         }
     });
     let (mut granted, mut ended) = (Vec::new(), Vec::new());
-    while granted.len() < usize::try_from(THREADS * ACQUIRES).unwrap() {
+    while granted.len() < usize::try_from(THREADS * acquires).unwrap() {
         match subject.observed.recv_timeout(TIMEOUT).expect("each acquire is granted") {
             Observed::Granted(session) => granted.push((session, ended.len())),
             Observed::Ended(sessions) => ended.extend(sessions.into_iter().map(|ended| ended.session)),

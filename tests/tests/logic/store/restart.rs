@@ -14,13 +14,13 @@ use super::line::{is_granted, wait};
 fn sessions_of_another_node_lapse_in_lmdb() {
     let directory = tempfile::tempdir().unwrap();
     let config = LmdbConfig::new(directory.path(), SlotLimit::new(2).unwrap());
-    let first = subject(LmdbStore::open(&config, NODE).unwrap(), None);
+    let first = subject(LmdbStore::open(&config, NODE).unwrap(), ());
     for session in 1..=2 {
         first.ask(acquire("ada", session));
     }
     drop(first);
     let next = NodeId::new(0xbeef);
-    let second = subject(LmdbStore::open(&config, next).unwrap(), None);
+    let second = subject(LmdbStore::open(&config, next).unwrap(), ());
     let again = |session| StoreCommand::Acquire {
         user: user("ada"),
         session: next.session(session),
@@ -48,7 +48,7 @@ fn line_of_another_node_is_gone_in_lmdb() {
     for sessions in [2, 300] {
         let directory = tempfile::tempdir().unwrap();
         let config = LmdbConfig::new(directory.path(), SlotLimit::new(sessions).unwrap());
-        let first = subject(LmdbStore::open(&config, NODE).unwrap(), None);
+        let first = subject(LmdbStore::open(&config, NODE).unwrap(), ());
         let sessions = u64::from(sessions);
         (1..=sessions).for_each(|number| drop(first.ask(acquire("ada", number))));
         for number in sessions + 1..=sessions + 9 {
@@ -56,7 +56,7 @@ fn line_of_another_node_is_gone_in_lmdb() {
         }
         drop(first);
         let next = NodeId::new(0xbeef);
-        let second = subject(LmdbStore::open(&config, next).unwrap(), None);
+        let second = subject(LmdbStore::open(&config, next).unwrap(), ());
         let options = Some(Box::new(AcquireOptions::default()));
         let ask = |number| StoreCommand::Acquire {
             user: user("ada"),
