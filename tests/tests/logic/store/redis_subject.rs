@@ -7,7 +7,7 @@ use std::time::Duration;
 use session_core::cluster::ClusterTiming;
 use session_core::ledger::{AdmissionPolicy, SlotLimit};
 use shell::runtime::process::Process;
-use shell::store::{RedisConfig, RedisStore, StoreHealth};
+use shell::store::{RedisConfig, RedisPlace, RedisStore, StoreHealth};
 use tests::redis_process::{NOTHING_KEPT, RedisProcess};
 use tests::test_server::NODE;
 use tests::waiting::eventually;
@@ -49,7 +49,9 @@ fn config(redis: &RedisProcess, limit: SlotLimit) -> RedisConfig {
 
     let fence = ClusterTiming::min_fence(BEAT, CALL);
     RedisConfig {
-        url: redis.url().parse().unwrap(),
+        place: RedisPlace::Server(redis.url().parse().unwrap()),
+        replicas: 0,
+        waits: false,
         user: None,
         password: None,
         ca: None,
