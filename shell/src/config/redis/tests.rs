@@ -32,7 +32,7 @@ fn assert_one(errors: &[String], expected: &str) {
 #[test]
 fn redis_needs_its_url_and_the_url_redis() {
     assert_one(&conflicts(&[STORE]), "SESSIONS_STORE: store, redis_url: store = \"redis\" needs redis_url");
-    assert_one(&conflicts(&[URL]), "redis_url, store: redis_url has no effect without store = \"redis\"");
+    assert_one(&conflicts(&[URL]), "redis_url has no effect without store = \"redis\"");
     assert_eq!(conflicts(&[STORE, URL]), [""; 0]);
     // Nothing uses them.
     assert_eq!(conflicts(&[("REDIS_CERT", "a"), ("NODE_FENCE", "1s")]), [""; 0]);
@@ -67,7 +67,7 @@ fn certificates_need_tls_and_each_other() {
     let errors = conflicts(&[STORE, URL, ca, cert, key]);
     assert_eq!(errors.len(), 3, "{errors:#?}");
     for (error, key) in errors.iter().zip(["redis_ca", "redis_cert", "redis_key"]) {
-        assert!(error.contains(&format!("{key} has no effect without TLS: begin redis_url with rediss://")), "{error}");
+        assert!(error.contains(&format!("{key} has no effect without TLS: begin the URL with rediss://")), "{error}");
     }
     let errors = server_errors(&[STORE, TLS_URL, ("REDIS_CA", "/missing/a"), ("REDIS_CERT", "/missing/b"), key]);
     let starts = ["REDIS_CA: cannot read /missing/a", "REDIS_CERT: cannot read /missing/b", "REDIS_KEY: cannot read c"];

@@ -64,7 +64,10 @@ fn server_that_changes() -> u16 {
             let answer = match &words[..] {
                 ["INFO", "server"] => bulk("redis_version:7.0.0\r\n"),
                 ["INFO", _] => bulk(&format!("role:master\r\nmaster_replid:{}\r\n", "a".repeat(40))),
+                ["SCRIPT", _, source] if source.contains("acl_check_cmd") => bulk("rights"),
                 ["SCRIPT", ..] => bulk("hash"),
+                // The check of the rights.
+                ["EVALSHA", "rights", ..] => "*0\r\n".into(),
                 // Now it has another history. The INFO behind it is never answered.
                 ["EVALSHA", ..] => {
                     out.write_all(b"*3\r\n$18\r\n0000000000000001-1\r\n$-1\r\n$-1\r\n").unwrap();
