@@ -76,7 +76,7 @@ fn admits(process: &TestProcess, user: &str) -> bool {
 
 /// Whether only a server runs this part whose store others share.
 fn needs_redis(part: Part) -> bool {
-    matches!(part, Part::StoreLane | Part::StoreFence | Part::StoreHints)
+    matches!(part, Part::StoreLane | Part::StoreFence | Part::StoreHints | Part::StoreAbout)
 }
 
 fn panics_in(part: Part, redis: Option<&RedisProcess>) -> (tempfile::TempDir, LoggingServer) {

@@ -173,7 +173,8 @@ fn living_server_that_is_buried_joins_anew() {
     measured("a server that was declared dead cut its clients after", scene.expect_cut(&held, SECOND * 2));
     let id = id_of(&scene, 1, 0);
     assert_ne!(id, buried);
-    assert_eq!(with_id(&nodes(&scene, 1), &buried).unwrap()["state"], "dead");
+    // Server 1 sees it at its next beats.
+    eventually("it is dead in all parts", || with_id(&nodes(&scene, 1), &buried).unwrap()["state"] == "dead");
     let (code, _, err) = run_command(scene.fleet.data(0), &["nodes", "bury", &id, "--yes"]);
     assert!(code == 1 && err.contains("does not declare itself dead"), "{code} {err}");
     scene.expect_all_admit("pat", scene.options.mended_within());
