@@ -59,7 +59,7 @@ pub enum NodeState {
     Alive,
     /// It counts as alive, but no beat of it was seen lately, in one part at least.
     Silent,
-    /// It was declared dead.
+    /// It was declared dead, in one part at least, and is alive in none.
     Dead,
     /// It has stopped.
     Left,
@@ -123,7 +123,8 @@ impl NodeState {
         match (alive > 0, silent > 0, dead > 0, left > 0) {
             (true, false, false, false) => Self::Alive,
             (_, true, false, false) => Self::Silent,
-            (false, false, true, false) => Self::Dead,
+            // It left where nobody had declared it dead yet.
+            (false, false, true, _) => Self::Dead,
             (false, false, false, true) => Self::Left,
             (true | false, true | false, true | false, true | false) => Self::Differs,
         }

@@ -44,6 +44,11 @@ impl Locator {
         &self.config
     }
 
+    /// Whether there are several servers.
+    pub(super) const fn is_cluster(&self) -> bool {
+        matches!(self.config.place, RedisPlace::Cluster(_))
+    }
+
     /// The server of a bucket.
     pub(super) fn home(&self, bucket: u16) -> ServerName {
         self.homes.read().unwrap_or_else(PoisonError::into_inner)[usize::from(bucket)].clone()

@@ -356,8 +356,10 @@ impl Node {
         problems.extend(conflict);
         let is_closed = |cell: &&Cell| !cell.look(|bucket| bucket.membership().may_admit());
         let closed = self.cells.iter().filter(is_closed).count();
-        // As long as some users are admitted, a load balancer should send clients here: the other servers admit no more.
-        let admits = self.cells.iter().any(|cell| self.is_up(cell) && !is_closed(&cell));
+        // If a server of a cluster is away, a load balancer should send clients here all the same: no other node does better.
+        let refuses = self.cells.iter().filter(|cell| !self.is_up(cell) || is_closed(cell)).count();
+        let is_partial = self.locator.is_cluster() && refuses <= usize::from(BUCKETS) / 2;
+        let admits = refuses == 0 || is_partial;
         if closed > 0 {
             problems.push(format!(
                 "{closed} of {BUCKETS} parts of the users admit nobody: for node_lease after the store was reached, or has \
