@@ -223,7 +223,7 @@ mod tests {
             ([0, 0, 0, 64], NodeState::Left),
             ([63, 0, 1, 0], NodeState::Differs),
             ([0, 1, 0, 63], NodeState::Differs),
-            ([0, 0, 32, 32], NodeState::Differs),
+            ([0, 0, 32, 32], NodeState::Dead),
         ] {
             let [alive, silent, dead, left] = parts;
             assert_eq!(NodeState::new(NodeParts { alive, silent, dead, left }), state, "{parts:?}");
