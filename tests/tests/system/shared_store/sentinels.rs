@@ -1,0 +1,89 @@
+//! A primary with two replicas, and Sentinels: another one takes over, nobody loses a session, and nobody too many is admitted.
+
+use std::thread;
+use std::time::Duration;
+
+use tests::fleet::{Fleet, FleetOptions};
+use tests::redis_process::{RedisProcess, RestartWith};
+use tests::redis_sentinels::RedisSentinels;
+
+use super::{SECOND, Scene, USERS, measured};
+
+/// A fence longer than the failover.
+fn options() -> FleetOptions {
+    FleetOptions { fence: SECOND * 6, lease: SECOND * 7, ..FleetOptions::new(&["--when-full", "evict-oldest"]) }
+}
+
+/// How many bytes of its history a server has.
+fn offset(server: &RedisProcess) -> u64 {
+    server.info("replication", "master_repl_offset").parse().unwrap()
+}
+
+/// The fault makes another server the primary.
+fn outlasts(seed: u64, what: &str, fault: impl FnOnce(&mut Fleet<RedisSentinels>)) {
+    if !RedisProcess::is_installed() {
+        return;
+    }
+    let mut scene = Scene::start_on(seed, options(), RedisSentinels::start(2), &USERS);
+    let held = [0, 1].map(|server| scene.crowd.connect_until_in(server, "kim", SECOND * 2));
+    scene.crowd.come_and_go();
+    thread::sleep(SECOND);
+    let start = super::Instant::now();
+    scene.fault(what, fault);
+    let primary = scene.fleet.redis.wait_for_primary_other_than(0);
+    measured(&format!("{what}: the Sentinels named another primary after"), start.elapsed());
+    let took = scene.first_admission("zoe", scene.options.lease + SECOND * 8);
+    measured(&format!("{what}: the first client was admitted after another"), took);
+    scene.crowd.expect_alive(&held);
+    scene.expect_all_admit("pat", SECOND * 2);
+    assert!(scene.fleet.redis.servers[primary].is_primary());
+    scene.visits(SECOND * 2);
+    scene.finish();
+}
+
+/// What was written in the last 600 ms before is on no replica.
+#[test]
+fn sessions_outlast_a_failover_that_loses_writes() {
+    outlasts(201, "kill -9 of a primary whose replicas lag", |fleet| {
+        let (primary, replicas) = fleet.redis.servers.split_first_mut().unwrap();
+        replicas.iter().for_each(RedisProcess::pause);
+        // What is under way to them would arrive.
+        primary.command(&["CLIENT", "KILL", "TYPE", "replica"]);
+        thread::sleep(Duration::from_millis(600));
+        let written = offset(primary);
+        primary.kill();
+        replicas.iter().for_each(RedisProcess::resume);
+        for replica in replicas {
+            let has = offset(replica);
+            assert!(has < written, "the replica has {has} bytes of {written}");
+        }
+    });
+}
+
+#[test]
+fn sessions_outlast_a_failover_by_hand() {
+    outlasts(202, "SENTINEL FAILOVER", |fleet| {
+        fleet.redis.sentinels[0].command(&["SENTINEL", "FAILOVER", tests::redis_sentinels::NAME]);
+    });
+}
+
+/// The primary hands over by itself, and the Sentinels find out.
+#[test]
+fn sessions_outlast_a_failover_of_the_primary_itself() {
+    outlasts(203, "FAILOVER", |fleet| drop(fleet.redis.servers[0].command(&["FAILOVER"])));
+}
+
+/// A Sentinel that is down does not matter.
+#[test]
+fn one_sentinel_is_enough() {
+    if !RedisProcess::is_installed() {
+        return;
+    }
+    let mut redis = RedisSentinels::start(0);
+    redis.sentinels[0].kill();
+    redis.sentinels[1].pause();
+    let mut scene = Scene::start_on(204, FleetOptions::new(&[]), redis, &USERS);
+    scene.fleet.redis.sentinels[0].start_again(RestartWith::NoData);
+    scene.visits(SECOND);
+    scene.finish();
+}
