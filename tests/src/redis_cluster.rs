@@ -126,6 +126,17 @@ impl RedisCluster {
         moved
     }
 
+    /// A master loses all others, refuses what it is asked to do, and goes on to say that it has its slots, for the minute in
+    /// which it wants to know of nobody. Its replica takes its place.
+    pub fn replace_unnoticed(&self, shard: usize) {
+        let master = &self.masters[shard];
+        master.command(&["CONFIG", "SET", "cluster-require-full-coverage", "yes"]);
+        for other in self.servers().filter(|other| other.port() != master.port()) {
+            master.command(&["CLUSTER", "FORGET", &id(other)]);
+        }
+        self.replicas[shard].command(&["CLUSTER", "FAILOVER", "TAKEOVER"]);
+    }
+
     fn wait_until_all(&self, what: &str, is_so: impl Fn(&RedisProcess) -> bool) {
         eventually(&format!("all servers {what}"), || self.servers().all(&is_so));
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{io, mem};
+use std::{io, mem, thread};
 
 use session_core::cluster::BucketEvent;
 
@@ -17,6 +17,9 @@ const BATCH: usize = 512;
 
 /// How long a thread sleeps at most.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// How long the thread sleeps that asks where the buckets are.
+const WATCH_PAUSE: Duration = Duration::from_millis(50);
 
 /// The work of one thread.
 struct Lane {
@@ -47,6 +50,19 @@ pub(super) fn relocate(node: &Arc<Node>) {
         if let Err(error) = start(node, number, None) {
             log_event!(threads_missing { threads: number, error: display(error) });
         }
+    }
+}
+
+/// Asks at each beat where the buckets are, until the node has left. The Sentinels may have named another server, while the former one
+/// still takes writes.
+pub(super) fn watch(node: &Arc<Node>) {
+    let mut asked_at = Instant::now();
+    while !node.is_over() {
+        if asked_at.elapsed() >= node.locator.config().timing.beat() {
+            relocate(node);
+            asked_at = Instant::now();
+        }
+        thread::sleep(WATCH_PAUSE);
     }
 }
 

@@ -8,7 +8,7 @@ use session_core::ledger::StoreError;
 use thiserror::Error;
 
 use super::command::{BucketNames, Packer};
-use super::config::{RedisConfig, RedisConfigError};
+use super::config::{RedisConfig, RedisConfigError, RedisPlace};
 use super::reply;
 use super::script::Script;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
@@ -48,7 +48,7 @@ pub(super) struct Replicas {
 
 /// What became of requests that were all answered.
 pub(super) struct Exchanged {
-    /// Whether some belong to another server now, and were refused.
+    /// Whether another server may have their keys now: some were refused, or no replica has what was written.
     pub has_moved: bool,
 }
 
@@ -74,6 +74,18 @@ pub enum LinkError {
     /// It is not a primary.
     #[error("the server is a replica: name its primary, which takes writes")]
     Replica,
+    /// It takes only the keys of its slots.
+    #[error("the server belongs to a cluster: name it in redis_cluster")]
+    InCluster,
+    /// It has no slots.
+    #[error("the server belongs to no cluster: name it in redis_url")]
+    NoCluster,
+    /// It only says where another one is.
+    #[error("the server is a Sentinel: name it in redis_sentinels")]
+    Sentinel,
+    /// It does not say where another one is.
+    #[error("the server is no Sentinel: name it in redis_url")]
+    NoSentinel,
     /// It says something that this software does not understand.
     #[error("the server does not answer as Redis does: {0}")]
     Foreign(&'static str),
@@ -109,6 +121,9 @@ impl Link {
     pub(super) fn open(mut connection: Connection, timeout: Duration) -> Result<Self, LinkError> {
         let server: String = redis::cmd("INFO").arg("server").query(&mut connection)?;
         check_version(&server)?;
+        if mode(&server) == Some("sentinel") {
+            return Err(LinkError::Sentinel);
+        }
         let load = |script: Script, connection: &mut Connection| {
             redis::cmd("SCRIPT").arg("LOAD").arg(script.source()).query::<String>(connection)
         };
@@ -118,8 +133,12 @@ impl Link {
         Ok(Self { connection, timeout, hashes, history })
     }
 
-    /// Warns if the server may throw keys away, or take writes that are lost.
+    /// Checks that it is the kind of server that the settings say. Warns if it may throw keys away, or take writes that are lost.
     pub(super) fn check_settings(&mut self, config: &RedisConfig) -> Result<(), LinkError> {
+        let server: String = redis::cmd("INFO").arg("server").query(&mut self.connection)?;
+        if mode(&server) == Some("cluster") && !matches!(config.place, RedisPlace::Cluster(_)) {
+            return Err(LinkError::InCluster);
+        }
         let replication: String = redis::cmd("INFO").arg("replication").query(&mut self.connection)?;
         let has_replicas = field(&replication, "connected_slaves").is_some_and(|replicas| replicas != "0");
         if has_replicas && config.replicas == 0 && !self.refuses_alone(config) {
@@ -213,6 +232,8 @@ impl Link {
         }
         if waits && !has_replicas(&self.connection.recv_response()?, replicas.number) {
             log_limited!(LOG, shared_store_not_replicated { replicas: replicas.number });
+            // The replicas may follow another one.
+            has_moved = true;
             if has_grants {
                 // Whether what was granted lasts is not known.
                 answers.truncate(first);
@@ -250,6 +271,11 @@ pub(super) fn connect(info: ConnectionInfo, timeout: Duration) -> Result<Connect
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+}
+
+/// What kind of server it is: `standalone`, `cluster` or `sentinel`. Valkey has another name for the field.
+fn mode(info: &str) -> Option<&str> {
+    field(info, "redis_mode").or_else(|| field(info, "server_mode"))
 }
 
 fn check_version(info: &str) -> Result<(), LinkError> {

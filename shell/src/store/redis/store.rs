@@ -1,6 +1,6 @@
 //! The store as the rest of the process knows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::future::ready;
@@ -102,12 +102,15 @@ impl RedisStore {
         id_file.write(node).map_err(in_directory)?;
         let (running, ended) = smol::channel::bounded(1);
         let node = Arc::new(Node::new(locator, context, id_file, former, running));
-        let mut links = Vec::new();
+        let (mut links, mut checked) = (Vec::new(), BTreeSet::new());
         for (number, server) in node.place() {
             let connection = node.locator.connect(&server);
             let link = connection.and_then(|connection| Link::open(connection, config.call_timeout));
             let mut link = link.map_err(in_store)?;
-            link.check_settings(config).map_err(in_store)?;
+            // Several threads may have connections to a server, and it is to be warned of once.
+            if checked.insert(server) {
+                link.check_settings(config).map_err(in_store)?;
+            }
             links.push((number, link));
         }
         // From here on threads may run, which end when this is dropped.
@@ -119,6 +122,10 @@ impl RedisStore {
         let (fenced, listening) = (Arc::clone(node), Arc::clone(node));
         node.spawn(Part::StoreFence, move || fence::run(&fenced)).map_err(RedisOpenError::Thread)?;
         node.spawn(Part::StoreHints, move || hints::run(&listening)).map_err(RedisOpenError::Thread)?;
+        if node.locator.has_to_ask() {
+            let asking = Arc::clone(node);
+            node.spawn(Part::StoreLane, move || lane::watch(&asking)).map_err(RedisOpenError::Thread)?;
+        }
         Ok(store)
     }
 }

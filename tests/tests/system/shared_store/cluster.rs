@@ -122,6 +122,15 @@ fn sessions_outlast_a_failover_of_a_shard_by_hand() {
     shards.outlasts(1, "CLUSTER FAILOVER", |redis| drop(redis.replicas[1].command(&["CLUSTER", "FAILOVER"])));
 }
 
+/// It does not know that another one has its place, and is the first that is asked.
+#[test]
+fn master_that_is_cut_off_from_its_cluster_is_found_out() {
+    let Some(shards) = Shards::start(215, options(), true) else { return };
+    let masters = &shards.scene.fleet.redis.masters;
+    let shard = (0..masters.len()).min_by_key(|shard| masters[*shard].address().to_string()).unwrap();
+    shards.outlasts(shard, "a master is cut off from its cluster", |redis| redis.replace_unnoticed(shard));
+}
+
 /// Nobody takes its place.
 #[test]
 fn shard_that_is_away_ends_the_sessions_of_its_users_alone() {

@@ -18,21 +18,30 @@ impl SharedStore for Replicated {
     }
 }
 
-/// Server 0 stays with the former primary; the others have a replica in its place, with the other replica behind it. Returns the clients
-/// that were in at server 0.
-fn split(seed: u64, options: FleetOptions) -> Option<(Scene<Replicated>, Vec<ClientId>)> {
+impl Replicated {
+    fn start(options: &FleetOptions) -> Self {
+        let primary = RedisProcess::start(&options.redis);
+        let replicas = [(); 2].map(|()| primary.start_replica(&NOTHING_KEPT));
+        Self([primary].into_iter().chain(replicas).collect())
+    }
+}
+
+/// Servers that reach the primary through proxies.
+fn behind_proxies(seed: u64, mut options: FleetOptions) -> Option<Scene<Replicated>> {
     if !RedisProcess::is_installed() {
         return None;
     }
-    let arguments: Vec<&str> = options.redis.clone();
-    let primary = RedisProcess::start(&arguments);
-    let replicas = [(); 2].map(|()| primary.start_replica(&NOTHING_KEPT));
-    let mut options = options;
     options.arguments.extend(["--limit", "2"]);
-    let target = primary.address();
-    let redis = Replicated([primary].into_iter().chain(replicas).collect());
+    let redis = Replicated::start(&options);
+    let target = redis.0[0].address();
     let fleet = Fleet::start_behind_proxies(SERVER, &options, redis, target);
-    let mut scene = Scene::of_fleet(seed, options, fleet, &USERS);
+    Some(Scene::of_fleet(seed, options, fleet, &USERS))
+}
+
+/// Server 0 stays with the former primary; the others have a replica in its place, with the other replica behind it. Returns the clients
+/// that were in at server 0.
+fn split(seed: u64, options: FleetOptions) -> Option<(Scene<Replicated>, Vec<ClientId>)> {
+    let mut scene = behind_proxies(seed, options)?;
     let held = scene.fill(0, "kim");
     scene.crowd.come_and_go();
     thread::sleep(SECOND);
@@ -107,4 +116,28 @@ fn split_store_without_replicas_to_confirm_breaks_the_limit() {
     });
     measured("both sides admitted clients after", start.elapsed());
     assert!(is_broken, "as there is no way to tell, both sides admit");
+}
+
+/// As with an address that moves: the primary hands over, and the servers are led to the next one, one after the other.
+#[test]
+fn sessions_outlast_a_primary_that_hands_over() {
+    let options = FleetOptions { fence: SECOND * 3, lease: SECOND * 4, ..FleetOptions::new(&[]) };
+    let Some(mut scene) = behind_proxies(224, options) else { return };
+    let held = scene.fill(0, "kim");
+    scene.crowd.come_and_go();
+    thread::sleep(SECOND);
+    scene.fault("FAILOVER", |fleet| {
+        let [former, next, _] = &fleet.redis.0[..] else { panic!("three of them") };
+        former.command(&["FAILOVER", "TO", "127.0.0.1", &next.port().to_string()]);
+        former.wait_until_follows(next);
+        for server in 0..3 {
+            fleet.proxy(server).lead_to(next.address());
+            thread::sleep(Duration::from_millis(200));
+        }
+    });
+    measured("after FAILOVER, a client was admitted after", scene.first_admission("zoe", SECOND * 8));
+    scene.crowd.expect_alive(&held);
+    scene.expect_all_admit("pat", SECOND * 2);
+    scene.visits(SECOND);
+    scene.finish();
 }
