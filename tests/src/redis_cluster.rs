@@ -64,10 +64,16 @@ impl RedisCluster {
             replica.command(&["CLUSTER", "REPLICATE", &id(master)]);
             replica.wait_until_follows(master);
         }
-        cluster.wait_until_all("have a complete cluster", |server| {
-            info(server, "cluster_state") == "ok" && info(server, "cluster_slots_assigned") == SLOTS.to_string()
-        });
+        cluster.wait_until_complete();
         cluster
+    }
+
+    /// Waits until all servers know who has which slot.
+    pub fn wait_until_complete(&self) {
+        self.wait_until_all("have a complete cluster", |server| {
+            let is_ok = info(server, "cluster_state") == "ok" && info(server, "cluster_slots_fail") == "0";
+            is_ok && info(server, "cluster_slots_assigned") == SLOTS.to_string()
+        });
     }
 
     /// All servers.

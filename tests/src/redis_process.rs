@@ -15,8 +15,8 @@ use crate::programs;
 use crate::test_process::{send_signal, wait_until_stopped};
 use crate::waiting::{TIMEOUT, eventually};
 
-/// A Redis keeps nothing with these arguments.
-pub const NOTHING_KEPT: [&str; 4] = ["--save", "", "--appendonly", "no"];
+/// A Redis keeps nothing with these arguments. Its replicas have its data soon.
+pub const NOTHING_KEPT: [&str; 6] = ["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"];
 
 /// With these, a Redis has written a change to its disk before it answers.
 pub const ALL_KEPT: [&str; 6] = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];

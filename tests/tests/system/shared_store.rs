@@ -11,6 +11,7 @@ mod node_faults;
 mod store_restarts;
 mod store_faults;
 mod random_faults;
+mod random_topology;
 mod trouble;
 mod sentinels;
 mod cluster;

@@ -47,12 +47,12 @@ pub struct RedisStore {
 #[derive(Debug, Error)]
 pub enum RedisOpenError {
     /// The data directory cannot be used.
-    #[error("cannot use the data directory {}: {source}", directory.display())]
+    #[error("cannot use the data directory {}: {why}", directory.display())]
     Directory {
         /// The directory.
         directory: PathBuf,
         /// The error.
-        source: io::Error,
+        why: io::Error,
     },
     /// Another server uses the data directory.
     #[error("the data directory {} cannot be used: {reason}", directory.display())]
@@ -63,12 +63,12 @@ pub enum RedisOpenError {
         reason: String,
     },
     /// The shared store cannot be used.
-    #[error("cannot use the store at {place}: {source}")]
+    #[error("cannot use the store at {place}: {why}")]
     Store {
         /// Where it is, without a password.
         place: String,
         /// The error.
-        source: LinkError,
+        why: LinkError,
     },
     /// A thread does not start.
     #[error("cannot start a thread: {0}")]
@@ -87,13 +87,13 @@ impl RedisStore {
         node: NodeId,
         process: Process,
     ) -> Result<Self, RedisOpenError> {
-        let in_directory = |source| RedisOpenError::Directory { directory: directory.into(), source };
+        let in_directory = |why| RedisOpenError::Directory { directory: directory.into(), why };
         fs::create_dir_all(directory).map_err(in_directory)?;
         let lock = DirectoryLock::acquire(directory).map_err(|error| match error {
             LockError::InUse(_) => RedisOpenError::InUse { directory: directory.into(), reason: error.to_string() },
             LockError::Io(source) => in_directory(source),
         })?;
-        let in_store = |source| RedisOpenError::Store { place: config.place.to_string(), source };
+        let in_store = |why| RedisOpenError::Store { place: config.place.to_string(), why };
         let locator = Locator::new(config.clone(), BUCKETS).map_err(in_store)?;
         let id_file = IdFile::new(directory).map_err(in_directory)?;
         let former = id_file.read();

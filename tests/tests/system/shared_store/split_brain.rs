@@ -39,12 +39,13 @@ fn behind_proxies(seed: u64, mut options: FleetOptions) -> Option<Scene<Replicat
 }
 
 /// Server 0 stays with the former primary; the others have a replica in its place, with the other replica behind it. Returns the clients
-/// that were in at server 0.
-fn split(seed: u64, options: FleetOptions) -> Option<(Scene<Replicated>, Vec<ClientId>)> {
+/// that were in at server 0, and when that was.
+fn split(seed: u64, options: FleetOptions) -> Option<(Scene<Replicated>, Vec<ClientId>, Instant)> {
     let mut scene = behind_proxies(seed, options)?;
     let held = scene.fill(0, "kim");
     scene.crowd.come_and_go();
     thread::sleep(SECOND);
+    let start = Instant::now();
     scene.fault("a replica takes over, and server 0 does not know", |fleet| {
         let [_, next, other] = &fleet.redis.0[..] else { panic!("three of them") };
         next.command(&["REPLICAOF", "NO", "ONE"]);
@@ -52,7 +53,7 @@ fn split(seed: u64, options: FleetOptions) -> Option<(Scene<Replicated>, Vec<Cli
         (1..3).for_each(|server| fleet.proxy(server).lead_to(next.address()));
         other.wait_until_follows(next);
     });
-    Some((scene, held))
+    Some((scene, held, start))
 }
 
 /// The former primary becomes a replica, and server 0 knows.
@@ -69,8 +70,7 @@ fn mend(mut scene: Scene<Replicated>) {
 
 /// The server at the former primary fences before anybody else may take its slots.
 fn holds(seed: u64, options: FleetOptions) {
-    let Some((scene, held)) = split(seed, options) else { return };
-    let start = Instant::now();
+    let Some((scene, held, start)) = split(seed, options) else { return };
     let options = scene.options.clone();
     scene.expect_cut(&held, options.fence + SECOND);
     measured("the server at the former primary closed its sessions after", start.elapsed());
@@ -103,9 +103,9 @@ fn primary_that_refuses_alone_keeps_the_limit() {
 /// What the warning is about: without both, the others free slots that server 0 still has.
 #[test]
 fn split_store_without_replicas_to_confirm_breaks_the_limit() {
-    let Some((scene, held)) = split(223, FleetOptions::new(&[])) else { return };
+    let Some((scene, held, start)) = split(223, FleetOptions::new(&[])) else { return };
     assert!(scene.fleet.log(0).contains("shared_store_splits"), "{}", scene.fleet.log(0));
-    let (start, mut is_broken) = (Instant::now(), false);
+    let mut is_broken = false;
     while !is_broken && start.elapsed() < scene.options.mended_within() + SECOND * 5 {
         let _newcomer = scene.crowd.connect(1, "kim");
         thread::sleep(Duration::from_millis(200));
