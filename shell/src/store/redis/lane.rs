@@ -21,6 +21,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How long the thread sleeps that asks where the buckets are.
 const WATCH_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a thread without buckets goes on. Each failover may bring servers with other addresses.
+const LONGEST_IDLE: Duration = Duration::from_secs(60);
+
 /// The work of one thread.
 struct Lane {
     node: Arc<Node>,
@@ -30,6 +33,8 @@ struct Lane {
     link_number: u64,
     connected_at: Instant,
     lost_at: Option<Instant>,
+    /// Since when it has no buckets.
+    idle_since: Option<Instant>,
     /// When to try again to connect.
     next_try: Instant,
     replicas: Replicas,
@@ -87,6 +92,7 @@ impl Lane {
             link_number,
             connected_at: now,
             lost_at: None,
+            idle_since: None,
             next_try: now,
             replicas,
             answers: Vec::new(),
@@ -101,8 +107,15 @@ impl Lane {
                 // They are at another server now.
                 (self.link, self.lost_at) = (None, None);
                 self.node.set_problem(self.number, None);
+                let idle_since = *self.idle_since.get_or_insert_with(Instant::now);
+                if idle_since.elapsed() > LONGEST_IDLE && !self.node.is_closing() && self.node.retire(self.number) {
+                    return;
+                }
             } else if self.link.is_none() && Instant::now() >= self.next_try {
                 self.connect();
+            }
+            if has_buckets {
+                self.idle_since = None;
             }
             self.adopt();
             self.tick();

@@ -83,6 +83,9 @@ pub enum LinkError {
     /// It only says where another one is.
     #[error("the server is a Sentinel: name it in redis_sentinels")]
     Sentinel,
+    /// It watches others.
+    #[error("it knows no server of the name {0:?} (redis_master)")]
+    UnknownMaster(String),
     /// It does not say where another one is.
     #[error("the server is no Sentinel: name it in redis_url")]
     NoSentinel,

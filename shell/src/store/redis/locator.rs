@@ -140,8 +140,7 @@ impl Locator {
         let address: Option<(String, u16)> = command
             .query(&mut connection)
             .map_err(|error| if says(&error, "unknown command") { LinkError::NoSentinel } else { error.into() })?;
-        let (host, port) =
-            address.ok_or_else(|| LinkError::NotFound(format!("it knows no server of the name {master:?}")))?;
+        let (host, port) = address.ok_or_else(|| LinkError::UnknownMaster(master.into()))?;
         Ok(format!("{host}:{port}").into())
     }
 

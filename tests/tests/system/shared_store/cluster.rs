@@ -24,6 +24,7 @@ struct Shards {
     held: Vec<Vec<ClientId>>,
     newcomers: Vec<String>,
     visitors: Vec<String>,
+    stayers: Vec<String>,
 }
 
 impl Shards {
@@ -42,8 +43,8 @@ impl Shards {
         let held = held.collect();
         scene.crowd.come_and_go();
         thread::sleep(SECOND);
-        let newcomers = users.into_iter().map(|users| users[2].clone()).collect();
-        Some(Self { scene, held, newcomers, visitors })
+        let [stayers, newcomers] = [1, 2].map(|which| users.iter().map(|users| users[which].clone()).collect());
+        Some(Self { scene, held, newcomers, visitors, stayers })
     }
 
     /// Signs in at all servers for this time, as users of the other shards: each is admitted, and soon.
@@ -157,7 +158,8 @@ fn shard_that_is_away_ends_the_sessions_of_its_users_alone() {
 #[test]
 fn slots_move_to_another_master_under_load() {
     let Some(shards) = Shards::start(214, options(), false) else { return };
-    let slots = [RedisCluster::slot_of(&shards.visitors[0]), RedisCluster::slot_of(&shards.newcomers[0])];
+    let users = [&shards.visitors[0], &shards.stayers[0], &shards.newcomers[0]];
+    let slots = users.map(|user| RedisCluster::slot_of(user));
     shards.outlasts(0, "slots move", |redis| {
         let start = Instant::now();
         let keys: usize = slots.into_iter().map(|slot| redis.move_slot(slot, 0, 1, Duration::from_millis(150))).sum();

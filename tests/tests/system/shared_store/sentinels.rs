@@ -20,11 +20,11 @@ fn offset(server: &RedisProcess) -> u64 {
 }
 
 /// The fault makes another server the primary.
-fn outlasts(seed: u64, what: &str, fault: impl FnOnce(&mut Fleet<RedisSentinels>)) {
+fn outlasts(seed: u64, options: FleetOptions, what: &str, fault: impl FnOnce(&mut Fleet<RedisSentinels>)) {
     if !RedisProcess::is_installed() {
         return;
     }
-    let mut scene = Scene::start_on(seed, options(), RedisSentinels::start(2), &USERS);
+    let mut scene = Scene::start_on(seed, options, RedisSentinels::start(2), &USERS);
     let held = [0, 1].map(|server| scene.crowd.connect_until_in(server, "kim", SECOND * 2));
     scene.crowd.come_and_go();
     thread::sleep(SECOND);
@@ -44,29 +44,39 @@ fn outlasts(seed: u64, what: &str, fault: impl FnOnce(&mut Fleet<RedisSentinels>
     scene.finish();
 }
 
-/// What was written in the last 600 ms before is on no replica.
+/// Kills the primary. What was written in the last 600 ms before is on no replica.
+fn kill_primary(fleet: &mut Fleet<RedisSentinels>) {
+    let (primary, replicas) = fleet.redis.servers.split_first_mut().unwrap();
+    replicas.iter().for_each(RedisProcess::pause);
+    // What is under way to them would arrive.
+    primary.command(&["CLIENT", "KILL", "TYPE", "replica"]);
+    thread::sleep(Duration::from_millis(600));
+    let written = offset(primary);
+    primary.kill();
+    replicas.iter().for_each(RedisProcess::resume);
+    for replica in replicas {
+        let has = offset(replica);
+        assert!(has < written, "the replica has {has} bytes of {written}");
+    }
+}
+
 #[test]
 fn sessions_outlast_a_failover_that_loses_writes() {
-    outlasts(201, "kill -9 of a primary whose replicas lag", |fleet| {
-        let (primary, replicas) = fleet.redis.servers.split_first_mut().unwrap();
-        replicas.iter().for_each(RedisProcess::pause);
-        // What is under way to them would arrive.
-        primary.command(&["CLIENT", "KILL", "TYPE", "replica"]);
-        thread::sleep(Duration::from_millis(600));
-        let written = offset(primary);
-        primary.kill();
-        replicas.iter().for_each(RedisProcess::resume);
-        for replica in replicas {
-            let has = offset(replica);
-            assert!(has < written, "the replica has {has} bytes of {written}");
-        }
-    });
+    outlasts(201, options(), "kill -9 of a primary whose replicas lag", kill_primary);
+}
+
+/// Nothing that a client was told is lost. The other replica has to follow the new primary before anybody is admitted.
+#[test]
+fn sessions_outlast_a_failover_that_may_lose_nothing() {
+    let mut options = FleetOptions { fence: SECOND * 8, lease: SECOND * 9, ..options() };
+    options.arguments.extend(["--redis-replicas", "1", "--redis-wait"]);
+    outlasts(205, options, "kill -9 of a primary that had to wait for a replica", kill_primary);
 }
 
 /// The former primary takes writes until the Sentinels make it a replica, some 10 s later.
 #[test]
 fn sessions_outlast_a_failover_by_hand() {
-    outlasts(202, "SENTINEL FAILOVER", |fleet| {
+    outlasts(202, options(), "SENTINEL FAILOVER", |fleet| {
         fleet.redis.sentinels[0].command(&["SENTINEL", "FAILOVER", tests::redis_sentinels::NAME]);
     });
 }
