@@ -187,8 +187,7 @@ impl Lane {
 
     /// Where the server is, for an operator.
     fn name(&self) -> String {
-        let server = self.node.server_of(self.number);
-        if server.is_empty() { self.node.locator.config().place.to_string() } else { server.to_string() }
+        self.node.locator.name(&self.node.server_of(self.number))
     }
 
     fn lost(&mut self, error: &LinkError) {

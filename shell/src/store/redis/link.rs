@@ -137,7 +137,7 @@ impl Link {
     }
 
     /// Checks that it is the kind of server that the settings say. Warns if it may throw keys away, or take writes that are lost.
-    pub(super) fn check_settings(&mut self, config: &RedisConfig) -> Result<(), LinkError> {
+    pub(super) fn check_settings(&mut self, config: &RedisConfig, store: &str) -> Result<(), LinkError> {
         let server: String = redis::cmd("INFO").arg("server").query(&mut self.connection)?;
         if mode(&server) == Some("cluster") && !matches!(config.place, RedisPlace::Cluster(_)) {
             return Err(LinkError::InCluster);
@@ -145,7 +145,7 @@ impl Link {
         let replication: String = redis::cmd("INFO").arg("replication").query(&mut self.connection)?;
         let has_replicas = field(&replication, "connected_slaves").is_some_and(|replicas| replicas != "0");
         if has_replicas && config.replicas == 0 && !self.refuses_alone(config) {
-            log_event!(shared_store_splits { store: config.place.to_string() });
+            log_event!(shared_store_splits { store });
         }
         let memory: String = redis::cmd("INFO").arg("memory").query(&mut self.connection)?;
         let policy = field(&memory, "maxmemory_policy").unwrap_or("noeviction");
@@ -182,7 +182,16 @@ impl Link {
             let user = match &request {
                 Request::Read(user) => Some(user.clone()),
                 Request::Write(write) => Some(write.user.clone()),
-                _ => None,
+                Request::Beat { .. }
+                | Request::Bury { .. }
+                | Request::Open(_)
+                | Request::Leave { .. }
+                | Request::Forget { .. }
+                | Request::RaiseFloor { .. }
+                | Request::Scan { .. }
+                | Request::ReadOverrides
+                | Request::WriteOverrides(_)
+                | Request::RestoreOverrides { .. } => None,
             };
             has_beats |= matches!(request, Request::Beat { .. });
             has_grants |= matches!(&request, Request::Write(write) if write.overrides.is_some());
@@ -206,30 +215,27 @@ impl Link {
                 return Err(LinkError::Late);
             }
             let reply = self.connection.recv_response()?;
-            let body = match reply {
-                Value::ServerError(error) if is_fatal(&error) => {
+            let body = if let Value::ServerError(error) = reply {
+                if is_fatal(&error) {
                     fatal.get_or_insert(error);
                     continue;
                 }
-                Value::ServerError(error) if is_elsewhere(&error) => {
-                    has_moved = true;
-                    AnswerBody::Failed(StoreError::Failed)
-                }
-                Value::ServerError(error) => AnswerBody::Failed(refused(&error)),
-                reply => {
-                    let mut unreadable = Vec::new();
-                    let body = reply::parse(expected, &reply, &mut unreadable).unwrap_or_else(|error| {
-                        match user {
-                            Some(user) => unreadable.push((user, error)),
-                            None => log_limited!(LOG, shared_store_refused { error: display(error) }),
-                        }
-                        AnswerBody::Failed(StoreError::Failed)
-                    });
-                    for (user, error) in unreadable {
-                        log_limited!(LOG, shared_record_unreadable { user: &user, error: display(error) });
+                let is_elsewhere = is_elsewhere(&error);
+                has_moved |= is_elsewhere;
+                AnswerBody::Failed(if is_elsewhere { StoreError::Failed } else { refused(&error) })
+            } else {
+                let mut unreadable = Vec::new();
+                let body = reply::parse(expected, &reply, &mut unreadable).unwrap_or_else(|error| {
+                    match user {
+                        Some(user) => unreadable.push((user, error)),
+                        None => log_limited!(LOG, shared_store_refused { error: display(error) }),
                     }
-                    body
+                    AnswerBody::Failed(StoreError::Failed)
+                });
+                for (user, error) in unreadable {
+                    log_limited!(LOG, shared_record_unreadable { user: &user, error: display(error) });
                 }
+                body
             };
             answers.push(Received { bucket, id, answer: Answer { history: unknown, body } });
         }

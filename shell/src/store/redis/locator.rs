@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use redis::{Connection, ConnectionInfo, RedisError, Value};
+use redis::{Connection, ConnectionAddr, ConnectionInfo, RedisError, Value};
 
 use super::command::BucketNames;
 use super::config::{RedisConfig, RedisPlace};
@@ -62,6 +62,11 @@ impl Locator {
     /// All servers that have buckets.
     pub(super) fn servers(&self) -> BTreeSet<ServerName> {
         self.homes.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Where a server is, for an operator.
+    pub(super) fn name(&self, server: &str) -> String {
+        if server.is_empty() { self.config.place.to_string() } else { server.into() }
     }
 
     /// A connection to a server. Each call takes at most as long as any call to the store.
@@ -161,10 +166,10 @@ impl Locator {
     }
 
     fn ask_cluster(&self, info: ConnectionInfo, of_buckets: &mut Vec<u16>) -> Result<View, LinkError> {
-        let host = match info.addr() {
-            redis::ConnectionAddr::Tcp(host, _) | redis::ConnectionAddr::TcpTls { host, .. } => host.clone(),
-            _ => return Err(LinkError::NotFound("a cluster is not at a Unix socket".into())),
+        let (ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. }) = info.addr() else {
+            return Err(LinkError::NotFound("a cluster is not at a Unix socket".into()));
         };
+        let host = host.clone();
         let mut connection = connect(info, self.config.call_timeout)?;
         let state: String = redis::cmd("CLUSTER").arg("INFO").query(&mut connection).map_err(|error| {
             if says(&error, "cluster support disabled") { LinkError::NoCluster } else { error.into() }
@@ -206,11 +211,14 @@ fn slot_ranges(reply: &Value, asked: &str) -> Option<Vec<(u16, u16, ServerName)>
         let Value::Array(parts) = range else { return None };
         let [Value::Int(first), Value::Int(last), Value::Array(primary), ..] = &parts[..] else { return None };
         let [host, Value::Int(port), ..] = &primary[..] else { return None };
-        let host = match host {
-            Value::BulkString(host) if !host.is_empty() => std::str::from_utf8(host).ok()?,
-            Value::BulkString(_) | Value::Nil => asked,
-            _ => return None,
+        let host = if let Value::BulkString(host) = host {
+            std::str::from_utf8(host).ok()?
+        } else if *host == Value::Nil {
+            ""
+        } else {
+            return None;
         };
+        let host = if host.is_empty() { asked } else { host };
         let server = format!("{host}:{port}").into();
         Some((u16::try_from(*first).ok()?, u16::try_from(*last).ok()?, server))
     };

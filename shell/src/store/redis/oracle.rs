@@ -1,5 +1,7 @@
 //! The scripts do what [`BucketKeys`] does: both get the same requests, at random, and give the same answers.
 
+#![allow(clippy::print_stdout, reason = "it tells who runs the tests which seed failed")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -61,6 +63,7 @@ impl Pair {
         reply::parse_history(&info).unwrap()
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "a request is sent once")]
     fn ask(&mut self, request: Request) -> AnswerBody {
         let mut bytes = Vec::new();
         let expected = Packer::new(&self.hashes).pack(&self.names, request.clone(), &mut bytes);

@@ -108,8 +108,8 @@ impl RedisStore {
             let link = connection.and_then(|connection| Link::open(connection, config.call_timeout));
             let mut link = link.map_err(in_store)?;
             // Several threads may have connections to a server, and it is to be warned of once.
-            if checked.insert(server) {
-                link.check_settings(config).map_err(in_store)?;
+            if checked.insert(server.clone()) {
+                link.check_settings(config, &node.locator.name(&server)).map_err(in_store)?;
             }
             links.push((number, link));
         }

@@ -22,6 +22,9 @@ const CHUNK: usize = 1000;
 /// How many records a page looks at before it ends, unless that is in the middle of a bucket.
 const PAGE_RECORDS: usize = 50_000;
 
+/// A field of a hash, with what it holds.
+type Field = (Vec<u8>, Vec<u8>);
+
 /// A user of a bucket, as far as anything is kept.
 #[derive(Default)]
 struct Found {
@@ -137,7 +140,7 @@ impl Node {
         loop {
             let mut command = redis::cmd("HSCAN");
             command.arg(records).arg(&cursor).arg("COUNT").arg(CHUNK);
-            let (next, found): (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) = connections.ask(cell, &command)?;
+            let (next, found): (Vec<u8>, Vec<Field>) = connections.ask(cell, &command)?;
             looked_at += found.len();
             for (name, bytes) in found {
                 let Some(user) = value::parse_user(&name).filter(|user| is_wanted(user)) else { continue };

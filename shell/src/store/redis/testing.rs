@@ -1,5 +1,7 @@
 //! A server for the tests of this folder.
 
+#![allow(clippy::print_stderr, reason = "it tells who runs the tests what they left out")]
+
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use std::{env, thread};

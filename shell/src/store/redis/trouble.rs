@@ -1,5 +1,7 @@
 //! What happens when the store, or the way to it, does what it should not.
 
+#![allow(clippy::print_stderr, reason = "it tells who runs the tests what was measured")]
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -142,7 +144,7 @@ fn open(server: &RedisServer) -> (Arc<RedisStore>, tempfile::TempDir, Clock) {
     let timing = ClusterTiming::new(beat, fence, lease, call).unwrap();
     let url = match server.client().get_connection_info().addr() {
         redis::ConnectionAddr::Unix(path) => format!("unix://{}", path.display()),
-        other => panic!("{other}"),
+        other @ (redis::ConnectionAddr::Tcp(..) | redis::ConnectionAddr::TcpTls { .. } | _) => panic!("{other}"),
     };
     let directory = tempfile::tempdir().unwrap();
     let process = Process::start();

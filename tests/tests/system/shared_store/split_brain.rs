@@ -104,7 +104,7 @@ fn primary_that_refuses_alone_keeps_the_limit() {
 #[test]
 fn split_store_without_replicas_to_confirm_breaks_the_limit() {
     let Some((scene, held, start)) = split(223, FleetOptions::new(&[])) else { return };
-    assert!(scene.fleet.log(0).contains("shared_store_splits"), "{}", scene.fleet.log(0));
+    assert_eq!(scene.fleet.log(0).matches("shared_store_splits").count(), 1, "{}", scene.fleet.log(0));
     let mut is_broken = false;
     while !is_broken && start.elapsed() < scene.options.mended_within() + SECOND * 5 {
         let _newcomer = scene.crowd.connect(1, "kim");

@@ -17,7 +17,6 @@ fn refusal(arguments: &[&str]) -> String {
     command.args(arguments);
     let failure = SpawnedProcess::spawn(command, directory.path()).listen().err();
     let failure = failure.unwrap_or_else(|| panic!("it starts with {arguments:?}"));
-    eprintln!("{arguments:?}: {}", failure.message);
     failure.message
 }
 
