@@ -19,6 +19,7 @@ mod split_brain;
 mod replicas;
 mod wrong_place;
 
+use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -175,6 +176,33 @@ impl<R: SharedStore> Scene<R> {
     /// The end of each test, once all is mended.
     fn finish(self) {
         self.crowd.expect_all_slots_free(self.options.mended_within());
+    }
+}
+
+/// How many tests with many processes run at a time. More of them would be too slow for their times.
+const TURNS: usize = 3;
+
+static TAKEN: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// The turn of a test with many processes, until it ends.
+struct Turn;
+
+impl Turn {
+    /// Waits for it. `None` if no Redis is installed.
+    fn take() -> Option<Self> {
+        if !RedisProcess::is_installed() {
+            return None;
+        }
+        let taken = TAKEN.0.lock().unwrap();
+        *TAKEN.1.wait_while(taken, |taken| *taken >= TURNS).unwrap() += 1;
+        Some(Self)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.0.lock().unwrap() -= 1;
+        TAKEN.1.notify_one();
     }
 }
 

@@ -11,15 +11,13 @@ use tests::redis_process::{RedisProcess, RestartWith};
 use tests::redis_sentinels::{NAME, RedisSentinels};
 
 use super::random_faults::number;
-use super::{SECOND, Scene, USERS};
+use super::{SECOND, Scene, Turn, USERS};
 
 /// Faults of a store.
 type Fault<R> = fn(&mut Scene<R>, &mut Random);
 
 fn run<R: SharedStore>(start: fn() -> R, users: &[&str], fault: Fault<R>, mend: fn(&mut R)) {
-    if !RedisProcess::is_installed() {
-        return;
-    }
+    let Some(_turn) = Turn::take() else { return };
     let first = number("SHARED_STORE_SEED", 1);
     for seed in first..first + number("SHARED_STORE_RUNS", 1) {
         let mut random = Random::new(seed);

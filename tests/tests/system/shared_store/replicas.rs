@@ -6,21 +6,21 @@ use tests::fleet::FleetOptions;
 use tests::redis_process::{NOTHING_KEPT, RedisProcess};
 use tests::referee::Status;
 
-use super::{SECOND, Scene};
+use super::{SECOND, Scene, Turn};
 
 /// With one replica, and the only one goes away. Each server says why nobody is admitted.
 #[test]
 fn nobody_is_admitted_without_the_replicas() {
-    if !RedisProcess::is_installed() {
-        return;
-    }
-    let options = FleetOptions::new(&["--redis-replicas", "1"]);
+    let Some(_turn) = Turn::take() else { return };
+    // A replica has half a beat, which a busy machine may need.
+    let beat = SECOND * 2 / 5;
+    let options =
+        FleetOptions { beat, fence: SECOND * 3, lease: SECOND * 4, ..FleetOptions::new(&["--redis-replicas", "1"]) };
     let primary = RedisProcess::start(&NOTHING_KEPT);
     let mut replica = primary.start_replica(&NOTHING_KEPT);
     let mut scene = Scene::start_on(231, options, primary, &super::USERS);
     let kim = scene.fill(0, "kim");
     let held = [scene.visits(SECOND), kim].concat();
-    (0..3).for_each(|server| assert!(!scene.fleet.log(server).contains("shared_store_not_replicated")));
 
     // Beats are not confirmed: the sessions end, because others might have another primary.
     scene.fault("the replica is killed", |_| replica.kill());

@@ -7,7 +7,7 @@ use tests::redis_process::{NOTHING_KEPT, RedisProcess};
 use tests::redis_sentinels::{NAME, RedisSentinels};
 use tests::test_process::{SpawnedProcess, without_connection_limits};
 
-use super::SERVER;
+use super::{SERVER, Turn};
 
 /// What a server says that does not start with these arguments.
 fn refusal(arguments: &[&str]) -> String {
@@ -22,9 +22,7 @@ fn refusal(arguments: &[&str]) -> String {
 
 #[test]
 fn wrong_kind_of_server_is_named() {
-    if !RedisProcess::is_installed() {
-        return;
-    }
+    let Some(_turn) = Turn::take() else { return };
     let (cluster, single, sentinels) =
         (RedisCluster::start(false), RedisProcess::start(&NOTHING_KEPT), RedisSentinels::start(1));
     let (of_cluster, single, watched) = (cluster.masters[0].url(), single.url(), &sentinels.servers);
