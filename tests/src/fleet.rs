@@ -66,11 +66,23 @@ impl FleetOptions {
     }
 }
 
+/// A Redis, or several that are one store.
+pub trait SharedStore {
+    /// The arguments that tell a server where the store is.
+    fn arguments(&self, server: usize) -> Vec<String>;
+}
+
+impl SharedStore for RedisProcess {
+    fn arguments(&self, _: usize) -> Vec<String> {
+        vec!["--redis-url".into(), self.url()]
+    }
+}
+
 /// Servers that share one Redis. All end when this is dropped. If the test fails, the ends of their logs are printed.
-pub struct Fleet {
+pub struct Fleet<R = RedisProcess> {
     servers: Vec<FleetServer>,
     /// The Redis.
-    pub redis: RedisProcess,
+    pub redis: R,
     options: FleetOptions,
     binary: &'static str,
     _directory: TempDir,
@@ -87,13 +99,32 @@ impl Fleet {
     /// Starts the Redis, and servers with this binary, and waits until all listen.
     #[must_use]
     pub fn start(binary: &'static str, options: &FleetOptions) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
         let redis = RedisProcess::start(&options.redis);
+        let target = options.proxies.then_some(redis.address());
+        Self::start_servers(binary, options, redis, target)
+    }
+}
+
+impl<R: SharedStore> Fleet<R> {
+    /// Starts servers with this binary that share this store, and waits until all listen.
+    #[must_use]
+    pub fn start_on(binary: &'static str, options: &FleetOptions, redis: R) -> Self {
+        Self::start_servers(binary, options, redis, None)
+    }
+
+    /// As [`Fleet::start_on`]. Each server reaches the Redis at this address through a proxy.
+    #[must_use]
+    pub fn start_behind_proxies(binary: &'static str, options: &FleetOptions, redis: R, target: SocketAddr) -> Self {
+        Self::start_servers(binary, options, redis, Some(target))
+    }
+
+    fn start_servers(binary: &'static str, options: &FleetOptions, redis: R, target: Option<SocketAddr>) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
         let servers = (0..options.servers).map(|index| FleetServer {
             process: None,
             data: directory.path().join(format!("server {index}")),
             log: directory.path().join(format!("log {index}")),
-            proxy: options.proxies.then(|| TcpProxy::start(redis.address())),
+            proxy: target.map(TcpProxy::start),
         });
         let servers = servers.collect();
         let mut fleet = Self { servers, redis, options: options.clone(), binary, _directory: directory };
@@ -105,6 +136,12 @@ impl Fleet {
     #[must_use]
     pub fn addresses(&self) -> Vec<Option<SocketAddr>> {
         self.servers.iter().map(|server| server.process.as_ref().map(|process| process.address)).collect()
+    }
+
+    /// What a server has logged: warnings and errors.
+    #[must_use]
+    pub fn log(&self, index: usize) -> String {
+        fs::read_to_string(&self.servers[index].log).expect("it was started")
     }
 
     /// The data directory of a server, for operator commands.
@@ -125,9 +162,11 @@ impl Fleet {
         let server = &mut self.servers[index];
         let mut command = without_connection_limits(self.binary);
         let log = File::options().create(true).append(true).open(&server.log).expect("a file in a new directory");
-        let address = server.proxy.as_ref().map_or(self.redis.address(), TcpProxy::address);
         command.stderr(log).args(["--store", "redis", "--redis-prefix", "test"]);
-        command.arg("--redis-url").arg(format!("redis://{address}"));
+        match &server.proxy {
+            Some(proxy) => command.arg("--redis-url").arg(format!("redis://{}", proxy.address())),
+            None => command.args(self.redis.arguments(index)),
+        };
         command.env("SESSIONS_NODE_NAME", format!("server-{index}"));
         command.args(options.own_arguments.iter().filter(|(of, _)| *of == index).map(|(_, argument)| argument));
         for (name, time) in [
@@ -181,7 +220,7 @@ impl Fleet {
     }
 }
 
-impl Drop for Fleet {
+impl<R> Drop for Fleet<R> {
     #[allow(clippy::print_stderr, reason = "it explains why a test failed")]
     fn drop(&mut self) {
         if thread::panicking() {

@@ -17,7 +17,8 @@
 //! - [`raw_client`]: a socket that sends any bytes. [`light_client`]: a client that never blocks, one of many.
 //! - [`referee`]: counts from outside who is in, and tells if a user is in more often than allowed. [`crowd`]: clients
 //!   that come and go, with their referee.
-//! - [`redis_process`], [`tcp_proxy`], [`fleet`]: a Redis, a network that fails, and servers that share the Redis.
+//! - [`redis_process`], [`redis_sentinels`], [`redis_cluster`]: a Redis, one with replicas that Sentinels watch, several that share the
+//!   keys. [`tcp_proxy`], [`fleet`]: a network that fails, and servers that share the Redis.
 //! - [`waiting`]: waits with a time limit, also for several things at a time.
 //! - [`processor_time`]: the processor time of processes and threads.
 //! - [`values`]: users, times, limits and other values that many tests use.
@@ -49,6 +50,8 @@ pub mod light_client;
 pub mod referee;
 pub mod crowd;
 pub mod redis_process;
+pub mod redis_sentinels;
+pub mod redis_cluster;
 pub mod tcp_proxy;
 pub mod fleet;
 pub mod waiting;

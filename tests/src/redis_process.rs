@@ -1,7 +1,7 @@
 //! A Redis or Valkey of a test's own, as another process.
 
 use std::env;
-use std::io;
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -13,10 +13,10 @@ use tempfile::TempDir;
 
 use crate::programs;
 use crate::test_process::{send_signal, wait_until_stopped};
-use crate::waiting::TIMEOUT;
+use crate::waiting::{TIMEOUT, eventually};
 
-/// A Redis keeps nothing with these arguments.
-pub const NOTHING_KEPT: [&str; 4] = ["--save", "", "--appendonly", "no"];
+/// A Redis keeps nothing with these arguments. Its replicas have its data soon.
+pub const NOTHING_KEPT: [&str; 6] = ["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"];
 
 /// With these, a Redis has written a change to its disk before it answers.
 pub const ALL_KEPT: [&str; 6] = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
@@ -27,6 +27,8 @@ pub struct RedisProcess {
     port: u16,
     directory: TempDir,
     arguments: Vec<String>,
+    /// The text of its configuration file, if it needs one.
+    configuration: Option<String>,
 }
 
 /// What a Redis finds when it starts again.
@@ -55,16 +57,58 @@ impl RedisProcess {
     /// Starts one with these arguments, such as [`NOTHING_KEPT`], and waits until it answers.
     #[must_use]
     pub fn start(arguments: &[&str]) -> Self {
+        Self::start_with(None, || arguments.iter().map(|argument| (*argument).to_owned()).collect())
+    }
+
+    /// Starts one with arguments that may name free ports, and perhaps a configuration file with this text. Waits until it
+    /// answers.
+    #[must_use]
+    pub fn start_with(configuration: Option<String>, arguments: impl Fn() -> Vec<String>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let mut redis = Self { child: None, port: 0, directory, arguments };
-        // Another process may take the free port first.
+        let mut redis = Self { child: None, port: 0, directory, arguments: Vec::new(), configuration };
+        // Another process may take a free port first.
         let has_started = (0..5).any(|_| {
-            redis.port = free_port().expect("a free port");
+            redis.port = free_port();
+            redis.arguments = arguments();
             redis.spawn()
         });
         assert!(has_started, "{} does not start", Self::program());
         redis
+    }
+
+    /// Starts a replica of this one, and waits until it has all data.
+    #[must_use]
+    pub fn start_replica(&self, arguments: &[&str]) -> Self {
+        let replica = Self::start(arguments);
+        replica.follow(self);
+        replica
+    }
+
+    /// Makes it a replica of another one, and waits until it has all data.
+    pub fn follow(&self, primary: &Self) {
+        self.command(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]);
+        self.wait_until_follows(primary);
+    }
+
+    /// Waits until it is a replica of this one and has all data.
+    pub fn wait_until_follows(&self, primary: &Self) {
+        eventually("the replica has all data", || {
+            self.info("replication", "role") == "slave"
+                && self.info("replication", "master_port") == primary.port.to_string()
+                && self.info("replication", "master_link_status") == "up"
+        });
+    }
+
+    /// Whether it takes writes.
+    #[must_use]
+    pub fn is_primary(&self) -> bool {
+        self.info("replication", "role") == "master"
+    }
+
+    /// The port on which it listens.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where it listens.
@@ -130,7 +174,7 @@ impl RedisProcess {
     pub fn info(&self, section: &str, field: &str) -> String {
         let text: String = redis::from_redis_value(self.command(&["INFO", section])).expect("INFO is text");
         let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        value.unwrap_or_else(|| panic!("no {field} in {text}")).to_owned()
+        value.unwrap_or_else(|| panic!("no {field} in {text}")).trim().to_owned()
     }
 
     /// Ends it with SIGKILL and waits until it has ended.
@@ -171,6 +215,11 @@ impl RedisProcess {
     /// Starts the process. False if it ends before it answers.
     fn spawn(&mut self) -> bool {
         let mut command = Command::new(Self::program());
+        if let Some(text) = &self.configuration {
+            let file = self.directory.path().join("redis.conf");
+            fs::write(&file, text).expect("a file in a directory of its own");
+            command.arg(file);
+        }
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--dir"]).arg(self.directory.path());
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = self.child.insert(command.spawn().expect("the program starts"));
@@ -199,8 +248,10 @@ impl Drop for RedisProcess {
     }
 }
 
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+/// A port that nobody has now.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("a bound socket has an address").port()
 }
 
 #[cfg(test)]

@@ -13,12 +13,12 @@ pub struct TcpProxy {
 }
 
 struct Network {
-    target: SocketAddr,
     state: Mutex<State>,
     has_changed: Condvar,
 }
 
 struct State {
+    target: SocketAddr,
     mode: Mode,
     /// Both ends of each.
     connections: BTreeMap<u64, [TcpStream; 2]>,
@@ -56,13 +56,14 @@ impl TcpProxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let state = Mutex::new(State {
+            target,
             mode: Mode::Pass,
             connections: BTreeMap::new(),
             old: 0,
             next: 0,
             treatment: Treatment::None,
         });
-        let network = Arc::new(Network { target, state, has_changed: Condvar::new() });
+        let network = Arc::new(Network { state, has_changed: Condvar::new() });
         let accepting = Arc::clone(&network);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -90,6 +91,13 @@ impl TcpProxy {
     /// Closes all connections, and each new one at once.
     pub fn cut(&self) {
         self.network.set_mode(Mode::Cut);
+    }
+
+    /// Closes all connections. New ones lead to this address.
+    pub fn lead_to(&self, target: SocketAddr) {
+        self.cut();
+        self.network.state().target = target;
+        self.pass();
     }
 
     /// Accepts connections and passes nothing on, in either direction, not even that one side has closed. As a cable that
@@ -180,7 +188,7 @@ impl Network {
             return;
         }
         // An error means that the connection has ended, there or here.
-        let Ok(server) = TcpStream::connect(self.target) else { return };
+        let Ok(server) = TcpStream::connect(self.state().target) else { return };
         let Ok(number) = self.keep(client, &server) else { return };
         // It may have been cut before it was kept.
         if self.may_pass() {

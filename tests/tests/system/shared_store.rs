@@ -12,13 +12,20 @@ mod store_restarts;
 mod store_faults;
 mod random_faults;
 mod nodes;
+mod random_topology;
 mod trouble;
+mod sentinels;
+mod cluster;
+mod split_brain;
+mod replicas;
+mod wrong_place;
 
+use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tests::crowd::Crowd;
-use tests::fleet::{Fleet, FleetOptions};
+use tests::fleet::{Fleet, FleetOptions, SharedStore};
 use tests::redis_process::RedisProcess;
 use tests::referee::{ClientId, ServerId, Status};
 
@@ -32,30 +39,42 @@ const LIMIT: usize = 2;
 const USERS: [&str; 3] = ["ada", "bob", "eve"];
 
 /// Servers that share a Redis, and their clients.
-struct Scene {
+struct Scene<R = RedisProcess> {
     crowd: Crowd,
-    fleet: Fleet,
+    fleet: Fleet<R>,
     options: FleetOptions,
 }
 
 impl Scene {
     /// Starts all, and waits until each server admits. `None` if no Redis is installed.
-    fn start(seed: u64, options: FleetOptions) -> Option<Self> {
+    fn start(seed: u64, mut options: FleetOptions) -> Option<Self> {
         if !RedisProcess::is_installed() {
             return None;
         }
-        let mut options = options;
         options.arguments.extend(["--limit", "2"]);
         let fleet = Fleet::start(SERVER, &options);
-        let crowd = Crowd::new(seed, LIMIT, &USERS, fleet.addresses());
-        let scene = Self { crowd, fleet, options };
-        scene.expect_all_admit("pat", scene.options.mended_within());
-        Some(scene)
+        Some(Self::of_fleet(seed, options, fleet, &USERS))
     }
 
     /// Three servers with these arguments.
     fn with_arguments(seed: u64, arguments: &[&'static str]) -> Option<Self> {
         Self::start(seed, FleetOptions::new(arguments))
+    }
+}
+
+impl<R: SharedStore> Scene<R> {
+    /// As [`Scene::start`], on this store, with these users.
+    fn start_on(seed: u64, mut options: FleetOptions, redis: R, users: &[&str]) -> Self {
+        options.arguments.extend(["--limit", "2"]);
+        let fleet = Fleet::start_on(SERVER, &options, redis);
+        Self::of_fleet(seed, options, fleet, users)
+    }
+
+    fn of_fleet(seed: u64, options: FleetOptions, fleet: Fleet<R>, users: &[&str]) -> Self {
+        let crowd = Crowd::new(seed, LIMIT, users, fleet.addresses());
+        let scene = Self { crowd, fleet, options };
+        scene.expect_all_admit("pat", scene.options.mended_within());
+        scene
     }
 
     /// Each server admits a client of this user, who has a free slot, within this time.
@@ -143,7 +162,7 @@ impl Scene {
     }
 
     /// Says what a fault of the store is, and does it.
-    fn fault<T>(&mut self, what: &str, fault: impl FnOnce(&mut Fleet) -> T) -> T {
+    fn fault<T>(&mut self, what: &str, fault: impl FnOnce(&mut Fleet<R>) -> T) -> T {
         self.crowd.remark(what);
         let result = fault(&mut self.fleet);
         self.crowd.remark(&format!("over: {what}"));
@@ -158,6 +177,33 @@ impl Scene {
     /// The end of each test, once all is mended.
     fn finish(self) {
         self.crowd.expect_all_slots_free(self.options.mended_within());
+    }
+}
+
+/// How many tests with many processes run at a time. More of them would be too slow for their times.
+const TURNS: usize = 3;
+
+static TAKEN: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// The turn of a test with many processes, until it ends.
+struct Turn;
+
+impl Turn {
+    /// Waits for it. `None` if no Redis is installed.
+    fn take() -> Option<Self> {
+        if !RedisProcess::is_installed() {
+            return None;
+        }
+        let taken = TAKEN.0.lock().unwrap();
+        *TAKEN.1.wait_while(taken, |taken| *taken >= TURNS).unwrap() += 1;
+        Some(Self)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.0.lock().unwrap() -= 1;
+        TAKEN.1.notify_one();
     }
 }
 

@@ -31,12 +31,13 @@ pub(super) fn run(node: &Node, guard: &PartGuard) {
 }
 
 fn listen(node: &Node, guard: &PartGuard) -> Result<(), LinkError> {
-    let mut connection = node.locator.connect_to_any()?;
+    let (server, mut connection) = node.locator.connect_to_any()?;
     let mut messages = connection.as_pubsub();
     messages.set_read_timeout(Some(LONGEST_WAIT))?;
     let mut listens = BTreeSet::<NodeId>::new();
     let mut heard_at = Instant::now();
-    while !node.is_over() {
+    // A server that has no buckets any more may have left its cluster, or be cut off.
+    while !node.is_over() && node.locator.servers().contains(&server) {
         guard.round();
         if heard_at.elapsed() > LONGEST_SILENCE {
             // A connection that was cut without a word is found out.

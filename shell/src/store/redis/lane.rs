@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{io, mem};
+use std::{io, mem, thread};
 
 use session_core::cluster::BucketEvent;
 
@@ -18,6 +18,12 @@ const BATCH: usize = 512;
 /// How long a thread sleeps at most.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
+/// How long the thread sleeps that asks where the buckets are.
+const WATCH_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a thread without buckets goes on. Each failover may bring servers with other addresses.
+const LONGEST_IDLE: Duration = Duration::from_secs(60);
+
 /// The work of one thread.
 struct Lane {
     node: Arc<Node>,
@@ -27,6 +33,8 @@ struct Lane {
     link_number: u64,
     connected_at: Instant,
     lost_at: Option<Instant>,
+    /// Since when it has no buckets.
+    idle_since: Option<Instant>,
     /// When to try again to connect.
     next_try: Instant,
     replicas: Replicas,
@@ -60,6 +68,19 @@ pub(super) fn relocate(node: &Arc<Node>) {
     }
 }
 
+/// Asks at each beat where the buckets are, until the node has left. The Sentinels may have named another server, while the former one
+/// still takes writes.
+pub(super) fn watch(node: &Arc<Node>) {
+    let mut asked_at = Instant::now();
+    while !node.is_over() {
+        if asked_at.elapsed() >= node.locator.config().timing.beat() {
+            relocate(node);
+            asked_at = Instant::now();
+        }
+        thread::sleep(WATCH_PAUSE);
+    }
+}
+
 impl Lane {
     /// A lane with this number, which connects by itself, or has a connection already.
     fn new(node: Arc<Node>, number: usize, link: Option<Link>) -> Self {
@@ -81,6 +102,7 @@ impl Lane {
             link_number,
             connected_at: now,
             lost_at: None,
+            idle_since: None,
             next_try: now,
             replicas,
             answers: Vec::new(),
@@ -96,8 +118,15 @@ impl Lane {
                 // They are at another server now.
                 (self.link, self.lost_at) = (None, None);
                 self.node.set_problem(self.number, None);
+                let idle_since = *self.idle_since.get_or_insert_with(Instant::now);
+                if idle_since.elapsed() > LONGEST_IDLE && !self.node.is_closing() && self.node.retire(self.number) {
+                    return;
+                }
             } else if self.link.is_none() && Instant::now() >= self.next_try {
                 self.connect();
+            }
+            if has_buckets {
+                self.idle_since = None;
             }
             self.adopt();
             self.tick();
@@ -168,8 +197,7 @@ impl Lane {
 
     /// Where the server is, for an operator.
     fn name(&self) -> String {
-        let server = self.node.server_of(self.number);
-        if server.is_empty() { self.node.locator.config().place.to_string() } else { server.to_string() }
+        self.node.locator.name(&self.node.server_of(self.number))
     }
 
     fn lost(&mut self, error: &LinkError) {

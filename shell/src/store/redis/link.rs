@@ -9,7 +9,7 @@ use session_core::ledger::StoreError;
 use thiserror::Error;
 
 use super::command::{BucketNames, Expected, Packer};
-use super::config::{RedisConfig, RedisConfigError};
+use super::config::{RedisConfig, RedisConfigError, RedisPlace};
 use super::format;
 use super::reply;
 use super::rights::{self, MissingRights};
@@ -51,7 +51,7 @@ pub(super) struct Replicas {
 
 /// What became of requests that were all answered.
 pub(super) struct Exchanged {
-    /// Whether some belong to another server now, and were refused.
+    /// Whether another server may have their keys now: some were refused, or no replica has what was written.
     pub has_moved: bool,
 }
 
@@ -85,6 +85,21 @@ pub enum LinkError {
     /// It is not a primary.
     #[error("the server is a replica: name its primary, which takes writes")]
     Replica,
+    /// It takes only the keys of its slots.
+    #[error("the server belongs to a cluster: name it in redis_cluster")]
+    InCluster,
+    /// It has no slots.
+    #[error("the server belongs to no cluster: name it in redis_url")]
+    NoCluster,
+    /// It only says where another one is.
+    #[error("the server is a Sentinel: name it in redis_sentinels")]
+    Sentinel,
+    /// It watches others.
+    #[error("it knows no server of the name {0:?} (redis_master)")]
+    UnknownMaster(String),
+    /// It does not say where another one is.
+    #[error("the server is no Sentinel: name it in redis_url")]
+    NoSentinel,
     /// It says something that this software does not understand.
     #[error("the server does not answer as Redis does: {0}")]
     Foreign(&'static str),
@@ -133,24 +148,18 @@ fn hint(error: &RedisError) -> &'static str {
 impl Link {
     /// Checks that the server will do for keys with this prefix, and loads the scripts.
     pub(super) fn open(connection: Connection, prefix: &str, timeout: Duration) -> Result<Self, LinkError> {
-        Self::open_unexplained(connection, prefix, timeout).map_err(|error| match &error {
-            LinkError::Redis(redis) => rights::missing(redis, prefix).map_or(error, LinkError::from),
-            LinkError::Config(_)
-            | LinkError::Rights { .. }
-            | LinkError::TooOld(_)
-            | LinkError::Replica
-            | LinkError::Foreign(_)
-            | LinkError::NotFound(_)
-            | LinkError::Late
-            | LinkError::NotReplicated
-            | LinkError::OtherFormat(_)
-            | LinkError::Refused(_) => error,
+        Self::open_unexplained(connection, prefix, timeout).map_err(|error| {
+            let missing = if let LinkError::Redis(redis) = &error { rights::missing(redis, prefix) } else { None };
+            missing.map_or(error, LinkError::from)
         })
     }
 
     fn open_unexplained(mut connection: Connection, prefix: &str, timeout: Duration) -> Result<Self, LinkError> {
         let server: String = redis::cmd("INFO").arg("server").query(&mut connection)?;
         check_version(&server)?;
+        if mode(&server) == Some("sentinel") {
+            return Err(LinkError::Sentinel);
+        }
         let load = |script: Script, connection: &mut Connection| {
             redis::cmd("SCRIPT").arg("LOAD").arg(script.source()).query::<String>(connection)
         };
@@ -171,12 +180,16 @@ impl Link {
         }
     }
 
-    /// Warns if the server may throw keys away, or take writes that are lost.
-    pub(super) fn check_settings(&mut self, config: &RedisConfig) -> Result<(), LinkError> {
+    /// Checks that it is the kind of server that the settings say. Warns if it may throw keys away, or take writes that are lost.
+    pub(super) fn check_settings(&mut self, config: &RedisConfig, store: &str) -> Result<(), LinkError> {
+        let server: String = redis::cmd("INFO").arg("server").query(&mut self.connection)?;
+        if mode(&server) == Some("cluster") && !matches!(config.place, RedisPlace::Cluster(_)) {
+            return Err(LinkError::InCluster);
+        }
         let replication: String = redis::cmd("INFO").arg("replication").query(&mut self.connection)?;
         let has_replicas = field(&replication, "connected_slaves").is_some_and(|replicas| replicas != "0");
         if has_replicas && config.replicas == 0 && !self.refuses_alone(config) {
-            log_event!(shared_store_splits { store: config.place.to_string() });
+            log_event!(shared_store_splits { store });
         }
         let memory: String = redis::cmd("INFO").arg("memory").query(&mut self.connection)?;
         let policy = field(&memory, "maxmemory_policy").unwrap_or("noeviction");
@@ -261,6 +274,8 @@ impl Link {
         }
         if waits && !has_replicas(&self.connection.recv_response()?, replicas.number) {
             log_limited!(LOG, shared_store_not_replicated { replicas: replicas.number });
+            // The replicas may follow another one.
+            has_moved = true;
             if has_grants {
                 // Whether what was granted lasts is not known.
                 answers.truncate(first);
@@ -314,6 +329,11 @@ pub(super) fn connect(info: ConnectionInfo, timeout: Duration) -> Result<Connect
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+}
+
+/// What kind of server it is: `standalone`, `cluster` or `sentinel`. Valkey has another name for the field.
+fn mode(info: &str) -> Option<&str> {
+    field(info, "redis_mode").or_else(|| field(info, "server_mode"))
 }
 
 fn check_version(info: &str) -> Result<(), LinkError> {

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use redis::{Connection, ConnectionAddr, ConnectionInfo, Value};
+use redis::{Connection, ConnectionAddr, ConnectionInfo, RedisError, Value};
 
 use super::command::BucketNames;
 use super::config::{RedisConfig, RedisPlace};
 use super::link::{LinkError, connect};
+use super::url::RedisUrl;
 
-/// Names a server: `HOST:PORT` in a cluster, else empty, for there is one.
+/// Names a server: `HOST:PORT` if others have named it, else empty, for there is one.
 pub(super) type ServerName = Arc<str>;
 
 /// Finds the servers of the buckets, and connects to them.
@@ -18,14 +19,23 @@ pub(super) struct Locator {
     config: RedisConfig,
     /// The servers of the buckets, by their numbers.
     homes: RwLock<Vec<ServerName>>,
-    /// The slots of the buckets, once a server has said so. No two refreshes run at a time.
-    slots: Mutex<Slots>,
+    /// No two refreshes run at a time.
+    found: Mutex<Found>,
 }
 
 #[derive(Default)]
-struct Slots {
-    of_buckets: Vec<u16>,
+struct Found {
+    slots_of_buckets: Vec<u16>,
     refreshed_at: Option<Instant>,
+    /// The Sentinel that has answered last.
+    sentinel: usize,
+}
+
+/// What a server of a cluster says.
+struct View {
+    homes: Vec<ServerName>,
+    /// Whether it is in touch with the others, and knows who has which slot. One that is cut off says what was.
+    is_current: bool,
 }
 
 /// How long what was found is not asked for again.
@@ -35,7 +45,7 @@ impl Locator {
     /// Finds the servers of so many buckets for the first time.
     pub(super) fn new(config: RedisConfig, buckets: u16) -> Result<Self, LinkError> {
         let homes = RwLock::new(vec![ServerName::from(""); buckets.into()]);
-        let locator = Self { config, homes, slots: Mutex::default() };
+        let locator = Self { config, homes, found: Mutex::default() };
         locator.refresh()?;
         Ok(locator)
     }
@@ -59,13 +69,17 @@ impl Locator {
         self.homes.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
+    /// Where a server is, for an operator.
+    pub(super) fn name(&self, server: &str) -> String {
+        if server.is_empty() { self.config.place.to_string() } else { server.into() }
+    }
+
     /// A connection to a server. Each call takes at most as long as any call to the store.
     pub(super) fn connect(&self, server: &str) -> Result<Connection, LinkError> {
         let timeout = self.config.call_timeout;
         match &self.config.place {
             RedisPlace::Server(url) => connect(self.config.connection_info(url)?, timeout),
-            RedisPlace::Sentinels { .. } => connect(self.primary()?, timeout),
-            RedisPlace::Cluster(_) => connect(self.info_of(server)?, timeout),
+            RedisPlace::Sentinels { .. } | RedisPlace::Cluster(_) => connect(self.info_of(server)?, timeout),
         }
     }
 
@@ -74,12 +88,12 @@ impl Locator {
         self.connect(&self.home(0))
     }
 
-    /// A connection to any server that passes messages on to all nodes.
-    pub(super) fn connect_to_any(&self) -> Result<Connection, LinkError> {
+    /// A connection to any server, which passes messages on to all nodes, and its name.
+    pub(super) fn connect_to_any(&self) -> Result<(ServerName, Connection), LinkError> {
         let mut last = LinkError::NotFound("there is none".into());
         for server in self.servers() {
             match self.connect(&server) {
-                Ok(connection) => return Ok(connection),
+                Ok(connection) => return Ok((server, connection)),
                 Err(error) => last = error,
             }
         }
@@ -92,60 +106,86 @@ impl Locator {
         Ok(self.config.info_of(host, port)?)
     }
 
-    /// Where the Sentinels say that the server is.
-    fn primary(&self) -> Result<ConnectionInfo, LinkError> {
-        let RedisPlace::Sentinels { sentinels, master } = &self.config.place else {
-            return Err(LinkError::NotFound("there are no Sentinels".into()));
+    /// Whether a server that has no buckets any more still answers, so that somebody has to ask where they are.
+    pub(super) const fn has_to_ask(&self) -> bool {
+        matches!(self.config.place, RedisPlace::Sentinels { .. })
+    }
+
+    /// Asks the Sentinels, or the servers of a cluster, where the buckets are now.
+    pub(super) fn refresh(&self) -> Result<(), LinkError> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.refreshed_at.is_some_and(|at| at.elapsed() < FRESH) {
+            return Ok(());
+        }
+        let homes = match &self.config.place {
+            RedisPlace::Server(_) => return Ok(()),
+            RedisPlace::Sentinels { sentinels, master } => {
+                vec![self.primary(sentinels, master, &mut found.sentinel)?; self.buckets()]
+            }
+            RedisPlace::Cluster(start) => self.homes_in_cluster(start, &mut found.slots_of_buckets)?,
         };
+        *self.homes.write().unwrap_or_else(PoisonError::into_inner) = homes;
+        found.refreshed_at = Some(Instant::now());
+        Ok(())
+    }
+
+    fn buckets(&self) -> usize {
+        self.homes.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Where the Sentinels say that the server is. The one that has answered last is asked first.
+    fn primary(&self, sentinels: &[RedisUrl], master: &str, last: &mut usize) -> Result<ServerName, LinkError> {
         let mut problems = Vec::new();
-        for sentinel in sentinels {
-            let ask = || {
-                let mut connection = connect(self.config.sentinel_info(sentinel)?, self.config.call_timeout)?;
-                let mut command = redis::cmd("SENTINEL");
-                let address: Option<(String, u16)> =
-                    command.arg("get-master-addr-by-name").arg(master).query(&mut connection)?;
-                address.ok_or_else(|| LinkError::NotFound(format!("it knows no server of the name {master:?}")))
-            };
-            match ask() {
-                Ok((host, port)) => return Ok(self.config.info_of(&host, port)?),
-                Err(error) => problems.push(format!("{sentinel}: {error}")),
+        for number in (0..sentinels.len()).map(|next| (*last + next) % sentinels.len()) {
+            match self.ask_sentinel(&sentinels[number], master) {
+                Ok(server) => {
+                    *last = number;
+                    return Ok(server);
+                }
+                Err(error) => problems.push(format!("{}: {error}", sentinels[number])),
             }
         }
         Err(LinkError::NotFound(problems.join("; ")))
     }
 
-    /// Asks the servers of a cluster where the buckets are now.
-    pub(super) fn refresh(&self) -> Result<(), LinkError> {
-        let RedisPlace::Cluster(start) = &self.config.place else { return Ok(()) };
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots.refreshed_at.is_some_and(|at| at.elapsed() < FRESH) {
-            return Ok(());
-        }
+    fn ask_sentinel(&self, sentinel: &RedisUrl, master: &str) -> Result<ServerName, LinkError> {
+        let mut connection = connect(self.config.sentinel_info(sentinel)?, self.config.call_timeout)?;
+        let mut command = redis::cmd("SENTINEL");
+        command.arg("get-master-addr-by-name").arg(master);
+        let address: Option<(String, u16)> = command
+            .query(&mut connection)
+            .map_err(|error| if says(&error, "unknown command") { LinkError::NoSentinel } else { error.into() })?;
+        let (host, port) = address.ok_or_else(|| LinkError::UnknownMaster(master.into()))?;
+        Ok(format!("{host}:{port}").into())
+    }
+
+    fn homes_in_cluster(&self, start: &[RedisUrl], slots: &mut Vec<u16>) -> Result<Vec<ServerName>, LinkError> {
         let known = self.servers().into_iter().filter(|server| !server.is_empty());
         let known = known.map(|server| (server.to_string(), self.info_of(&server)));
         let start =
             start.iter().map(|url| (url.to_string(), self.config.connection_info(url).map_err(LinkError::from)));
-        let mut problems = Vec::new();
+        let (mut problems, mut doubtful) = (Vec::new(), None);
         for (name, info) in known.chain(start) {
-            match info.and_then(|info| self.ask_cluster(info, &mut slots.of_buckets)) {
-                Ok(homes) => {
-                    *self.homes.write().unwrap_or_else(PoisonError::into_inner) = homes;
-                    slots.refreshed_at = Some(Instant::now());
-                    return Ok(());
-                }
+            match info.and_then(|info| self.ask_cluster(info, slots)) {
+                Ok(View { homes, is_current: true }) => return Ok(homes),
+                Ok(view) => doubtful = doubtful.or(Some(view.homes)),
                 Err(error) => problems.push(format!("{name}: {error}")),
             }
         }
-        Err(LinkError::NotFound(problems.join("; ")))
+        doubtful.ok_or_else(|| LinkError::NotFound(problems.join("; ")))
     }
 
-    fn ask_cluster(&self, info: ConnectionInfo, of_buckets: &mut Vec<u16>) -> Result<Vec<ServerName>, LinkError> {
+    fn ask_cluster(&self, info: ConnectionInfo, of_buckets: &mut Vec<u16>) -> Result<View, LinkError> {
         let (ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. }) = info.addr() else {
             return Err(LinkError::NotFound("a cluster is not at a Unix socket".into()));
         };
         let host = host.clone();
         let mut connection = connect(info, self.config.call_timeout)?;
-        let buckets = self.homes.read().unwrap_or_else(PoisonError::into_inner).len();
+        let state: String = redis::cmd("CLUSTER").arg("INFO").query(&mut connection).map_err(|error| {
+            if says(&error, "cluster support disabled") { LinkError::NoCluster } else { error.into() }
+        })?;
+        let mut is_current = state.lines().any(|line| line == "cluster_state:ok");
+        let buckets = self.buckets();
         if of_buckets.len() < buckets {
             let names = (0..).take(buckets).map(|bucket| BucketNames::new(&self.config.prefix, bucket));
             let slot = |names: BucketNames, connection: &mut Connection| {
@@ -158,13 +198,19 @@ impl Locator {
         let before = self.homes.read().unwrap_or_else(PoisonError::into_inner).clone();
         let homes = of_buckets.iter().zip(before).map(|(slot, before)| {
             let range = ranges.iter().find(|(first, last, _)| (first..=last).contains(&slot));
+            is_current &= range.is_some();
             // What nobody has now is expected where it was.
             range.map(|(_, _, server)| server.clone()).or(Some(before).filter(|before| !before.is_empty()))
         });
-        homes
-            .collect::<Option<_>>()
-            .ok_or_else(|| LinkError::NotFound("some slots of the cluster have no server".into()))
+        let homes = homes.collect::<Option<_>>();
+        let homes = homes.ok_or_else(|| LinkError::NotFound("some slots of the cluster have no server".into()))?;
+        Ok(View { homes, is_current })
     }
+}
+
+/// Whether this is in what a server said.
+fn says(error: &RedisError, words: &str) -> bool {
+    error.detail().is_some_and(|detail| detail.contains(words))
 }
 
 /// The ranges of slots, each with the server that takes writes. A server that does not know its own address has that at which it
@@ -175,7 +221,13 @@ fn slot_ranges(reply: &Value, asked: &str) -> Option<Vec<(u16, u16, ServerName)>
         let Value::Array(parts) = range else { return None };
         let [Value::Int(first), Value::Int(last), Value::Array(primary), ..] = &parts[..] else { return None };
         let [host, Value::Int(port), ..] = &primary[..] else { return None };
-        let host = if let Value::BulkString(host) = host { std::str::from_utf8(host).ok()? } else { "" };
+        let host = if let Value::BulkString(host) = host {
+            std::str::from_utf8(host).ok()?
+        } else if *host == Value::Nil {
+            ""
+        } else {
+            return None;
+        };
         let host = if host.is_empty() { asked } else { host };
         let server = format!("{host}:{port}").into();
         Some((u16::try_from(*first).ok()?, u16::try_from(*last).ok()?, server))

@@ -43,7 +43,7 @@ pub(super) struct Node {
     /// What this node tells the others of itself.
     pub(super) about: About,
     cells: Vec<Cell>,
-    /// One for each thread. None is ever removed.
+    /// One for each thread that there was. None is ever removed.
     lanes: RwLock<Vec<Arc<LaneState>>>,
     /// The numbers of the buckets' lanes.
     lane_of: Vec<AtomicUsize>,
@@ -69,7 +69,7 @@ struct LaneState {
     is_up: AtomicBool,
     /// Since when its thread has waited for the server, in nanoseconds since the epoch. 0 if it does not.
     waits_since: AtomicU64,
-    /// Whether another lane has taken its place, because its thread has waited for too long.
+    /// Whether it is given no buckets any more: its thread has waited for too long, or has ended for want of buckets.
     is_replaced: AtomicBool,
 }
 
@@ -177,6 +177,17 @@ impl Node {
             }
         }
         new
+    }
+
+    /// Takes a lane out that has no buckets, so that its thread can end. Whether it had none.
+    pub(super) fn retire(&self, lane: usize) -> bool {
+        // Buckets are given to lanes under this lock.
+        let lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
+        let is_idle = self.cells_of(lane).next().is_none();
+        if is_idle {
+            lanes[lane].is_replaced.store(true, Ordering::SeqCst);
+        }
+        is_idle
     }
 
     /// Starts a thread. While it runs, the store is open.

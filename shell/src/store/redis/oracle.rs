@@ -1,5 +1,7 @@
 //! The scripts do what [`BucketKeys`] does: both get the same requests, at random, and give the same answers.
 
+#![allow(clippy::print_stdout, reason = "it tells who runs the tests which seed failed")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! The store as the rest of the process knows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::future::ready;
@@ -111,10 +111,13 @@ impl RedisStore {
         id_file.write(node).map_err(in_directory)?;
         let (running, ended) = smol::channel::bounded(1);
         let node = Arc::new(Node::new(locator, context, id_file, former, running));
-        let mut links = Vec::new();
+        let (mut links, mut checked) = (Vec::new(), BTreeSet::new());
         for (number, server) in node.place() {
             let mut link = lane::open(&node, &server).map_err(in_store)?;
-            link.check_settings(config).map_err(in_store)?;
+            // Several threads may have connections to a server, and it is to be warned of once.
+            if checked.insert(server.clone()) {
+                link.check_settings(config, &node.locator.name(&server)).map_err(in_store)?;
+            }
             links.push((number, link));
         }
         // From here on threads may run, which end when this is dropped.
@@ -128,6 +131,10 @@ impl RedisStore {
         node.spawn(Part::StoreHints, move |guard| hints::run(&listening, guard)).map_err(RedisOpenError::Thread)?;
         let announcing = Arc::clone(node);
         node.spawn(Part::StoreAbout, move |guard| announce::run(&announcing, guard)).map_err(RedisOpenError::Thread)?;
+        if node.locator.has_to_ask() {
+            let asking = Arc::clone(node);
+            node.spawn(Part::StoreLane, move |_| lane::watch(&asking)).map_err(RedisOpenError::Thread)?;
+        }
         Ok(store)
     }
 }

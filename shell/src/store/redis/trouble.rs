@@ -1,5 +1,7 @@
 //! What happens when the store, or the way to it, does what it should not.
 
+#![allow(clippy::print_stderr, reason = "it tells who runs the tests what was measured")]
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::Arc;

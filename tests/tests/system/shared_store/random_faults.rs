@@ -11,7 +11,7 @@ use tests::redis_process::{NOTHING_KEPT, RestartWith};
 
 use super::{SECOND, Scene};
 
-fn number(name: &str, default: u64) -> u64 {
+pub(super) fn number(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 

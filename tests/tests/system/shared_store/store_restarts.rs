@@ -1,5 +1,6 @@
 //! A Redis that forgets, and one that restarts: nobody is admitted for a lease, and nobody loses a session.
 
+use std::thread;
 use std::time::Duration;
 
 use tests::fleet::{Fleet, FleetOptions};
@@ -49,4 +50,34 @@ fn sessions_outlast_flushall() {
         fleet.redis.command(&["FLUSHALL"]);
         Duration::ZERO
     });
+}
+
+/// Other keys, and then the former ones again, as they were.
+fn swapped(seed: u64, times: &str, pause: impl FnOnce(&FleetOptions) -> Duration) {
+    let Some(mut scene) = Scene::start(seed, options()) else { return };
+    let held = scene.fill(0, "kim");
+    scene.crowd.come_and_go();
+    thread::sleep(SECOND);
+    let pause = pause(&scene.options);
+    scene.fault(&format!("SWAPDB, and back {times}"), |fleet| {
+        fleet.redis.command(&["SWAPDB", "0", "1"]);
+        thread::sleep(pause);
+        fleet.redis.command(&["SWAPDB", "0", "1"]);
+    });
+    thread::sleep(SECOND);
+    scene.first_admission("zoe", scene.options.lease + SECOND * 4);
+    scene.crowd.expect_alive(&held);
+    scene.expect_all_admit("pat", SECOND * 2);
+    scene.visits(SECOND * 2);
+    scene.finish();
+}
+
+#[test]
+fn sessions_outlast_other_keys_for_a_moment() {
+    swapped(24, "after a beat", |options| options.beat * 2);
+}
+
+#[test]
+fn sessions_outlast_other_keys_for_long() {
+    swapped(25, "after the lease", |options| options.lease + SECOND * 2);
 }

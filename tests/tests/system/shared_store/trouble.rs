@@ -1,5 +1,7 @@
 //! What happens when something on the way to the store, or in it, does what it should not.
 
+#![allow(clippy::print_stderr, reason = "it tells who runs the tests what was measured")]
+
 use std::thread;
 use std::time::{Duration, Instant};
 
