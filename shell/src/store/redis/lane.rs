@@ -45,6 +45,9 @@ struct Lane {
 pub(super) fn open(node: &Node, server: &str) -> Result<Link, LinkError> {
     let config = node.locator.config();
     let mut link = Link::open(node.locator.connect(server)?, &config.prefix, config.call_timeout)?;
+    if link.is_in_cluster() && !node.locator.is_cluster() {
+        return Err(LinkError::InCluster);
+    }
     if *node.locator.home(0) == *server {
         link.check_format(&config.prefix, BUCKETS)?;
     }

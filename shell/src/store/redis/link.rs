@@ -9,7 +9,7 @@ use session_core::ledger::StoreError;
 use thiserror::Error;
 
 use super::command::{BucketNames, Expected, Packer};
-use super::config::{RedisConfig, RedisConfigError, RedisPlace};
+use super::config::{RedisConfig, RedisConfigError};
 use super::format;
 use super::reply;
 use super::rights::{self, MissingRights};
@@ -24,6 +24,8 @@ pub(super) struct Link {
     connection: Connection,
     /// How long the answers to what is sent at a time may take.
     timeout: Duration,
+    /// Whether the server is one of a cluster.
+    is_in_cluster: bool,
     /// How the server calls each script.
     hashes: Vec<String>,
     /// The server's history when it last answered. No history comes again, so if two answers name the same one, the server has had
@@ -169,7 +171,12 @@ impl Link {
         if let Some(missing) = rights::check(&mut connection, prefix)? {
             return Err(missing.into());
         }
-        Ok(Self { connection, timeout, hashes, history })
+        Ok(Self { connection, timeout, is_in_cluster: mode(&server) == Some("cluster"), hashes, history })
+    }
+
+    /// Whether the server is one of a cluster.
+    pub(super) const fn is_in_cluster(&self) -> bool {
+        self.is_in_cluster
     }
 
     /// Compares the format of the keys with that of this server. Only at the server that has the first part.
@@ -180,12 +187,8 @@ impl Link {
         }
     }
 
-    /// Checks that it is the kind of server that the settings say. Warns if it may throw keys away, or take writes that are lost.
+    /// Warns if the server may throw keys away, or take writes that are lost.
     pub(super) fn check_settings(&mut self, config: &RedisConfig, store: &str) -> Result<(), LinkError> {
-        let server: String = redis::cmd("INFO").arg("server").query(&mut self.connection)?;
-        if mode(&server) == Some("cluster") && !matches!(config.place, RedisPlace::Cluster(_)) {
-            return Err(LinkError::InCluster);
-        }
         let replication: String = redis::cmd("INFO").arg("replication").query(&mut self.connection)?;
         let has_replicas = field(&replication, "connected_slaves").is_some_and(|replicas| replicas != "0");
         if has_replicas && config.replicas == 0 && !self.refuses_alone(config) {

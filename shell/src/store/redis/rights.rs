@@ -33,12 +33,13 @@ const COMMANDS: [&str; 27] = [
     "WAIT",
 ];
 
-/// Which of the commands in ARGV the user may not run. KEYS has a key, and the first of ARGV is a channel.
+/// Which of the commands in ARGV the user may not run. The first of ARGV are a key and a channel, which are not used: so any server
+/// of a cluster runs it.
 const CHECK: &str = "#!lua flags=no-writes
 local denied = {}
-for i = 2, #ARGV do
+for i = 3, #ARGV do
   local name = ARGV[i]
-  local of = (name == 'PUBLISH' or name == 'SUBSCRIBE') and ARGV[1] or KEYS[1]
+  local of = (name == 'PUBLISH' or name == 'SUBSCRIBE') and ARGV[2] or ARGV[1]
   local is_allowed = name == 'INFO' and redis.acl_check_cmd(name) or redis.acl_check_cmd(name, of)
   if not is_allowed then denied[#denied + 1] = name end
 end
@@ -56,19 +57,24 @@ pub(super) struct MissingRights {
 pub(super) fn check(connection: &mut Connection, prefix: &str) -> RedisResult<Option<MissingRights>> {
     let hash: String = redis::cmd("SCRIPT").arg("LOAD").arg(CHECK).query(connection)?;
     let mut command = redis::cmd("EVALSHA");
-    command.arg(hash).arg(1).arg(format!("{{{prefix}:0}}:rights")).arg(format!("{prefix}:node:rights"));
+    command.arg(hash).arg(0).arg(format!("{{{prefix}:0}}:rights")).arg(format!("{prefix}:node:rights"));
     // Without some of these the script would not run. The others are sent seldom, or by few.
     let unchecked = ["EVALSHA", "PING", "SELECT", "UNSUBSCRIBE", "WAIT"];
-    let others = COMMANDS.iter().filter(|name| !unchecked.contains(name) && !name.contains('|'));
-    others.for_each(|name| {
-        command.arg(name);
-    });
+    let checked: Vec<&str> =
+        COMMANDS.into_iter().filter(|name| !unchecked.contains(name) && !name.contains('|')).collect();
+    command.arg(&checked);
     let denied: Vec<String> = command.query(connection)?;
     let on_what = |name: &String| match name.as_str() {
         "PUBLISH" | "SUBSCRIBE" => format!("{name} on the channels {prefix}:node:*"),
         name => name.to_owned(),
     };
-    let denied: Vec<_> = denied.iter().map(on_what).collect();
+    let needs_key = |name: &&&str| !["INFO", "PUBLISH", "SUBSCRIBE"].contains(name);
+    let (with_key, without): (Vec<_>, Vec<_>) = denied.iter().partition(|name| needs_key(&&&name.as_str()));
+    // If all of them are denied, then for the key.
+    let are_keys = with_key.len() == checked.iter().filter(needs_key).count();
+    let keys = are_keys.then(|| format!("one of the keys {{{prefix}:*"));
+    let with_key = with_key.into_iter().filter(|_| !are_keys);
+    let denied: Vec<_> = keys.into_iter().chain(with_key.chain(without).map(on_what)).collect();
     Ok((!denied.is_empty()).then(|| MissingRights { denied: denied.join(", "), needed: needed(prefix) }))
 }
 
