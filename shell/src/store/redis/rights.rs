@@ -69,7 +69,7 @@ pub(super) fn check(connection: &mut Connection, prefix: &str) -> RedisResult<Op
         name => name.to_owned(),
     };
     let needs_key = |name: &&&str| !["INFO", "PUBLISH", "SUBSCRIBE"].contains(name);
-    let (with_key, without): (Vec<_>, Vec<_>) = denied.iter().partition(|name| needs_key(&&&name.as_str()));
+    let (with_key, without): (Vec<_>, Vec<_>) = denied.iter().partition(|name| needs_key(&&name.as_str()));
     // If all of them are denied, then for the key.
     let are_keys = with_key.len() == checked.iter().filter(needs_key).count();
     let keys = are_keys.then(|| format!("one of the keys {{{prefix}:*"));
