@@ -43,10 +43,11 @@ pub(super) fn cluster(bench: &Bench, table: &mut Table) -> Result<()> {
 /// A server of its users in this Redis, once it admits.
 fn server(bench: &Bench, redis: &RedisProcess, name: &str) -> Result<Process> {
     let (data, url) = (bench.directory.join(name), redis.url());
-    let times = ["--node-beat", "2s", "--node-fence", "4s", "--node-lease", "5s", "--store-timeout", "0s500ms"];
+    let times = ["--node-beat", "2s", "--node-fence", "5s", "--node-lease", "6s", "--store-timeout", "500ms"];
     let options = [&["--store", "redis", "--redis-url", &url], &times[..]].concat();
     let server = Process::server(&data, &options)?;
-    thread::sleep(Duration::from_secs(7));
+    // The lease, and the beats around it.
+    thread::sleep(Duration::from_secs(12));
     Ok(server)
 }
 
