@@ -372,7 +372,7 @@ settings! {
     }
 
     "Store shared by several servers" {
-        /// With `store = redis`, where it is: redis://HOST[:PORT][/DB], rediss:// for TLS, or unix:///PATH[?db=DB]. It may hold
+        /// With `store = redis`, where it is: `redis://HOST[:PORT][/DB]`, `rediss://` for TLS, or `unix:///PATH[?db=DB]`. It may hold
         /// a user and a password, redis://USER:PASSWORD@HOST, which are never printed; as a flag they are in the list of
         /// processes. The port is 6379 by default
         redis_url: Option<RedisUrl> {
