@@ -52,6 +52,7 @@ pub mod crowd;
 pub mod redis_process;
 pub mod redis_sentinels;
 pub mod redis_cluster;
+pub mod balancer;
 pub mod tcp_proxy;
 pub mod fleet;
 pub mod waiting;

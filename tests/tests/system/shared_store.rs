@@ -18,6 +18,7 @@ mod sentinels;
 mod cluster;
 mod split_brain;
 mod replicas;
+mod rolling_restart;
 mod wrong_place;
 
 use std::sync::{Condvar, Mutex};
