@@ -209,6 +209,12 @@ impl<R: SharedStore> Fleet<R> {
         send_signal(self.id(index), Signal::HUP);
     }
 
+    /// Whether every server that runs says that it admits.
+    #[must_use]
+    pub fn are_healthy(&self) -> bool {
+        self.servers.iter().filter_map(|server| server.process.as_ref()).all(|process| process.health() == 200)
+    }
+
     /// The process id of a server that runs.
     #[must_use]
     pub fn id(&self, index: usize) -> u32 {

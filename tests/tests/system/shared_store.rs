@@ -74,6 +74,11 @@ impl<R: SharedStore> Scene<R> {
     fn of_fleet(seed: u64, options: FleetOptions, fleet: Fleet<R>, users: &[&str]) -> Self {
         let crowd = Crowd::new(seed, LIMIT, users, fleet.addresses());
         let scene = Self { crowd, fleet, options };
+        // One user's part may admit a beat before that of another.
+        let start = Instant::now();
+        while !scene.fleet.are_healthy() && start.elapsed() < scene.options.mended_within() {
+            thread::sleep(Duration::from_millis(20));
+        }
         scene.expect_all_admit("pat", scene.options.mended_within());
         scene
     }

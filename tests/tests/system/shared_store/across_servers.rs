@@ -106,8 +106,9 @@ fn session_resumes_at_another_server() {
     let (again, answer) = admitted(&scene, 2, &resume);
     same(&answer);
     closed_with(&scene, back, 4410);
-    // After BYE nobody can resume it.
+    // After BYE nobody can resume it. Another server knows of it once that has given the slot up.
     bye(&scene, again);
+    thread::sleep(Duration::from_millis(200));
     let answer = denied(&scene, 0, &resume);
     assert_eq!(answer["code"], "not_resumed", "{answer}");
     bye(&scene, other);
