@@ -113,19 +113,12 @@ struct Node {
 impl Node {
     fn start(redis: &RedisProcess, id: u64) -> Result<Self> {
         let second = Duration::from_secs(1);
+        let place = RedisPlace::Server(redis.url().parse().map_err(anyhow::Error::msg)?);
         let config = RedisConfig {
-            place: RedisPlace::Server(redis.url().parse().map_err(anyhow::Error::msg)?),
-            replicas: 0,
-            waits: false,
-            user: None,
-            password: None,
-            ca: None,
-            certificate: None,
             prefix: "bench".into(),
             timing: ClusterTiming::new(second * 2, second * 10, second * 11, second * 5)?,
-            call_timeout: second * 5,
             node_name: format!("node-{id}"),
-            policy: AdmissionPolicy::new(SlotLimit::default()),
+            ..RedisConfig::new(place, AdmissionPolicy::new(SlotLimit::default()))
         };
         let (data, id) = (tempfile::tempdir()?, NodeId::new(id));
         let store = Arc::new(RedisStore::open(&config, data.path(), id, ServerProcess::start())?);

@@ -1,9 +1,9 @@
 //! Turns requests into commands for the shared store.
 
 use redis::Cmd;
-use session_core::NodeId;
 use session_core::cluster::{GenerationId, OverridesRequest, Request, StoredRecord, WriteRequest};
 use session_core::ledger::UserOverrides;
+use session_core::{NodeId, UserId};
 
 use super::script::Script;
 use super::value;
@@ -28,9 +28,10 @@ pub(super) struct BucketNames {
 pub(super) enum Expected {
     Beat,
     Done,
-    Record,
+    /// The record of this user.
+    Record(UserId),
     /// A write, which is not answered with what it wrote.
-    Written(GenerationId, StoredRecord),
+    Written(UserId, GenerationId, StoredRecord),
     Page,
     Overrides,
 }
@@ -57,9 +58,9 @@ impl BucketNames {
         format!("{}{}", self.channel, value::node(node))
     }
 
-    /// The key of the records, and that of the meta.
-    pub(super) fn records_and_meta(&self) -> (&str, &str) {
-        (&self.records, &self.meta)
+    /// The key of the records.
+    pub(super) fn records(&self) -> &str {
+        &self.records
     }
 }
 
@@ -135,7 +136,7 @@ impl<'a> Packer<'a> {
             }
             Request::Read(user) => {
                 self.call(Script::Read, &[meta, records]).arg(user.as_str());
-                Expected::Record
+                Expected::Record(user)
             }
             Request::Write(write) => self.write(names, *write),
             Request::Scan { from, except, lingering } => {
@@ -205,7 +206,7 @@ impl<'a> Packer<'a> {
                 cmd.arg(names.channel(hint.session.node())).arg(value::hint(hint));
             }
         }
-        Expected::Written(generation, record)
+        Expected::Written(user, generation, record)
     }
 }
 

@@ -105,6 +105,26 @@ pub enum RedisConfigError {
 }
 
 impl RedisConfig {
+    /// The settings of a server that says nothing else: no login but that in the URL, the prefix `sessions`, the default times and no
+    /// name.
+    #[must_use]
+    pub fn new(place: RedisPlace, policy: AdmissionPolicy) -> Self {
+        Self {
+            place,
+            replicas: 0,
+            waits: false,
+            user: None,
+            password: None,
+            ca: None,
+            certificate: None,
+            prefix: "sessions".into(),
+            timing: ClusterTiming::default(),
+            call_timeout: Duration::from_secs(5),
+            node_name: String::new(),
+            policy,
+        }
+    }
+
     /// How to connect to the server at this URL. Reads the files each time, so that a new password or certificate needs no
     /// restart.
     ///

@@ -64,7 +64,7 @@ pub(super) fn start(node: &Arc<Node>, number: usize, link: Option<Link>) -> io::
 pub(super) fn relocate(node: &Arc<Node>) {
     // That nobody says so is said by the lane whose server does not answer. It tries again.
     let _unknown = node.locator.refresh();
-    for (number, _) in node.place() {
+    for number in node.place() {
         if let Err(error) = start(node, number, None) {
             log_event!(threads_missing { threads: number, error: display(error) });
         }

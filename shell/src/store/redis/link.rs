@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use redis::{Client, Connection, ConnectionInfo, ErrorKind, RedisError, ServerError, ServerErrorKind, Value};
-use session_core::UserId;
 use session_core::cluster::{Answer, AnswerBody, HistoryId, Request, RequestId};
 use session_core::ledger::StoreError;
 use thiserror::Error;
@@ -226,23 +225,9 @@ impl Link {
         let mut packer = Packer::new(&self.hashes);
         let (mut has_beats, mut has_grants) = (false, false);
         for Sent { bucket, names, id, request } in requests {
-            let user = match &request {
-                Request::Read(user) => Some(user.clone()),
-                Request::Write(write) => Some(write.user.clone()),
-                Request::Beat { .. }
-                | Request::Bury { .. }
-                | Request::Open(_)
-                | Request::Leave { .. }
-                | Request::Forget { .. }
-                | Request::RaiseFloor { .. }
-                | Request::Scan { .. }
-                | Request::ReadOverrides
-                | Request::WriteOverrides(_)
-                | Request::RestoreOverrides { .. } => None,
-            };
             has_beats |= matches!(request, Request::Beat { .. });
             has_grants |= matches!(&request, Request::Write(write) if write.overrides.is_some());
-            expected.push((bucket, id, user, packer.pack(names, request, &mut bytes)));
+            expected.push((bucket, id, packer.pack(names, request, &mut bytes)));
         }
         has_grants &= replicas.confirm_grants;
         let waits = replicas.number > 0 && (has_beats || has_grants);
@@ -256,7 +241,7 @@ impl Link {
         let (first, started) = (answers.len(), Instant::now());
         // Until the server has said again which history it has, an answer counts for none.
         let unknown = HistoryId([0; 20]);
-        for (bucket, id, user, expected) in expected {
+        for (bucket, id, expected) in expected {
             // A read has a time limit of its own. So a server that sends something all the time is late, too.
             if started.elapsed() > self.timeout {
                 return Err(LinkError::Late);
@@ -271,7 +256,7 @@ impl Link {
                 has_moved |= is_elsewhere;
                 AnswerBody::Failed(if is_elsewhere { StoreError::Failed } else { refused(&error) })
             } else {
-                read(expected, &reply, user)
+                read(expected, &reply)
             };
             answers.push(Received { bucket, id, answer: Answer { history: unknown, body } });
         }
@@ -306,14 +291,11 @@ impl Link {
     }
 }
 
-/// The answer to a request, which may be about this user.
-fn read(expected: Expected, reply: &Value, user: Option<UserId>) -> AnswerBody {
+/// The answer to a request.
+fn read(expected: Expected, reply: &Value) -> AnswerBody {
     let mut unreadable = Vec::new();
     let body = reply::parse(expected, reply, &mut unreadable).unwrap_or_else(|error| {
-        match user {
-            Some(user) => unreadable.push((user, error)),
-            None => log_limited!(LOG, shared_store_refused { error: display(error) }),
-        }
+        log_limited!(LOG, shared_store_refused { error: display(error) });
         AnswerBody::Failed(StoreError::Failed)
     });
     for (user, error) in unreadable {

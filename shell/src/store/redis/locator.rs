@@ -189,7 +189,7 @@ impl Locator {
         if of_buckets.len() < buckets {
             let names = (0..).take(buckets).map(|bucket| BucketNames::new(&self.config.prefix, bucket));
             let slot = |names: BucketNames, connection: &mut Connection| {
-                redis::cmd("CLUSTER").arg("KEYSLOT").arg(names.records_and_meta().0).query::<u16>(connection)
+                redis::cmd("CLUSTER").arg("KEYSLOT").arg(names.records()).query::<u16>(connection)
             };
             *of_buckets = names.map(|names| slot(names, &mut connection)).collect::<Result<_, _>>()?;
         }

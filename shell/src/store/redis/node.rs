@@ -158,7 +158,7 @@ impl Node {
     }
 
     /// Gives each bucket to a lane of its server. Returns the lanes that there were not before: their threads are to be started.
-    pub(super) fn place(&self) -> Vec<(usize, ServerName)> {
+    pub(super) fn place(&self) -> Vec<usize> {
         let servers = self.locator.servers().len();
         let per_server = if servers > 1 { LANES / 2 } else { LANES };
         let mut new = Vec::new();
@@ -168,8 +168,8 @@ impl Node {
             let is_it = |lane: &Arc<LaneState>| lane.server == server && lane.part == part && !lane.is_replaced();
             let known = lanes.iter().position(is_it);
             let number = known.unwrap_or_else(|| {
-                lanes.push(Arc::new(LaneState::new(server.clone(), part)));
-                new.push((lanes.len() - 1, server));
+                lanes.push(Arc::new(LaneState::new(server, part)));
+                new.push(lanes.len() - 1);
                 lanes.len() - 1
             });
             if lane_of.swap(number, Ordering::SeqCst) != number {

@@ -6,7 +6,7 @@ use session_core::cluster::{
     AnswerBody, BeatAnswer, GenerationId, HistoryId, OverridesAnswer, OverridesVersion, PageAnswer, RecordAnswer,
     ScanPosition, StoredRecord,
 };
-use session_core::ledger::RecordError;
+use session_core::ledger::{RecordError, StoreError};
 use thiserror::Error;
 
 use super::command::Expected;
@@ -37,7 +37,7 @@ pub(super) fn parse_history(info: &Value) -> Option<HistoryId> {
     value::parse_history(of("master_replid")?.trim())
 }
 
-/// The answer to a request. A page leaves out the records that cannot be read, and names their users.
+/// The answer to a request. Records that cannot be read are left out of a page, and fail any other request. Names their users.
 pub(super) fn parse(
     expected: Expected,
     reply: &Value,
@@ -46,16 +46,30 @@ pub(super) fn parse(
     Ok(match expected {
         Expected::Beat => AnswerBody::Beat(Box::new(beat(reply)?)),
         Expected::Done => AnswerBody::Done(integer(reply)? != 0),
-        Expected::Record => AnswerBody::Record(Box::new(record(reply)?)),
-        Expected::Written(generation, record) if bytes(reply).is_some() => {
-            let overrides = version(reply)?;
+        Expected::Written(user, generation, record) if bytes(reply).is_some() => {
             let generation = Some(generation);
-            AnswerBody::Record(Box::new(RecordAnswer { generation, overrides, is_written: true, record }))
+            let answer =
+                version(reply).map(|overrides| RecordAnswer { generation, overrides, is_written: true, record });
+            of_user(user, answer, unreadable)
         }
-        Expected::Written(..) => AnswerBody::Record(Box::new(record(reply)?)),
+        Expected::Record(user) | Expected::Written(user, ..) => of_user(user, record(reply), unreadable),
         Expected::Page => AnswerBody::Page(Box::new(page(reply, unreadable)?)),
         Expected::Overrides => AnswerBody::Overrides(Box::new(overrides(reply)?)),
     })
+}
+
+fn of_user(
+    user: UserId,
+    answer: Result<RecordAnswer, ReplyError>,
+    unreadable: &mut Vec<(UserId, ReplyError)>,
+) -> AnswerBody {
+    match answer {
+        Ok(answer) => AnswerBody::Record(Box::new(answer)),
+        Err(error) => {
+            unreadable.push((user, error));
+            AnswerBody::Failed(StoreError::Failed)
+        }
+    }
 }
 
 fn beat(reply: &Value) -> Result<BeatAnswer, ReplyError> {

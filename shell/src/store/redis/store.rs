@@ -112,7 +112,8 @@ impl RedisStore {
         let (running, ended) = smol::channel::bounded(1);
         let node = Arc::new(Node::new(locator, context, id_file, former, running));
         let (mut links, mut checked) = (Vec::new(), BTreeSet::new());
-        for (number, server) in node.place() {
+        for number in node.place() {
+            let server = node.server_of(number);
             let mut link = lane::open(&node, &server).map_err(in_store)?;
             // Several threads may have connections to a server, and it is to be warned of once.
             if checked.insert(server.clone()) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use redis::{Cmd, Connection, FromRedisValue};
-use session_core::ledger::{UserOverrides, UserRecord, remove_lapsed};
+use session_core::ledger::{StoreError, UserOverrides, UserRecord, remove_lapsed};
 use session_core::{SessionId, UserId};
 
 use super::cell::Cell;
@@ -67,7 +67,7 @@ impl Place {
 }
 
 fn failed(_: LinkError) -> StoreFailure {
-    StoreFailure::Rejected(session_core::ledger::StoreError::Failed)
+    FAILED
 }
 
 /// Connections to the servers that an answer needs.
@@ -84,7 +84,7 @@ impl<'a> Connections<'a> {
     /// Asks the server of a bucket.
     fn ask<T: FromRedisValue>(&mut self, cell: &Cell, command: &Cmd) -> Result<T, StoreFailure> {
         if self.node.is_over() {
-            return Err(StoreFailure::Rejected(session_core::ledger::StoreError::Failed));
+            return Err(FAILED);
         }
         let server = self.node.locator.home(cell.number());
         let connection = match self.open.entry(server) {
@@ -102,7 +102,7 @@ impl Node {
     /// The record of a user, without what has lapsed. `None` if there is none.
     fn read(&self, connections: &mut Connections<'_>, user: &UserId) -> Result<Option<UserRecord>, StoreFailure> {
         let cell = self.cell_of(user);
-        let (records, _) = cell.names.records_and_meta();
+        let records = cell.names.records();
         let bytes: Option<Vec<u8>> = connections.ask(cell, redis::cmd("HGET").arg(records).arg(user.as_str()))?;
         Ok(bytes.and_then(|bytes| self.in_force(cell, &bytes)))
     }
@@ -138,7 +138,7 @@ impl Node {
         is_wanted: impl Fn(&UserId) -> bool,
     ) -> Result<(BTreeMap<UserId, Found>, usize), StoreFailure> {
         let mut looked_at = 0;
-        let (records, _) = cell.names.records_and_meta();
+        let records = cell.names.records();
         let mut all = BTreeMap::<UserId, Found>::new();
         let overrides = cell.look(|bucket| bucket.overrides().cloned()).unwrap_or_default();
         for (user, overrides) in overrides.into_iter().filter(|(user, _)| is_wanted(user)) {
@@ -165,7 +165,7 @@ impl Node {
 
     /// One page of the users.
     pub(super) fn list_users(&self, filter: &UserFilter, page: &PageRequest) -> Result<Page<StoredUser>, StoreFailure> {
-        let mut place = Place::of(page).ok_or(CURSOR)?;
+        let mut place = Place::of(page).ok_or(FAILED)?;
         let (mut items, mut looked_at, mut connections) = (Vec::new(), 0, Connections::new(self));
         while let Some(cell) = self.cells().get(place.bucket) {
             let after = place.after.take().map(|(user, _)| user);
@@ -200,7 +200,7 @@ impl Node {
         user: Option<&UserId>,
         page: &PageRequest,
     ) -> Result<Page<StoredSession>, StoreFailure> {
-        let mut place = Place::of(page).ok_or(CURSOR)?;
+        let mut place = Place::of(page).ok_or(FAILED)?;
         let (mut items, mut looked_at, mut connections) = (Vec::new(), 0, Connections::new(self));
         loop {
             let after = place.after.take();
@@ -245,7 +245,7 @@ impl Node {
         let mut connections = Connections::new(self);
         let (mut users, mut with_overrides) = (0, 0);
         for cell in self.cells() {
-            let (records, _) = cell.names.records_and_meta();
+            let records = cell.names.records();
             users += connections.ask::<usize>(cell, redis::cmd("HLEN").arg(records)).ok()?;
             with_overrides += cell.look(|bucket| bucket.overrides().map_or(0, BTreeMap::len));
         }
@@ -253,8 +253,8 @@ impl Node {
     }
 }
 
-/// The failure of a cursor that another list, or another store, has made.
-const CURSOR: StoreFailure = StoreFailure::Rejected(session_core::ledger::StoreError::Failed);
+/// The failure of a store that is closed or does not answer, and of a cursor that another list, or another store, has made.
+const FAILED: StoreFailure = StoreFailure::Rejected(StoreError::Failed);
 
 /// When the user was granted the slots that are held. This store keeps no more.
 fn seen(record: Option<&UserRecord>) -> SeenState {

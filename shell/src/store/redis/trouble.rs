@@ -21,18 +21,9 @@ use super::{reply, value};
 
 fn config(url: &str) -> RedisConfig {
     RedisConfig {
-        place: RedisPlace::Server(url.parse().unwrap()),
-        replicas: 0,
-        waits: false,
-        user: None,
-        password: None,
-        ca: None,
-        certificate: None,
         prefix: "test".into(),
-        timing: ClusterTiming::default(),
         call_timeout: Duration::from_secs(1),
-        node_name: "here".into(),
-        policy: AdmissionPolicy::default(),
+        ..RedisConfig::new(RedisPlace::Server(url.parse().unwrap()), AdmissionPolicy::default())
     }
 }
 
@@ -111,7 +102,7 @@ fn walk_passes_a_record_that_is_too_short() {
     let Some(server) = RedisServer::start() else { return };
     let mut store = server.client().get_connection().unwrap();
     let names = BucketNames::new("test", 7);
-    let (records, _) = names.records_and_meta();
+    let records = names.records();
     for bytes in [&b"12345678"[..], b"12345678901"] {
         redis::cmd("HSET").arg(records).arg("ada").arg(bytes).exec(&mut store).unwrap();
         let hashes: Vec<String> = Script::ALL
@@ -196,7 +187,7 @@ fn page_looks_at_a_bounded_number_of_users() {
         for number in first..first + 1000 {
             let user = UserId::parse(&format!("u{number:07}")).unwrap();
             let names = BucketNames::new("test", session_core::cluster::bucket_of(&user, 64));
-            pipeline.cmd("HSET").arg(names.records_and_meta().0).arg(user.as_str()).arg(&bytes).ignore();
+            pipeline.cmd("HSET").arg(names.records()).arg(user.as_str()).arg(&bytes).ignore();
         }
         pipeline.exec(&mut redis).unwrap();
     }

@@ -49,17 +49,9 @@ fn config(redis: &RedisProcess, limit: SlotLimit) -> RedisConfig {
 
     let fence = ClusterTiming::min_fence(BEAT, CALL);
     RedisConfig {
-        place: RedisPlace::Server(redis.url().parse().unwrap()),
-        replicas: 0,
-        waits: false,
-        user: None,
-        password: None,
-        ca: None,
-        certificate: None,
         prefix: format!("subject-{}", SUBJECTS.fetch_add(1, Ordering::Relaxed)),
         timing: ClusterTiming::new(BEAT, fence, ClusterTiming::min_lease(fence), CALL).unwrap(),
         call_timeout: CALL,
-        node_name: "here".into(),
-        policy: AdmissionPolicy::new(limit),
+        ..RedisConfig::new(RedisPlace::Server(redis.url().parse().unwrap()), AdmissionPolicy::new(limit))
     }
 }

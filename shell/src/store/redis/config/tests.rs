@@ -12,20 +12,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use super::*;
 
 fn config(url: &str) -> RedisConfig {
-    RedisConfig {
-        place: RedisPlace::Server(url.parse().unwrap()),
-        replicas: 0,
-        waits: false,
-        user: None,
-        password: None,
-        ca: None,
-        certificate: None,
-        prefix: "sessions".into(),
-        timing: ClusterTiming::default(),
-        call_timeout: Duration::from_secs(5),
-        node_name: "here".into(),
-        policy: AdmissionPolicy::default(),
-    }
+    RedisConfig::new(RedisPlace::Server(url.parse().unwrap()), AdmissionPolicy::default())
 }
 
 fn info(config: &RedisConfig) -> Result<ConnectionInfo, RedisConfigError> {
