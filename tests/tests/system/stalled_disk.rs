@@ -105,11 +105,17 @@ fn stalled_commit_holds_up_nobody_else() {
 #[test]
 fn server_stops_while_a_commit_is_stalled() {
     let directory = tempfile::tempdir().unwrap();
-    let mut server = TestProcess::start(SERVER, directory.path(), &["--threads", "1"]);
+    let mut server = TestProcess::start(SERVER, directory.path(), &["--store-timeout", "500ms", "--threads", "1"]);
     let mut session = RawClient::authenticated(server.address, "bob", 1);
-    let mut asking = RawClient::open(server.address);
+    let mut asking = [(); 2].map(|()| RawClient::open(server.address));
     let stall = Stall::begin(directory.path());
-    asking.authenticate("ada");
+    asking.iter_mut().for_each(|client| client.authenticate("ada"));
+    // The thread of one of them waits for the disk. So the session's own thread will not.
+    eventually("the store does not answer the other one", || {
+        asking.iter_mut().any(|client| {
+            matches!(client.read_within(Duration::from_millis(1)), Some(Received::Text(text)) if text.contains("in time"))
+        })
+    });
     ping(&mut session);
     send_signal(server.id(), Signal::TERM);
     session.expect_goodbye(1001);
