@@ -356,8 +356,8 @@ impl Bucket {
     }
 
     fn check_asserted(&mut self, now: Timestamp, actions: &mut BucketActions) {
-        let is_asserted = self.overrides.is_current() && !self.users.unsettled().any(UserState::must_restore);
-        if is_asserted && !self.membership.is_reasserted() {
+        let is_asserted = || self.overrides.is_current() && !self.users.unsettled().any(UserState::must_restore);
+        if !self.membership.is_reasserted() && is_asserted() {
             self.member(MembershipEvent::Reasserted, now, actions);
         }
     }

@@ -11,7 +11,6 @@ use session_core::{NodeId, Timestamp};
 
 use super::link::LinkError;
 use super::locator::Locator;
-use super::value;
 use crate::runtime::events::log_event;
 use crate::store::nodes::{NodeAbout, SharedSettings};
 
@@ -94,7 +93,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The key of what a node says of itself.
 fn key(prefix: &str, node: NodeId) -> String {
-    format!("{{{prefix}:0}}:about:{}", value::node(node))
+    format!("{{{prefix}:0}}:about:{node}")
 }
 
 /// Writes what a node says of itself.

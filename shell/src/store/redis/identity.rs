@@ -46,7 +46,7 @@ impl IdFile {
     /// Writes the id in place of the one before.
     pub(super) fn write(&self, node: NodeId) -> io::Result<()> {
         let new = self.path.with_extension("new");
-        fs::write(&new, format!("{} {}\n", value::node(node), self.place))?;
+        fs::write(&new, format!("{node} {}\n", self.place))?;
         fs::rename(new, &self.path)
     }
 

@@ -31,6 +31,8 @@ struct Lane {
     link: Option<Link>,
     /// The number of the connection. No two of a node have the same.
     link_number: u64,
+    /// The number of the one that its buckets know.
+    adopted: u64,
     connected_at: Instant,
     lost_at: Option<Instant>,
     /// Since when it has no buckets.
@@ -103,6 +105,7 @@ impl Lane {
             number,
             link,
             link_number,
+            adopted: 0,
             connected_at: now,
             lost_at: None,
             idle_since: None,
@@ -132,9 +135,9 @@ impl Lane {
                 self.idle_since = None;
             }
             self.adopt();
-            self.tick();
+            let due = self.node.tick(self.number);
             let has_left = self.node.is_closing() && self.node.leave(self.number);
-            let sent = self.exchange();
+            let sent = self.exchange(self.sleep_until(due));
             if self.node.is_replaced(self.number) {
                 return;
             }
@@ -149,8 +152,9 @@ impl Lane {
     }
 
     /// Tells buckets that have not been on this connection that there is another one.
-    fn adopt(&self) {
-        if self.link.is_some() {
+    fn adopt(&mut self) {
+        if self.link.is_some() && (self.node.has_new_buckets(self.number) || self.adopted != self.link_number) {
+            self.adopted = self.link_number;
             for cell in self.cells() {
                 if let Some(handled) = cell.reconnected(self.link_number) {
                     self.node.handled(cell, handled);
@@ -159,19 +163,10 @@ impl Lane {
         }
     }
 
-    /// Looks at the buckets whose time has come.
-    fn tick(&self) {
+    /// How long nothing has to be looked at. `due` is when a bucket has to be, in nanoseconds since the epoch.
+    fn sleep_until(&self, due: u64) -> Instant {
         let now = nanos(self.node.context.clock().now());
-        for cell in self.cells().filter(|cell| cell.deadline() <= now) {
-            self.node.handle(cell, BucketEvent::Tick);
-        }
-    }
-
-    /// How long nothing has to be looked at.
-    fn sleep_until(&self) -> Instant {
-        let now = nanos(self.node.context.clock().now());
-        let deadline = self.cells().map(Cell::deadline).min().unwrap_or(u64::MAX);
-        let pause = Duration::from_nanos(deadline.saturating_sub(now)).min(LONGEST_SLEEP);
+        let pause = Duration::from_nanos(due.saturating_sub(now)).min(LONGEST_SLEEP);
         let until = Instant::now() + pause;
         if self.link.is_none() && self.lost_at.is_some() { until.min(self.next_try) } else { until }
     }
@@ -219,8 +214,8 @@ impl Lane {
     }
 
     /// Sends what is to be sent, and hands in the answers. Returns how many requests were sent.
-    fn exchange(&mut self) -> usize {
-        let ready = self.node.ready(self.number, self.sleep_until());
+    fn exchange(&mut self, sleep_until: Instant) -> usize {
+        let ready = self.node.ready(self.number, sleep_until);
         let Some(link) = &mut self.link else {
             // Whatever is to be sent is asked for again on the next connection.
             return 0;

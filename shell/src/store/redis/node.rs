@@ -28,7 +28,7 @@ pub(super) const BUCKETS: u16 = 64;
 
 /// How many threads carry requests to a server that has all buckets, each over a connection of its own. With several servers each
 /// has half as many.
-const LANES: usize = 4;
+const LANES: usize = 1;
 
 /// How long a thread sleeps while the store closes.
 const CLOSING_PAUSE: Duration = Duration::from_millis(5);
@@ -69,6 +69,10 @@ struct LaneState {
     is_up: AtomicBool,
     /// Since when its thread has waited for the server, in nanoseconds since the epoch. 0 if it does not.
     waits_since: AtomicU64,
+    /// When one of its buckets has to be looked at, or before, in nanoseconds since the epoch.
+    due: AtomicU64,
+    /// Whether it has been given buckets that its connection does not know.
+    has_new_buckets: AtomicBool,
     /// Whether it is given no buckets any more: its thread has waited for too long, or has ended for want of buckets.
     is_replaced: AtomicBool,
 }
@@ -160,7 +164,7 @@ impl Node {
     /// Gives each bucket to a lane of its server. Returns the lanes that there were not before: their threads are to be started.
     pub(super) fn place(&self) -> Vec<usize> {
         let servers = self.locator.servers().len();
-        let per_server = if servers > 1 { LANES / 2 } else { LANES };
+        let per_server = if servers > 1 { 1 } else { LANES };
         let mut new = Vec::new();
         let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
         for (cell, lane_of) in self.cells.iter().zip(&self.lane_of) {
@@ -173,7 +177,7 @@ impl Node {
                 lanes.len() - 1
             });
             if lane_of.swap(number, Ordering::SeqCst) != number {
-                lanes[number].wake();
+                lanes[number].given_buckets();
             }
         }
         new
@@ -210,8 +214,10 @@ impl Node {
 
     /// What follows from an event.
     pub(super) fn handled(&self, cell: &Cell, handled: Handled) {
+        let lane = self.lane_of(cell);
+        lane.due.fetch_min(cell.deadline(), Ordering::SeqCst);
         if handled.has_requests {
-            self.lane_of(cell).add(cell.number());
+            lane.add(cell.number());
         }
         if handled.is_fenced {
             self.join_anew(cell);
@@ -311,6 +317,29 @@ impl Node {
         lane.lock().problem = problem;
     }
 
+    /// Whether a lane has been given buckets since this was last asked.
+    pub(super) fn has_new_buckets(&self, lane: usize) -> bool {
+        self.lane(lane).has_new_buckets.swap(false, Ordering::SeqCst)
+    }
+
+    /// Looks at the buckets of a lane whose time has come. Returns when the next one's comes, or a time before, in nanoseconds since
+    /// the epoch.
+    pub(super) fn tick(&self, lane: usize) -> u64 {
+        let due = &self.lane(lane).due;
+        let now = nanos(self.context.clock().now());
+        if due.load(Ordering::SeqCst) <= now {
+            // Whoever handles an event meanwhile lowers it again.
+            due.store(u64::MAX, Ordering::SeqCst);
+            for cell in self.cells_of(lane) {
+                if cell.deadline() <= now {
+                    self.handle(cell, BucketEvent::Tick);
+                }
+                due.fetch_min(cell.deadline(), Ordering::SeqCst);
+            }
+        }
+        due.load(Ordering::SeqCst)
+    }
+
     /// The buckets of a lane that have something to send. If there are none, waits for some, at most until this time.
     pub(super) fn ready(&self, lane: usize, until: Instant) -> Vec<u16> {
         let lane = self.lane(lane);
@@ -322,6 +351,10 @@ impl Node {
             work.is_sleeping = true;
             work = lane.wake.wait_timeout(work, timeout).unwrap_or_else(PoisonError::into_inner).0;
             work.is_sleeping = false;
+            drop(work);
+            // On a busy machine others have more to send in a moment, and it is cheaper together.
+            thread::yield_now();
+            work = lane.lock();
         }
         std::mem::take(&mut work.ready)
     }
@@ -393,6 +426,8 @@ impl LaneState {
             wake: Condvar::new(),
             is_up: AtomicBool::new(false),
             waits_since: AtomicU64::new(0),
+            due: AtomicU64::new(0),
+            has_new_buckets: AtomicBool::new(true),
             is_replaced: AtomicBool::new(false),
         }
     }
@@ -411,6 +446,12 @@ impl LaneState {
         if work.is_sleeping {
             self.wake.notify_one();
         }
+    }
+
+    fn given_buckets(&self) {
+        self.due.store(0, Ordering::SeqCst);
+        self.has_new_buckets.store(true, Ordering::SeqCst);
+        self.wake();
     }
 
     fn wake(&self) {

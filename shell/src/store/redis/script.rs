@@ -61,7 +61,18 @@ impl Script {
             Self::RestoreOverrides => ("allow-oom", include_str!("scripts/restore_overrides.lua")),
         };
         let flags = if flags.is_empty() { String::new() } else { format!(" flags={flags}") };
-        format!("#!lua{flags}\n{}{body}", include_str!("scripts/common.lua"))
+        let generation = match self {
+            Self::Read | Self::Write | Self::Admit | Self::Scan | Self::ReadOverrides => "",
+            Self::Beat
+            | Self::Bury
+            | Self::Open
+            | Self::Leave
+            | Self::Forget
+            | Self::RaiseFloor
+            | Self::WriteOverrides
+            | Self::RestoreOverrides => include_str!("scripts/generation.lua"),
+        };
+        format!("#!lua{flags}\n{}{generation}{body}", include_str!("scripts/writes.lua"))
     }
 }
 

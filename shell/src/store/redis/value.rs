@@ -12,7 +12,7 @@
 //!
 //! Numbers in bytes are big-endian. Stamps and nodes have 8 bytes.
 
-use std::str::{FromStr, from_utf8};
+use std::str::from_utf8;
 use std::time::Duration;
 
 use session_core::cluster::{Generation, GenerationId, HistoryId, NodeEntry, OverridesVersion, Published, Stamp};
@@ -22,8 +22,15 @@ use session_core::{NodeId, SessionId, Timestamp, UserId};
 /// The digits of the version of a bucket that has never had overrides, and of a floor that holds nobody back.
 const WIDTH: usize = 20;
 
-pub(super) fn node(node: NodeId) -> String {
-    format!("{:016x}", node.bits())
+/// 16 hexadecimal digits. Each sign-in writes some, so they are not left to `format!`.
+pub(super) fn node(node: NodeId) -> [u8; 16] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 16];
+    let (pairs, _) = text.as_chunks_mut();
+    for ([high, low], byte) in pairs.iter_mut().zip(node.bits().to_be_bytes()) {
+        (*high, *low) = (DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]);
+    }
+    text
 }
 
 pub(super) fn parse_node(text: &[u8]) -> Option<NodeId> {
@@ -31,8 +38,8 @@ pub(super) fn parse_node(text: &[u8]) -> Option<NodeId> {
     u64::from_str_radix(digits, 16).ok().map(NodeId::new)
 }
 
-pub(super) fn generation_id(id: GenerationId) -> String {
-    format!("{}-{}", node(id.node), id.beat)
+pub(super) fn generation_id(id: GenerationId) -> Vec<u8> {
+    [&node(id.node), &b"-"[..], id.beat.to_string().as_bytes()].concat()
 }
 
 pub(super) fn parse_generation_id(text: &[u8]) -> Option<GenerationId> {
@@ -65,19 +72,29 @@ pub(super) fn parse_history(digits: &str) -> Option<HistoryId> {
     Some(HistoryId(id))
 }
 
-pub(super) fn number(number: u64) -> String {
-    format!("{number:0WIDTH$}")
+pub(super) fn number(mut number: u64) -> [u8; WIDTH] {
+    let mut text = [0; WIDTH];
+    for digit in text.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    text
 }
 
-pub(super) fn version(version: OverridesVersion) -> String {
-    let OverridesVersion { generation, number, stamp } = version;
-    format!("{generation:0WIDTH$}{number:0WIDTH$}{:0WIDTH$}", stamp.0)
+pub(super) fn version(version: OverridesVersion) -> Vec<u8> {
+    let OverridesVersion { generation, number: of_change, stamp } = version;
+    [number(generation), number(of_change), number(stamp.0)].concat()
 }
 
 pub(super) fn parse_version(text: &[u8]) -> Option<OverridesVersion> {
-    let digits = from_utf8(text).ok().filter(|digits| digits.len() == 3 * WIDTH && digits.is_ascii())?;
-    let part = |at: usize| u64::from_str(&digits[at * WIDTH..][..WIDTH]).ok();
-    Some(OverridesVersion { generation: part(0)?, number: part(1)?, stamp: Stamp(part(2)?) })
+    let (parts, []) = text.as_chunks::<WIDTH>() else { return None };
+    let &[generation, number, stamp] = parts else { return None };
+    let number_of = |digits: [u8; WIDTH]| from_utf8(&digits).ok()?.parse().ok();
+    Some(OverridesVersion {
+        generation: number_of(generation)?,
+        number: number_of(number)?,
+        stamp: Stamp(number_of(stamp)?),
+    })
 }
 
 pub(super) fn parse_entry(text: &[u8]) -> Option<NodeEntry> {
