@@ -104,6 +104,7 @@ fn rights_that_the_server_asks_for_suffice() {
     let (redis, data) = (RedisProcess::start(&NOTHING_KEPT), tempfile::tempdir().unwrap());
     let message = failure(server(&add_user(&redis, "app", &[])), data.path());
     redis.command(&["ACL", "LOG", "RESET"]);
+    redis.command(&["CONFIG", "RESETSTAT"]);
     let rights = message.trim_end().split_once("ACL SETUSER <user> ").unwrap().1;
     let rights: Vec<_> = rights.split(' ').map(|right| right.trim_matches('\'')).collect();
     let process = SpawnedProcess::spawn(server(&format!("{}/3", add_user(&redis, "app", &rights))), data.path())
@@ -117,6 +118,8 @@ fn rights_that_the_server_asks_for_suffice() {
         assert!(answer.status.success(), "{command:?}: {}", String::from_utf8_lossy(&answer.stderr));
     }
     assert_eq!(redis.command(&["ACL", "LOG"]), redis::Value::Array(vec![]), "the server does nothing else");
+    let errors: String = redis::from_redis_value(redis.command(&["INFO", "errorstats"])).unwrap();
+    assert_eq!(errors.trim(), "# Errorstats", "the server sends nothing that this Redis does not know");
 }
 
 #[test]
@@ -128,6 +131,19 @@ fn server_wants_the_primary() {
     let port = primary.address().port().to_string();
     replica.command(&["REPLICAOF", "127.0.0.1", &port]);
     expect_refused(&replica.url(), &["replica", "primary"]);
+}
+
+#[test]
+fn server_says_that_the_redis_still_reads_its_data() {
+    if !RedisProcess::is_installed() {
+        return;
+    }
+    let mut redis = RedisProcess::start(&NOTHING_KEPT);
+    redis.restart_loading();
+    expect_refused(&redis.url(), &["loading the dataset", "still reading its data, try again soon"]);
+    assert!(redis.is_loading(), "the server did not wait");
+    redis.finish_loading();
+    assert!(SpawnedProcess::spawn(server(&redis.url()), tempfile::tempdir().unwrap().path()).listen().is_ok());
 }
 
 #[test]
