@@ -65,12 +65,15 @@ fn sessions_outlast_redis_that_reads_its_data() {
     assert!(scene.fleet.redis.is_loading());
     let log = scene.fleet.log(0);
     assert!(log.contains("still reading its data"), "{log}");
+    assert_eq!(log.matches("the shared store cannot be reached").count(), 1, "it has several connections: {log}");
     scene.fault("the rest is read at once", |fleet| fleet.redis.finish_loading());
     let tolerance = scene.options.tolerance();
     assert!(start.elapsed() < tolerance, "this machine is too slow for the times of this test");
     scene.first_admission("zoe", scene.options.lease + SECOND * 4);
     scene.crowd.expect_alive(&held);
     scene.expect_all_admit("pat", SECOND * 2);
+    let log = scene.fleet.log(0);
+    assert_eq!(log.matches("the shared store cannot be reached").count(), 1, "{log}");
     scene.visits(SECOND * 2);
     scene.finish();
 }
