@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
 use std::fs;
+use std::io::Write as _;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use tests::raw_client::{RawClient, Received};
 use tests::redis_process::{NOTHING_KEPT, RedisProcess};
@@ -52,8 +55,40 @@ fn add_user(redis: &RedisProcess, user: &str, rights: &[&str]) -> String {
 
 #[test]
 fn server_says_that_nobody_listens() {
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     expect_refused(&format!("redis://user:{SECRET}@{address}"), &["cannot use the store at redis://", "refused"]);
+}
+
+/// What listens there does this with each connection, which it gets until the server has ended.
+fn listen(behave: fn(&mut TcpStream)) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let streams = listener.incoming().map(|stream| {
+            let mut stream = stream.unwrap();
+            behave(&mut stream);
+            stream
+        });
+        let _open: Vec<_> = streams.take(3).collect();
+    });
+    address
+}
+
+#[test]
+fn server_says_that_something_else_answers() {
+    let address = listen(|stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap());
+    expect_refused(&format!("redis://{address}"), &["does not answer as Redis does"]);
+}
+
+#[test]
+fn server_says_what_may_be_wrong_with_tls() {
+    let silent = listen(|_| {});
+    expect_refused(&format!("rediss://{silent}"), &["not answer in time", "no TLS: then the URL begins with redis://"]);
+    let message_of = |url: &str| failure(server(url), tempfile::tempdir().unwrap().path());
+    let message = message_of(&format!("redis://{silent}"));
+    assert!(message.contains("not answer in time") && !message.contains("TLS"), "{message}");
+    let hangs_up = listen(|stream| stream.shutdown(Shutdown::Both).unwrap());
+    expect_refused(&format!("redis://{hangs_up}"), &["only TLS: then the URL begins with rediss://"]);
 }
 
 #[test]
@@ -111,6 +146,19 @@ fn rights_that_the_server_asks_for_suffice() {
         .listen()
         .unwrap();
     assert_eq!(process.health(), 503, "the gate is closed");
+    let answer = |command: &[&str]| {
+        let output = Command::new(SERVER).args(command).arg("--data").arg(data.path()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let mut explained = String::new();
+    eventually("it has looked into the Redis", || {
+        explained = answer(&["explain", "eve"]);
+        !explained.is_empty()
+    });
+    assert!(explained.contains("no session is admitted now; a client is told: "), "{explained}");
+    assert!(explained.ends_with("after that the next session would get a slot\n"), "{explained}");
+    let status = answer(&["status"]);
+    assert!(status.contains("users          0 known; 0 with overrides\n") && !status.contains(" map"), "{status}");
     eventually("it admits", || process.health() == 200);
     assert!(admits(&process));
     for command in [&["users"][..], &["status"], &["explain", "eve"], &["limit", "eve", "3"]] {

@@ -124,7 +124,13 @@ pub enum LinkError {
 impl From<RedisError> for LinkError {
     /// The error is part of the message, so it is not its source as well: it would be printed twice.
     fn from(error: RedisError) -> Self {
-        Self::Redis(error)
+        if error.is_timeout() {
+            Self::Late
+        } else if error.kind() == ErrorKind::Parse {
+            Self::Foreign("it sends something else")
+        } else {
+            Self::Redis(error)
+        }
     }
 }
 
