@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redis::{Client, Cmd, RedisResult, Value};
+use redis::{Client, Cmd, IntoConnectionInfo as _, RedisResult, Value};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -41,10 +41,14 @@ pub enum RestartWith {
 }
 
 impl RedisProcess {
-    /// The program: `redis-server`, or what the environment variable `REDIS_PROGRAM` names, such as `valkey-server`.
+    /// The program: what the environment variable `REDIS_PROGRAM` names, or else `redis-server`, or `valkey-server` if only that is
+    /// installed.
     #[must_use]
     pub fn program() -> String {
-        env::var("REDIS_PROGRAM").unwrap_or_else(|_| "redis-server".into())
+        env::var("REDIS_PROGRAM").unwrap_or_else(|_| {
+            let is_installed = |program: &&str| programs::succeeds(Command::new(program).arg("--version"));
+            ["redis-server", "valkey-server"].into_iter().find(is_installed).unwrap_or("redis-server").into()
+        })
     }
 
     /// Whether it is installed. If not, as [`programs::is_installed`].
@@ -70,7 +74,7 @@ impl RedisProcess {
         let has_started = (0..5).any(|_| {
             redis.port = free_port();
             redis.arguments = arguments();
-            redis.spawn()
+            redis.spawn(&[], Self::answers)
         });
         assert!(has_started, "{} does not start", Self::program());
         redis
@@ -128,7 +132,11 @@ impl RedisProcess {
     /// # Errors
     /// If it cannot be reached, or answers with an error.
     pub fn try_command(&self, words: &[&str]) -> RedisResult<Value> {
-        let mut connection = Client::open(self.url())?.get_connection_with_timeout(Duration::from_secs(1))?;
+        let info = self.url().into_connection_info()?;
+        // A test counts the errors, and before Redis 7.2 CLIENT SETINFO is one.
+        let settings = info.redis_settings().clone().set_skip_set_lib_name();
+        let client = Client::open(info.set_redis_settings(settings))?;
+        let mut connection = client.get_connection_with_timeout(Duration::from_secs(1))?;
         connection.set_read_timeout(Some(TIMEOUT))?;
         let mut command = Cmd::new();
         command.arg(words);
@@ -190,7 +198,34 @@ impl RedisProcess {
         if with == RestartWith::NoData {
             self.directory = tempfile::tempdir().expect("a directory");
         }
-        assert!(self.spawn(), "it does not start again");
+        assert!(self.spawn(&[], Self::answers), "it does not start again");
+    }
+
+    /// Writes its data to its disk, kills it and starts it again. It says that it is loading, until [`RedisProcess::finish_loading`].
+    pub fn restart_loading(&mut self) {
+        // It pauses for 10 ms after each key, and answers after each KiB: for 30 s.
+        self.command(&["EVAL", "for i = 1, 3000 do redis.call('SET', 'other:' .. i, string.rep('x', 1024)) end", "0"]);
+        self.command(&["CONFIG", "SET", "rdbcompression", "no"]);
+        self.command(&["SAVE"]);
+        self.kill();
+        let slowly = ["--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024"];
+        assert!(self.spawn(&slowly, Self::is_loading), "it does not start again");
+    }
+
+    /// Whether it says that it still reads its data.
+    #[must_use]
+    pub fn is_loading(&self) -> bool {
+        self.try_command(&["PING"]).is_err_and(|error| error.code() == Some("LOADING"))
+    }
+
+    /// It reads the rest of its data without a pause. Waits until it has.
+    pub fn finish_loading(&self) {
+        self.command(&["CONFIG", "SET", "key-load-delay", "0"]);
+        eventually("it has read its data", || self.answers());
+    }
+
+    fn answers(&self) -> bool {
+        self.try_command(&["PING"]).is_ok()
     }
 
     /// Kills it and starts it again. How long it did not answer.
@@ -212,8 +247,8 @@ impl RedisProcess {
         send_signal(self.id(), Signal::CONT);
     }
 
-    /// Starts the process. False if it ends before it answers.
-    fn spawn(&mut self) -> bool {
+    /// Starts the process, with more arguments for this time, and waits until this is so. False if it ends before.
+    fn spawn(&mut self, more: &[&str], is_so: fn(&Self) -> bool) -> bool {
         let mut command = Command::new(Self::program());
         if let Some(text) = &self.configuration {
             let file = self.directory.path().join("redis.conf");
@@ -221,7 +256,7 @@ impl RedisProcess {
             command.arg(file);
         }
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--dir"]).arg(self.directory.path());
-        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(&self.arguments).args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = self.child.insert(command.spawn().expect("the program starts"));
         let start = Instant::now();
         let id = child.id();
@@ -230,7 +265,7 @@ impl RedisProcess {
                 return false;
             }
             // Another one may listen on the port, and this one be about to end.
-            if self.try_command(&["PING"]).is_ok() && self.info("server", "process_id") == id.to_string() {
+            if is_so(self) && self.info("server", "process_id") == id.to_string() {
                 return true;
             }
             assert!(start.elapsed() < TIMEOUT, "the Redis on port {} does not answer", self.port);
@@ -282,6 +317,20 @@ mod tests {
             assert_eq!((redis.port, get(&redis).as_deref()), (port, kept), "{with:?}");
             assert_ne!(redis.info("replication", "master_replid"), history, "a restart begins another history");
         }
+    }
+
+    #[test]
+    fn redis_says_that_it_is_loading() {
+        if !RedisProcess::is_installed() {
+            return;
+        }
+        let mut redis = RedisProcess::start(&NOTHING_KEPT);
+        redis.command(&["SET", "key", "value"]);
+        redis.restart_loading();
+        assert!(redis.is_loading());
+        redis.finish_loading();
+        assert!(!redis.is_loading());
+        assert_eq!(get(&redis).as_deref(), Some("value"));
     }
 
     #[test]

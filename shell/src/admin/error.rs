@@ -39,6 +39,9 @@ pub enum AdminError {
     /// The change was made, but the report of the state after it failed.
     #[error("it is done, but the store cannot say how it stands now")]
     ReportUnavailable,
+    /// The store did not answer a question in time.
+    #[error("the store did not answer in time; `server status` says how it is")]
+    Unanswered,
     /// The store did not answer in time. A change may be made, even later.
     #[error("the store did not answer in time, and may or may not have done it; look, then try again")]
     StoreTimedOut,
@@ -49,8 +52,8 @@ fn store_message(error: StoreError) -> &'static str {
     match error {
         StoreError::Overloaded | StoreError::Full => error.message(),
         StoreError::Failed => {
-            "the store failed or is closed, or this user's record cannot be read, and nothing was done; the server's log \
-             says which"
+            "the store failed, is closed or admits nobody yet, or this user's record cannot be read, and nothing was done; \
+             `server status` or the server's log says which"
         }
     }
 }

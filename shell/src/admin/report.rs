@@ -29,6 +29,9 @@ pub struct UserReport {
     pub beyond_limit: Vec<String>,
     /// What another session would get, if its token claims the same limit as that of the newest session.
     pub next: NextOutcome,
+    /// What a client is told that signs in now, whoever it is, if the server admits no session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
     /// The sessions that were ended, or would be in a dry run.
     pub ended: Vec<String>,
     /// Whether this was a dry run: nothing was changed.

@@ -167,7 +167,7 @@ pub(super) fn status(error: &AdminError) -> StatusCode {
         AdminError::NotEnforced(why) => status(why),
         AdminError::InDoubt => StatusCode::INTERNAL_SERVER_ERROR,
         AdminError::ReportUnavailable => StatusCode::ACCEPTED,
-        AdminError::StoreTimedOut => StatusCode::GATEWAY_TIMEOUT,
+        AdminError::Unanswered | AdminError::StoreTimedOut => StatusCode::GATEWAY_TIMEOUT,
     }
 }
 

@@ -134,7 +134,7 @@ impl AdminService {
     /// # Errors
     /// [`AdminError`] says why not.
     pub async fn bury(&self, node: NodeId) -> Result<BurialReport, AdminError> {
-        match self.store.bury(node).await.map_err(unanswered)? {
+        match self.store.bury(node).await.map_err(undone)? {
             Burial::NotShared => Err(AdminError::NotShared),
             Burial::OwnNode => Err(AdminError::OwnNode),
             Burial::NoSuchNode(nodes) => {
@@ -158,7 +158,7 @@ impl AdminService {
             Some(server_status) => Some(smol::unblock(move || server_status()).await),
             None => None,
         };
-        StatusReport::new(server, self.data.clone(), sessions, usage, health)
+        StatusReport::new(server, self.data.clone(), sessions, usage, health, self.store.is_shared())
     }
 
     /// Counts the sessions page by page, for as long as the store may take. Between two pages the store does other work.
@@ -183,6 +183,14 @@ impl AdminService {
     /// # Errors
     /// [`AdminError`] says why it was not carried out, or which part of it was not.
     pub async fn handle(&self, user: &UserId, request: &AdminRequest) -> Result<UserReport, AdminError> {
+        let report = self.carry_out(user, request).await?;
+        // Without a server there is nobody to sign in to.
+        let is_served = self.server_status.is_some();
+        let refusal = if is_served { self.store.health().await.message().map(ToOwned::to_owned) } else { None };
+        Ok(UserReport { refusal, ..report })
+    }
+
+    async fn carry_out(&self, user: &UserId, request: &AdminRequest) -> Result<UserReport, AdminError> {
         let form = self.user_id_form;
         let parsed = form.parse(user.as_str());
         let user = &parsed.map_err(|error| AdminError::BadRequest(form.describe_refusal(user.as_str(), error)))?;
@@ -354,6 +362,7 @@ impl AdminService {
             sessions: usage.sessions.iter().map(session_report).collect(),
             beyond_limit: ids(beyond_limit),
             next,
+            refusal: None,
             ended: ids(ended),
             dry_run: false,
             change: if is_change { Change::Made } else { Change::None },
@@ -374,7 +383,11 @@ impl AdminService {
             watch: None,
             at: self.clock.now(),
         };
-        if let Outcome::Listed(usage) = self.submit(list).await? { Ok(*usage) } else { Err(AdminError::StoreTimedOut) }
+        match self.submit(list).await {
+            Ok(Outcome::Listed(usage)) => Ok(*usage),
+            Err(AdminError::Store(error)) => Err(AdminError::Store(error)),
+            Ok(_) | Err(_) => Err(AdminError::Unanswered),
+        }
     }
 
     fn end_command(&self, user: &UserId, target: EndTarget) -> StoreCommand {
@@ -411,7 +424,7 @@ impl AdminService {
     async fn submit(&self, command: StoreCommand) -> Result<Outcome, AdminError> {
         let (completion, outcome) = Completion::channel();
         self.store.submit(command, completion);
-        let outcome = self.within_timeout(async { Ok(outcome.await) }).await.map_err(unanswered)?;
+        let outcome = self.within_timeout(async { Ok(outcome.await) }).await.map_err(undone)?;
         if let Outcome::Rejected(error) = outcome { Err(AdminError::Store(error)) } else { Ok(outcome) }
     }
 
@@ -473,6 +486,14 @@ impl AdminService {
 
 /// Why a question that changes nothing has no answer.
 fn unanswered(failure: StoreFailure) -> AdminError {
+    match failure {
+        StoreFailure::Rejected(error) => AdminError::Store(error),
+        StoreFailure::InDoubt | StoreFailure::TimedOut => AdminError::Unanswered,
+    }
+}
+
+/// Why a command may not have been carried out.
+fn undone(failure: StoreFailure) -> AdminError {
     match failure {
         StoreFailure::Rejected(error) => AdminError::Store(error),
         StoreFailure::InDoubt | StoreFailure::TimedOut => AdminError::StoreTimedOut,

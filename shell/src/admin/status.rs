@@ -114,6 +114,9 @@ pub struct UserTotals {
 /// How a store is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreStatus {
+    /// Whether other servers use it as well. Then it has none of the maps below.
+    #[serde(default)]
+    pub shared: bool,
     /// Whether it admits sessions.
     pub admits: bool,
     /// What a client is told that signs in now, if it does not.
@@ -151,6 +154,7 @@ impl StatusReport {
         sessions: Option<SessionTotals>,
         usage: StoreUsage,
         health: StoreHealth,
+        shared: bool,
     ) -> Self {
         let refusal = health.refusal().map(StoreError::message).map(ToOwned::to_owned);
         let problems = match health {
@@ -165,6 +169,7 @@ impl StatusReport {
             sessions,
             users: UserTotals { known: known_users, max_known: max_known_users, with_overrides: users_with_overrides },
             store: StoreStatus {
+                shared,
                 admits: refusal.is_none(),
                 refusal,
                 problems,
@@ -190,7 +195,7 @@ mod tests {
 
     #[test]
     fn status_says_why_the_store_admits_no_session() {
-        let status = |health| StatusReport::new(None, None, None, StoreUsage::default(), health).store;
+        let status = |health| StatusReport::new(None, None, None, StoreUsage::default(), health, false).store;
         let StoreStatus { admits, refusal, problems, .. } = status(StoreHealth::Ready);
         assert_eq!((admits, refusal, problems.len()), (true, None, 0));
         let problems = vec!["the disk is nearly full".to_owned()];

@@ -47,7 +47,8 @@ pub(crate) async fn ask<T>(
         // Opening would create a store in a directory that has none, such as a mistyped one.
         if !LmdbStore::is_in(&config.data) {
             return Err(format!(
-                "there is no server data in {}: name the data directory with --data",
+                "there is no server data in {}, and no server runs on it: name the data directory with --data; \
+                 with store = \"redis\", that of a server that runs",
                 config.data.display()
             ));
         }

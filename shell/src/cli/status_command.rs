@@ -67,8 +67,10 @@ fn describe(report: &StatusReport) -> String {
         ));
     }
     lines.extend(store.problems.iter().map(|problem| ("problem", problem.clone())));
-    for (name, usage) in [("live map", &store.live), ("users map", &store.users)] {
-        lines.push((name, usage.as_ref().map_or_else(|| UNKNOWN.into(), describe_map)));
+    if !store.shared {
+        for (name, usage) in [("live map", &store.live), ("users map", &store.users)] {
+            lines.push((name, usage.as_ref().map_or_else(|| UNKNOWN.into(), describe_map)));
+        }
     }
     if let Some(server) = server {
         lines.extend(describe_configuration(server));
@@ -120,8 +122,10 @@ fn describe_sessions(totals: &SessionTotals) -> String {
 }
 
 fn describe_users(UserTotals { known, max_known, with_overrides }: &UserTotals) -> String {
-    let number = |number: &Option<usize>| number.map_or_else(|| "unknown".into(), |number| number.to_string());
-    format!("{} known, at most {}; {} with overrides", number(known), number(max_known), number(with_overrides))
+    let Some(known) = known else { return UNKNOWN.into() };
+    let max = max_known.map(|max| format!(", at most {max}")).unwrap_or_default();
+    let with_overrides = with_overrides.map(|number| format!("; {number} with overrides")).unwrap_or_default();
+    format!("{known} known{max}{with_overrides}")
 }
 
 fn describe_map(MapUsage { max_bytes, used_bytes, file_bytes }: &MapUsage) -> String {

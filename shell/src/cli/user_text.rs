@@ -184,11 +184,15 @@ fn beyond_limit(report: &UserReport) -> Option<String> {
 }
 
 fn next(report: &UserReport) -> String {
-    match &report.next {
+    let next: String = match &report.next {
         NextOutcome::Granted { ended } if ended.is_empty() => "the next session would get a slot".into(),
         NextOutcome::Granted { ended } => format!("the next session would get a slot, and end {}", ended.join(" and ")),
         NextOutcome::Denied if report.state.limit == 0 => "the next session would be denied: the limit is 0".into(),
         NextOutcome::Denied => "the next session would be denied: all slots are taken".into(),
+    };
+    match &report.refusal {
+        None => next,
+        Some(refusal) => format!("no session is admitted now; a client is told: {refusal}\nafter that {next}"),
     }
 }
 

@@ -70,6 +70,8 @@ fn timed_out_override_is_kept_by_the_next() {
     let full =
         AdminRequest::Limit(UserPatch { when_full: Some(Override::To(WhenFull::EvictOldest)), ..UserPatch::default() });
     assert_eq!(smol::block_on(service.handle(&ada, &limit)), Err(AdminError::StoreTimedOut));
+    let question = smol::block_on(service.handle(&ada, &AdminRequest::Explain));
+    assert_eq!(question, Err(AdminError::Unanswered), "nothing can be in doubt");
     let working = async {
         loop {
             yield_now().await;

@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
 use std::fs;
+use std::io::Write as _;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use tests::raw_client::{RawClient, Received};
 use tests::redis_process::{NOTHING_KEPT, RedisProcess};
@@ -52,8 +55,40 @@ fn add_user(redis: &RedisProcess, user: &str, rights: &[&str]) -> String {
 
 #[test]
 fn server_says_that_nobody_listens() {
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     expect_refused(&format!("redis://user:{SECRET}@{address}"), &["cannot use the store at redis://", "refused"]);
+}
+
+/// What listens there does this with each connection, which it gets until the server has ended.
+fn listen(behave: fn(&mut TcpStream)) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let streams = listener.incoming().map(|stream| {
+            let mut stream = stream.unwrap();
+            behave(&mut stream);
+            stream
+        });
+        let _open: Vec<_> = streams.take(3).collect();
+    });
+    address
+}
+
+#[test]
+fn server_says_that_something_else_answers() {
+    let address = listen(|stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap());
+    expect_refused(&format!("redis://{address}"), &["does not answer as Redis does"]);
+}
+
+#[test]
+fn server_says_what_may_be_wrong_with_tls() {
+    let silent = listen(|_| {});
+    expect_refused(&format!("rediss://{silent}"), &["not answer in time", "no TLS: then the URL begins with redis://"]);
+    let message_of = |url: &str| failure(server(url), tempfile::tempdir().unwrap().path());
+    let message = message_of(&format!("redis://{silent}"));
+    assert!(message.contains("not answer in time") && !message.contains("TLS"), "{message}");
+    let hangs_up = listen(|stream| stream.shutdown(Shutdown::Both).unwrap());
+    expect_refused(&format!("redis://{hangs_up}"), &["only TLS: then the URL begins with rediss://"]);
 }
 
 #[test]
@@ -104,12 +139,26 @@ fn rights_that_the_server_asks_for_suffice() {
     let (redis, data) = (RedisProcess::start(&NOTHING_KEPT), tempfile::tempdir().unwrap());
     let message = failure(server(&add_user(&redis, "app", &[])), data.path());
     redis.command(&["ACL", "LOG", "RESET"]);
+    redis.command(&["CONFIG", "RESETSTAT"]);
     let rights = message.trim_end().split_once("ACL SETUSER <user> ").unwrap().1;
     let rights: Vec<_> = rights.split(' ').map(|right| right.trim_matches('\'')).collect();
     let process = SpawnedProcess::spawn(server(&format!("{}/3", add_user(&redis, "app", &rights))), data.path())
         .listen()
         .unwrap();
     assert_eq!(process.health(), 503, "the gate is closed");
+    let answer = |command: &[&str]| {
+        let output = Command::new(SERVER).args(command).arg("--data").arg(data.path()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let mut explained = String::new();
+    eventually("it has looked into the Redis", || {
+        explained = answer(&["explain", "eve"]);
+        !explained.is_empty()
+    });
+    assert!(explained.contains("no session is admitted now; a client is told: "), "{explained}");
+    assert!(explained.ends_with("after that the next session would get a slot\n"), "{explained}");
+    let status = answer(&["status"]);
+    assert!(status.contains("users          0 known; 0 with overrides\n") && !status.contains(" map"), "{status}");
     eventually("it admits", || process.health() == 200);
     assert!(admits(&process));
     for command in [&["users"][..], &["status"], &["explain", "eve"], &["limit", "eve", "3"]] {
@@ -117,6 +166,8 @@ fn rights_that_the_server_asks_for_suffice() {
         assert!(answer.status.success(), "{command:?}: {}", String::from_utf8_lossy(&answer.stderr));
     }
     assert_eq!(redis.command(&["ACL", "LOG"]), redis::Value::Array(vec![]), "the server does nothing else");
+    let errors: String = redis::from_redis_value(redis.command(&["INFO", "errorstats"])).unwrap();
+    assert_eq!(errors.trim(), "# Errorstats", "the server sends nothing that this Redis does not know");
 }
 
 #[test]
@@ -128,6 +179,19 @@ fn server_wants_the_primary() {
     let port = primary.address().port().to_string();
     replica.command(&["REPLICAOF", "127.0.0.1", &port]);
     expect_refused(&replica.url(), &["replica", "primary"]);
+}
+
+#[test]
+fn server_says_that_the_redis_still_reads_its_data() {
+    if !RedisProcess::is_installed() {
+        return;
+    }
+    let mut redis = RedisProcess::start(&NOTHING_KEPT);
+    redis.restart_loading();
+    expect_refused(&redis.url(), &["loading the dataset", "still reading its data, try again soon"]);
+    assert!(redis.is_loading(), "the server did not wait");
+    redis.finish_loading();
+    assert!(SpawnedProcess::spawn(server(&redis.url()), tempfile::tempdir().unwrap().path()).listen().is_ok());
 }
 
 #[test]

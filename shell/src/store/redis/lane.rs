@@ -34,7 +34,8 @@ struct Lane {
     /// The number of the one that its buckets know.
     adopted: u64,
     connected_at: Instant,
-    lost_at: Option<Instant>,
+    /// Whether it had a connection, or was to have one, and could not make another.
+    is_lost: bool,
     /// Since when it has no buckets.
     idle_since: Option<Instant>,
     /// When to try again to connect.
@@ -107,7 +108,7 @@ impl Lane {
             link_number,
             adopted: 0,
             connected_at: now,
-            lost_at: None,
+            is_lost: false,
             idle_since: None,
             next_try: now,
             replicas,
@@ -122,7 +123,8 @@ impl Lane {
             let has_buckets = self.cells().next().is_some();
             if !has_buckets {
                 // They are at another server now.
-                (self.link, self.lost_at) = (None, None);
+                self.link = None;
+                self.end_outage();
                 self.node.set_problem(self.number, None);
                 let idle_since = *self.idle_since.get_or_insert_with(Instant::now);
                 if idle_since.elapsed() > LONGEST_IDLE && !self.node.is_closing() && self.node.retire(self.number) {
@@ -168,7 +170,7 @@ impl Lane {
         let now = nanos(self.node.context.clock().now());
         let pause = Duration::from_nanos(due.saturating_sub(now)).min(LONGEST_SLEEP);
         let until = Instant::now() + pause;
-        if self.link.is_none() && self.lost_at.is_some() { until.min(self.next_try) } else { until }
+        if self.link.is_none() && self.is_lost { until.min(self.next_try) } else { until }
     }
 
     fn connect(&mut self) {
@@ -184,9 +186,8 @@ impl Lane {
                 self.link = Some(link);
                 (self.link_number, self.connected_at) = (self.node.next_link(), Instant::now());
                 self.node.set_problem(self.number, None);
-                if let Some(lost_at) = self.lost_at.take() {
-                    let store = self.name();
-                    log_event!(shared_store_back { store, lost_millis: lost_at.elapsed().as_millis() });
+                if let Some(lasted) = self.end_outage() {
+                    log_event!(shared_store_back { store: self.name(), lost_millis: lasted.as_millis() });
                 }
             }
             Err(error) => self.lost(&error),
@@ -200,17 +201,25 @@ impl Lane {
 
     fn lost(&mut self, error: &LinkError) {
         self.link = None;
-        let is_first = self.lost_at.is_none();
+        let is_first = !self.is_lost;
         // At once, unless the last connection did not last, or there was none.
         let before = if is_first { self.connected_at } else { Instant::now() };
         self.next_try = before + RECONNECT_PAUSE;
         let store = self.name();
         if is_first {
-            self.lost_at = Some(Instant::now());
-            log_event!(shared_store_lost { store: &*store, error: display(error) });
+            self.is_lost = true;
+            if self.node.outages.lost(&self.node.server_of(self.number)) {
+                log_event!(shared_store_lost { store: &*store, error: display(error) });
+            }
         }
         self.node.set_problem(self.number, Some(format!("{store}: {error}")));
         relocate(&self.node);
+    }
+
+    /// The connection is not lost any more. If that was the last one of its server: how long one was.
+    fn end_outage(&mut self) -> Option<Duration> {
+        let was_lost = mem::take(&mut self.is_lost);
+        was_lost.then(|| self.node.outages.over(&self.node.server_of(self.number))).flatten()
     }
 
     /// Sends what is to be sent, and hands in the answers. Returns how many requests were sent.
@@ -253,5 +262,12 @@ impl Lane {
             relocate(&self.node);
         }
         sent
+    }
+}
+
+impl Drop for Lane {
+    /// A thread may end without a connection.
+    fn drop(&mut self) {
+        self.end_outage();
     }
 }

@@ -124,7 +124,13 @@ pub enum LinkError {
 impl From<RedisError> for LinkError {
     /// The error is part of the message, so it is not its source as well: it would be printed twice.
     fn from(error: RedisError) -> Self {
-        Self::Redis(error)
+        if error.is_timeout() {
+            Self::Late
+        } else if error.kind() == ErrorKind::Parse {
+            Self::Foreign("it sends something else")
+        } else {
+            Self::Redis(error)
+        }
     }
 }
 
@@ -306,6 +312,10 @@ fn read(expected: Expected, reply: &Value) -> AnswerBody {
 
 /// A connection to this server. Each call takes at most `timeout`.
 pub(super) fn connect(info: ConnectionInfo, timeout: Duration) -> Result<Connection, LinkError> {
+    // Otherwise each connection sends CLIENT SETINFO. Before Redis 7.2 nobody can be given the right to that, and later ones log
+    // each time that it is missing.
+    let settings = info.redis_settings().clone().set_skip_set_lib_name();
+    let info = info.set_redis_settings(settings);
     let connection = Client::open(info)?.get_connection_with_timeout(timeout)?;
     connection.set_read_timeout(Some(timeout))?;
     connection.set_write_timeout(Some(timeout))?;

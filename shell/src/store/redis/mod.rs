@@ -16,6 +16,7 @@ mod identity;
 mod about;
 mod cell;
 mod node;
+mod outage;
 mod lane;
 mod fence;
 mod hints;

@@ -17,6 +17,7 @@ use super::cell::{Cell, Handled, nanos};
 use super::command::BucketNames;
 use super::identity::IdFile;
 use super::locator::{Locator, ServerName};
+use super::outage::Outages;
 use crate::runtime::events::rate_limiter::LogRateLimiter;
 use crate::runtime::events::{log_event, log_limited};
 use crate::runtime::supervisor::{Part, PartGuard};
@@ -42,6 +43,7 @@ pub(super) struct Node {
     pub(super) context: NodeContext,
     /// What this node tells the others of itself.
     pub(super) about: About,
+    pub(super) outages: Outages,
     cells: Vec<Cell>,
     /// One for each thread that there was. None is ever removed.
     lanes: RwLock<Vec<Arc<LaneState>>>,
@@ -109,6 +111,7 @@ impl Node {
             locator,
             context,
             about: About::new(now),
+            outages: Outages::default(),
             id_file,
             running: Mutex::new(Some(running)),
             joining: Mutex::new(()),

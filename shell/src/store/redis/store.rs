@@ -58,7 +58,7 @@ pub enum RedisOpenError {
         why: io::Error,
     },
     /// Another server uses the data directory.
-    #[error("the data directory {} cannot be used: {reason}", directory.display())]
+    #[error("the data directory {} cannot be used: {reason}; stop that server or use another directory", directory.display())]
     InUse {
         /// The directory.
         directory: PathBuf,
@@ -66,7 +66,7 @@ pub enum RedisOpenError {
         reason: String,
     },
     /// The shared store cannot be used.
-    #[error("cannot use the store at {place}: {why}")]
+    #[error("cannot use the store at {place}: {why}{hint}", hint = tls_hint(place, why))]
     Store {
         /// Where it is, without a password.
         place: String,
@@ -76,6 +76,20 @@ pub enum RedisOpenError {
     /// A thread does not start.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+}
+
+/// What may be wrong with the URL, if the two ends seem to wait for each other, or one has hung up on the other.
+fn tls_hint(place: &str, why: &LinkError) -> &'static str {
+    let is_tls = place.contains("rediss://");
+    if is_tls && matches!(why, LinkError::Late) {
+        ". Perhaps it speaks no TLS: then the URL begins with redis://"
+    } else if !is_tls
+        && matches!(why, LinkError::Redis(error) if error.is_connection_dropped() && !error.is_connection_refusal())
+    {
+        ". Perhaps it speaks only TLS: then the URL begins with rediss://"
+    } else {
+        ""
+    }
 }
 
 impl RedisStore {

@@ -1,12 +1,15 @@
 //! A Redis that forgets, and one that restarts: nobody is admitted for a lease, and nobody loses a session.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tests::fleet::{Fleet, FleetOptions};
+use tests::raw_client::Received;
 use tests::redis_process::{ALL_KEPT, RestartWith};
+use tests::referee::Status;
 
 use super::{SECOND, Scene, measured};
+use crate::admin_commands::report;
 
 /// Longer times than usual, so that a restart takes less than what sessions outlast.
 fn options() -> FleetOptions {
@@ -42,6 +45,37 @@ fn sessions_outlast_redis_restart_without_data() {
 fn sessions_outlast_redis_restart_with_data() {
     let options = FleetOptions { redis: ALL_KEPT.to_vec(), ..options() };
     forgets(22, options, "restart with data", |fleet| fleet.redis.restart(RestartWith::ItsData));
+}
+
+/// For longer than the Redis is away, it answers that it still reads its data.
+#[test]
+fn sessions_outlast_redis_that_reads_its_data() {
+    let options = FleetOptions { fence: SECOND * 8, lease: SECOND * 9, ..options() };
+    let Some(mut scene) = Scene::start(26, options) else { return };
+    let held = [scene.visits(SECOND * 2), vec![scene.crowd.connect_until_in(0, "kim", SECOND * 2)]].concat();
+    let start = Instant::now();
+    scene.fault("a restart that takes long", |fleet| fleet.redis.restart_loading());
+    while start.elapsed() < SECOND * 3 {
+        for server in scene.running() {
+            let newcomer = scene.crowd.connect(server, "zoe").unwrap();
+            let answer = scene.crowd.answer(newcomer, SECOND * 4);
+            assert!(matches!(answer, Status::Out(Received::Close(1013, _))), "{answer:?}");
+        }
+        thread::sleep(SECOND / 5);
+    }
+    assert!(scene.fleet.redis.is_loading());
+    let problems = report(scene.fleet.data(0), &["status"])["store"]["problems"].to_string();
+    assert!(problems.contains("still reading its data"), "{problems}");
+    scene.fault("the rest is read at once", |fleet| fleet.redis.finish_loading());
+    let tolerance = scene.options.tolerance();
+    assert!(start.elapsed() < tolerance, "this machine is too slow for the times of this test");
+    scene.first_admission("zoe", scene.options.lease + SECOND * 4);
+    scene.crowd.expect_alive(&held);
+    scene.expect_all_admit("pat", SECOND * 2);
+    let log = scene.fleet.log(0);
+    assert_eq!(log.matches("the shared store cannot be reached").count(), 1, "it has several connections: {log}");
+    scene.visits(SECOND * 2);
+    scene.finish();
 }
 
 #[test]
