@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
+use crate::redis_trace::Tape;
+
 /// A proxy on a port of its own of this machine. When dropped, it closes its connections.
 pub struct TcpProxy {
     address: SocketAddr,
@@ -15,6 +17,7 @@ pub struct TcpProxy {
 struct Network {
     state: Mutex<State>,
     has_changed: Condvar,
+    tape: Option<Arc<Tape>>,
 }
 
 struct State {
@@ -53,6 +56,16 @@ impl TcpProxy {
     /// If there is no free port.
     #[must_use]
     pub fn start(target: SocketAddr) -> Self {
+        Self::start_with(target, None)
+    }
+
+    /// As [`TcpProxy::start`]. Everything that it passes on is recorded.
+    #[must_use]
+    pub fn start_recorded(target: SocketAddr, tape: Arc<Tape>) -> Self {
+        Self::start_with(target, Some(tape))
+    }
+
+    fn start_with(target: SocketAddr, tape: Option<Arc<Tape>>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let state = Mutex::new(State {
@@ -63,7 +76,7 @@ impl TcpProxy {
             next: 0,
             treatment: Treatment::None,
         });
-        let network = Arc::new(Network { state, has_changed: Condvar::new() });
+        let network = Arc::new(Network { state, has_changed: Condvar::new(), tape });
         let accepting = Arc::clone(&network);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -192,9 +205,10 @@ impl Network {
         let Ok(number) = self.keep(client, &server) else { return };
         // It may have been cut before it was kept.
         if self.may_pass() {
+            let record = self.tape.as_deref().zip(server.local_addr().ok()).map(|(tape, from)| (tape, tape.open(from)));
             thread::scope(|scope| {
-                scope.spawn(|| self.copy(number, client, &server, false));
-                self.copy(number, &server, client, true);
+                scope.spawn(|| self.copy(number, client, &server, false, record));
+                self.copy(number, &server, client, true, record);
             });
         }
         self.state().connections.remove(&number);
@@ -212,7 +226,14 @@ impl Network {
         Ok(number)
     }
 
-    fn copy(&self, number: u64, mut from: &TcpStream, mut to: &TcpStream, is_answer: bool) {
+    fn copy(
+        &self,
+        number: u64,
+        mut from: &TcpStream,
+        mut to: &TcpStream,
+        is_answer: bool,
+        record: Option<(&Tape, usize)>,
+    ) {
         let mut bytes = [0; 16 * 1024];
         loop {
             let slow = match self.treatment(number) {
@@ -239,7 +260,13 @@ impl Network {
             if slow {
                 thread::sleep(std::time::Duration::from_millis(300));
             }
-            if !self.may_pass() || read == 0 || to.write_all(&bytes[..read]).is_err() {
+            if !self.may_pass() || read == 0 {
+                break;
+            }
+            if let Some((tape, connection)) = record {
+                tape.passed_on(connection, is_answer, &bytes[..read]);
+            }
+            if to.write_all(&bytes[..read]).is_err() {
                 break;
             }
         }
