@@ -39,6 +39,7 @@ enum Treatment {
     TrickleOf(u64),
     Slow,
     EndsBeforeInfo,
+    HoldsRequests,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +134,17 @@ impl TcpProxy {
     /// On the connections that there are, the answer to INFO replication does not come any more: they end before it.
     pub fn end_before_info(&self) {
         self.network.treat(Treatment::EndsBeforeInfo);
+    }
+
+    /// On the connections that there are, requests are held back until [`TcpProxy::let_go`]. Then they arrive, whether or not the client is
+    /// still there. New connections are passed on.
+    pub fn hold_requests(&self) {
+        self.network.treat(Treatment::HoldsRequests);
+    }
+
+    /// The end of [`TcpProxy::hold_requests`].
+    pub fn let_go(&self) {
+        self.network.treat(Treatment::None);
     }
 
     /// As [`TcpProxy::trickle`], but of every fourth connection alone, from this one on. `None` ends that.
@@ -239,12 +251,19 @@ impl Network {
             let slow = match self.treatment(number) {
                 Treatment::Trickle => is_answer,
                 Treatment::TrickleOf(of_four) => is_answer && number % 4 == of_four,
-                Treatment::None | Treatment::Forgotten | Treatment::Slow | Treatment::EndsBeforeInfo => false,
+                Treatment::None
+                | Treatment::Forgotten
+                | Treatment::Slow
+                | Treatment::EndsBeforeInfo
+                | Treatment::HoldsRequests => false,
             };
             let end = if slow { 1 } else { bytes.len() };
             let read = from.read(&mut bytes[..end]).unwrap_or(0);
             while self.treatment(number) == Treatment::Forgotten {
                 thread::sleep(std::time::Duration::from_millis(50));
+            }
+            while !is_answer && self.treatment(number) == Treatment::HoldsRequests {
+                thread::sleep(std::time::Duration::from_millis(10));
             }
             if is_answer && self.state().treatment == Treatment::Slow {
                 thread::sleep(std::time::Duration::from_millis(300));
@@ -324,6 +343,21 @@ mod tests {
         assert_eq!((read(&before), read(&during)), (Err(ErrorKind::WouldBlock), Err(ErrorKind::WouldBlock)));
         proxy.pass();
         assert_eq!((read(&before), read(&during)), (Ok(4), Ok(5)));
+    }
+
+    #[test]
+    fn held_requests_arrive_late_on_their_connection_alone() {
+        let proxy = echo();
+        let mut before = connect(&proxy);
+        before.write_all(b"a").unwrap();
+        assert_eq!(read(&before), Ok(1));
+        proxy.hold_requests();
+        let mut during = connect(&proxy);
+        before.write_all(b"late").unwrap();
+        during.write_all(b"now").unwrap();
+        assert_eq!((read(&before), read(&during)), (Err(ErrorKind::WouldBlock), Ok(3)));
+        proxy.let_go();
+        assert_eq!(read(&before), Ok(4));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use redis::Value;
-use session_core::cluster::{AnswerBody, BucketKeys, HistoryId, Published, Request};
+use session_core::cluster::{AnswerBody, BucketContents, BucketKeys, HistoryId, Published, Request};
 use session_core::ledger::{CountBy, SlotLimit};
 use shell::store::{CommandReader, ScriptCall};
 
@@ -269,7 +269,7 @@ impl Replay {
         for (bucket, keys) in &self.buckets {
             let (is, should_be) = (contents.remove(bucket).unwrap_or_default(), keys.contents());
             if is != should_be {
-                return Err(format!("bucket {bucket} holds\n  {is:?}\n  and should hold\n  {should_be:?}"));
+                return Err(format!("bucket {bucket} differs:{}", differences(&is, &should_be)));
             }
             self.report.compared_buckets += 1;
         }
@@ -299,6 +299,24 @@ impl Replay {
         }
         Ok(self.report)
     }
+}
+
+/// The parts of a bucket that differ.
+fn differences(is: &BucketContents, should_be: &BucketContents) -> String {
+    let parts = |of: &BucketContents| {
+        let BucketContents { generation, nodes, meta, version, floors, records, inboxes, overrides } = of;
+        [
+            format!("generation {generation:?}"),
+            format!("nodes {nodes:?}"),
+            format!("meta {meta:?} {version:?}"),
+            format!("floors {floors:?}"),
+            format!("records {records:?}"),
+            format!("inboxes {inboxes:?}"),
+            format!("overrides {overrides:?}"),
+        ]
+    };
+    let pairs = parts(is).into_iter().zip(parts(should_be)).filter(|(is, should_be)| is != should_be);
+    pairs.map(|(is, should_be)| format!("\n  the Redis has     {is}\n  the reference has {should_be}")).collect()
 }
 
 /// Sessions have no order in inboxes.
