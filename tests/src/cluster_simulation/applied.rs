@@ -71,6 +71,8 @@ impl AppliedChecks {
             applied.generation(&before, keys),
             before.floors(request, keys),
             before.gone_stay_gone(request, keys),
+            before.is_in_force(request, &answer, history),
+            before.is_silent(request, &answer),
             applied.nodes(request, &answer),
             self.limit.map_or(Ok(()), |limit| before.slots(request, &answer, limit, keys)),
         ];
@@ -160,6 +162,36 @@ impl Before {
             }
         }
         Ok(())
+    }
+
+    /// What was decided in a generation is done only in that, and only while the store has the history in which it began.
+    fn is_in_force(&self, request: &Request, answer: &AnswerBody, history: HistoryId) -> Result<(), String> {
+        let is_done = match answer {
+            AnswerBody::Done(is_done) => *is_done,
+            AnswerBody::Overrides(answer) => answer.is_written,
+            _ => false,
+        };
+        let generation = match request {
+            Request::Open(generation) => generation,
+            Request::Leave { generation, .. }
+            | Request::Forget { generation, .. }
+            | Request::RaiseFloor { generation, .. }
+            | Request::RestoreOverrides { generation, .. } => generation,
+            Request::WriteOverrides(write) => &write.generation,
+            _ => return Ok(()),
+        };
+        let is_in_force = self.generation.is_some_and(|now| now.id == *generation && now.history == history);
+        if is_in_force || !is_done { Ok(()) } else { Err(format!("generation: done in {:?}", self.generation)) }
+    }
+
+    /// A node that has beaten since it was looked at is not buried.
+    fn is_silent(&self, request: &Request, answer: &AnswerBody) -> Result<(), String> {
+        let (Request::Bury { node, beat: Some(beat), .. }, AnswerBody::Done(true)) = (request, answer) else {
+            return Ok(());
+        };
+        let last = self.nodes.get(node);
+        let is_silent = last == Some(&NodeEntry::Beats(*beat));
+        if is_silent { Ok(()) } else { Err(format!("buried: {node} is {last:?}")) }
     }
 
     /// While the gate is open, no record gets more slots than the limit allows, unless it has more already and gets none.

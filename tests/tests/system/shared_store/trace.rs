@@ -148,7 +148,11 @@ fn run() -> Trace {
     scene.fault("DEL", |fleet| fleet.redis.command(&["DEL", "{test:5}:nodes", "{test:6}:meta"]));
     thread::sleep(SECOND / 2);
     recorder.snapshot();
-    scene.fault("restart with older data", |fleet| recorder.restart(fleet, RestartWith::ItsData));
+    scene.fault("restart with older data, while requests are under way", |fleet| {
+        fleet.redis.pause();
+        thread::sleep(Duration::from_millis(300));
+        recorder.restart(fleet, RestartWith::ItsData);
+    });
     scene.first_admission("pat", scene.options.lease + SECOND * 3);
     thread::sleep(SECOND / 2);
 
