@@ -29,11 +29,13 @@ struct Replay {
     buckets: BTreeMap<u16, BucketKeys>,
     saved: BTreeMap<u16, BucketKeys>,
     history: HistoryId,
-    /// The hashes of all scripts that were ever loaded, and of those that are now.
+    /// The hashes of the scripts that are loaded.
     loaded: BTreeSet<Vec<u8>>,
+    /// The hash of each source that was ever loaded.
     hashes: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Which connections have subscribed to a channel, and what they should have received.
+    /// Which connections have subscribed to a channel.
     subscribers: BTreeMap<String, BTreeSet<usize>>,
+    /// What each of them should have received.
     should_receive: BTreeMap<usize, Vec<(String, Vec<u8>)>>,
     scans: Scans,
     checks: AppliedChecks,

@@ -76,7 +76,7 @@ impl Report {
         self.coverage.counts().find(|(of, _)| *of == event).map_or(0, |(_, count)| count)
     }
 
-    /// Whether this request changes a record, and what it was.
+    /// The record that this request may write, as it is before. Empty if it writes none.
     pub(super) fn record_before(request: &Request, keys: &BucketKeys) -> UserRecord {
         if let Request::Write(write) = request { keys.record(&write.user) } else { UserRecord::default() }
     }
