@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::redis_process::{NOTHING_KEPT, RedisProcess};
+use crate::redis_trace::Tape;
 use crate::tcp_proxy::TcpProxy;
 use crate::test_process::{TestProcess, send_signal, wait_until_stopped, without_connection_limits};
 
@@ -100,8 +102,8 @@ impl Fleet {
     #[must_use]
     pub fn start(binary: &'static str, options: &FleetOptions) -> Self {
         let redis = RedisProcess::start(&options.redis);
-        let target = options.proxies.then_some(redis.address());
-        Self::start_servers(binary, options, redis, target)
+        let target = redis.address();
+        Self::start_servers(binary, options, redis, || options.proxies.then(|| TcpProxy::start(target)))
     }
 }
 
@@ -109,22 +111,39 @@ impl<R: SharedStore> Fleet<R> {
     /// Starts servers with this binary that share this store, and waits until all listen.
     #[must_use]
     pub fn start_on(binary: &'static str, options: &FleetOptions, redis: R) -> Self {
-        Self::start_servers(binary, options, redis, None)
+        Self::start_servers(binary, options, redis, || None)
     }
 
     /// As [`Fleet::start_on`]. Each server reaches the Redis at this address through a proxy.
     #[must_use]
     pub fn start_behind_proxies(binary: &'static str, options: &FleetOptions, redis: R, target: SocketAddr) -> Self {
-        Self::start_servers(binary, options, redis, Some(target))
+        Self::start_servers(binary, options, redis, || Some(TcpProxy::start(target)))
     }
 
-    fn start_servers(binary: &'static str, options: &FleetOptions, redis: R, target: Option<SocketAddr>) -> Self {
+    /// As [`Fleet::start_behind_proxies`]. What the servers and the Redis say to each other is recorded.
+    #[must_use]
+    pub fn start_recorded(
+        binary: &'static str,
+        options: &FleetOptions,
+        redis: R,
+        target: SocketAddr,
+        tape: &Arc<Tape>,
+    ) -> Self {
+        Self::start_servers(binary, options, redis, || Some(TcpProxy::start_recorded(target, Arc::clone(tape))))
+    }
+
+    fn start_servers(
+        binary: &'static str,
+        options: &FleetOptions,
+        redis: R,
+        proxy: impl Fn() -> Option<TcpProxy>,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let servers = (0..options.servers).map(|index| FleetServer {
             process: None,
             data: directory.path().join(format!("server {index}")),
             log: directory.path().join(format!("log {index}")),
-            proxy: target.map(TcpProxy::start),
+            proxy: proxy(),
         });
         let servers = servers.collect();
         let mut fleet = Self { servers, redis, options: options.clone(), binary, _directory: directory };
@@ -154,6 +173,11 @@ impl<R: SharedStore> Fleet<R> {
     #[must_use]
     pub fn proxy(&self, index: usize) -> &TcpProxy {
         self.servers[index].proxy.as_ref().expect("the options ask for proxies")
+    }
+
+    /// The networks between all servers and the Redis.
+    pub fn proxies(&self) -> impl Iterator<Item = &TcpProxy> {
+        self.servers.iter().filter_map(|server| server.proxy.as_ref())
     }
 
     /// Starts a server that does not run, with its data directory as it is, and waits until it listens.

@@ -19,6 +19,8 @@
 //!   that come and go, with their referee.
 //! - [`redis_process`], [`redis_sentinels`], [`redis_cluster`]: a Redis, one with replicas that Sentinels watch, several that share the
 //!   keys. [`tcp_proxy`], [`fleet`]: a network that fails, and servers that share the Redis.
+//! - [`redis_trace`]: records what servers and a Redis say to each other, and replays it with the reference and the checks of the
+//!   simulation.
 //! - [`waiting`]: waits with a time limit, also for several things at a time.
 //! - [`processor_time`]: the processor time of processes and threads.
 //! - [`values`]: users, times, limits and other values that many tests use.
@@ -52,6 +54,7 @@ pub mod crowd;
 pub mod redis_process;
 pub mod redis_sentinels;
 pub mod redis_cluster;
+pub mod redis_trace;
 pub mod balancer;
 pub mod tcp_proxy;
 pub mod fleet;

@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
+use crate::redis_trace::Tape;
+
 /// A proxy on a port of its own of this machine. When dropped, it closes its connections.
 pub struct TcpProxy {
     address: SocketAddr,
@@ -15,6 +17,7 @@ pub struct TcpProxy {
 struct Network {
     state: Mutex<State>,
     has_changed: Condvar,
+    tape: Option<Arc<Tape>>,
 }
 
 struct State {
@@ -36,6 +39,7 @@ enum Treatment {
     TrickleOf(u64),
     Slow,
     EndsBeforeInfo,
+    HoldsRequests,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +57,16 @@ impl TcpProxy {
     /// If there is no free port.
     #[must_use]
     pub fn start(target: SocketAddr) -> Self {
+        Self::start_with(target, None)
+    }
+
+    /// As [`TcpProxy::start`]. Everything that it passes on is recorded.
+    #[must_use]
+    pub fn start_recorded(target: SocketAddr, tape: Arc<Tape>) -> Self {
+        Self::start_with(target, Some(tape))
+    }
+
+    fn start_with(target: SocketAddr, tape: Option<Arc<Tape>>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let state = Mutex::new(State {
@@ -63,7 +77,7 @@ impl TcpProxy {
             next: 0,
             treatment: Treatment::None,
         });
-        let network = Arc::new(Network { state, has_changed: Condvar::new() });
+        let network = Arc::new(Network { state, has_changed: Condvar::new(), tape });
         let accepting = Arc::clone(&network);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -120,6 +134,17 @@ impl TcpProxy {
     /// On the connections that there are, the answer to INFO replication does not come any more: they end before it.
     pub fn end_before_info(&self) {
         self.network.treat(Treatment::EndsBeforeInfo);
+    }
+
+    /// On the connections that there are, requests are held back until [`TcpProxy::let_go`]. Then they arrive, whether or not the client is
+    /// still there. New connections are passed on.
+    pub fn hold_requests(&self) {
+        self.network.treat(Treatment::HoldsRequests);
+    }
+
+    /// The end of [`TcpProxy::hold_requests`].
+    pub fn let_go(&self) {
+        self.network.treat(Treatment::None);
     }
 
     /// As [`TcpProxy::trickle`], but of every fourth connection alone, from this one on. `None` ends that.
@@ -192,9 +217,10 @@ impl Network {
         let Ok(number) = self.keep(client, &server) else { return };
         // It may have been cut before it was kept.
         if self.may_pass() {
+            let record = self.tape.as_deref().zip(server.local_addr().ok()).map(|(tape, from)| (tape, tape.open(from)));
             thread::scope(|scope| {
-                scope.spawn(|| self.copy(number, client, &server, false));
-                self.copy(number, &server, client, true);
+                scope.spawn(|| self.copy(number, client, &server, false, record));
+                self.copy(number, &server, client, true, record);
             });
         }
         self.state().connections.remove(&number);
@@ -212,18 +238,32 @@ impl Network {
         Ok(number)
     }
 
-    fn copy(&self, number: u64, mut from: &TcpStream, mut to: &TcpStream, is_answer: bool) {
+    fn copy(
+        &self,
+        number: u64,
+        mut from: &TcpStream,
+        mut to: &TcpStream,
+        is_answer: bool,
+        record: Option<(&Tape, usize)>,
+    ) {
         let mut bytes = [0; 16 * 1024];
         loop {
             let slow = match self.treatment(number) {
                 Treatment::Trickle => is_answer,
                 Treatment::TrickleOf(of_four) => is_answer && number % 4 == of_four,
-                Treatment::None | Treatment::Forgotten | Treatment::Slow | Treatment::EndsBeforeInfo => false,
+                Treatment::None
+                | Treatment::Forgotten
+                | Treatment::Slow
+                | Treatment::EndsBeforeInfo
+                | Treatment::HoldsRequests => false,
             };
             let end = if slow { 1 } else { bytes.len() };
             let read = from.read(&mut bytes[..end]).unwrap_or(0);
             while self.treatment(number) == Treatment::Forgotten {
                 thread::sleep(std::time::Duration::from_millis(50));
+            }
+            while !is_answer && self.treatment(number) == Treatment::HoldsRequests {
+                thread::sleep(std::time::Duration::from_millis(10));
             }
             if is_answer && self.state().treatment == Treatment::Slow {
                 thread::sleep(std::time::Duration::from_millis(300));
@@ -239,7 +279,13 @@ impl Network {
             if slow {
                 thread::sleep(std::time::Duration::from_millis(300));
             }
-            if !self.may_pass() || read == 0 || to.write_all(&bytes[..read]).is_err() {
+            if !self.may_pass() || read == 0 {
+                break;
+            }
+            if let Some((tape, connection)) = record {
+                tape.passed_on(connection, is_answer, &bytes[..read]);
+            }
+            if to.write_all(&bytes[..read]).is_err() {
                 break;
             }
         }
@@ -297,6 +343,21 @@ mod tests {
         assert_eq!((read(&before), read(&during)), (Err(ErrorKind::WouldBlock), Err(ErrorKind::WouldBlock)));
         proxy.pass();
         assert_eq!((read(&before), read(&during)), (Ok(4), Ok(5)));
+    }
+
+    #[test]
+    fn held_requests_arrive_late_on_their_connection_alone() {
+        let proxy = echo();
+        let mut before = connect(&proxy);
+        before.write_all(b"a").unwrap();
+        assert_eq!(read(&before), Ok(1));
+        proxy.hold_requests();
+        let mut during = connect(&proxy);
+        before.write_all(b"late").unwrap();
+        during.write_all(b"now").unwrap();
+        assert_eq!((read(&before), read(&during)), (Err(ErrorKind::WouldBlock), Ok(3)));
+        proxy.let_go();
+        assert_eq!(read(&before), Ok(4));
     }
 
     #[test]

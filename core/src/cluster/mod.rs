@@ -9,9 +9,9 @@ mod spread;
 pub use bucket::{Bucket, BucketActions, BucketEvent, CallId, OverridesOutcome, RequestId};
 pub use membership::{FenceReason, Membership, MembershipActions, MembershipEvent};
 pub use shared_store::{
-    Answer, AnswerBody, BeatAnswer, BucketKeys, Generation, GenerationId, HistoryId, NodeEntry, OverridesAnswer,
-    OverridesRequest, OverridesVersion, OwnId, PageAnswer, Published, RecordAnswer, Request, ScanPosition, Stamp,
-    StoredRecord, WriteRequest,
+    Answer, AnswerBody, BeatAnswer, BucketContents, BucketKeys, Floor, Generation, GenerationId, HistoryId, NodeEntry,
+    OverridesAnswer, OverridesRequest, OverridesVersion, OwnId, PageAnswer, Published, RecordAnswer, Request,
+    ScanPosition, Stamp, StoredRecord, WriteRequest,
 };
 pub use spread::bucket_of;
 pub use timing::{ClusterTiming, ClusterTimingError};

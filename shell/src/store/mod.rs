@@ -17,6 +17,8 @@ mod memory;
 mod lmdb;
 mod redis;
 
+#[doc(hidden)]
+pub use self::redis::{CommandError, CommandReader, ScriptCall};
 pub use self::redis::{
     LinkError, RedisConfig, RedisConfigError, RedisOpenError, RedisPassword, RedisPasswordError, RedisPlace,
     RedisStore, RedisUrl,

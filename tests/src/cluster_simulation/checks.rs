@@ -6,6 +6,7 @@ use session_core::cluster::{BucketKeys, NodeEntry};
 use session_core::ledger::{CountBy, SlotLimit};
 use session_core::{NodeId, SessionId, UserId};
 
+use super::applied::settled;
 use super::machine::{Client, ClientState};
 use super::world::World;
 
@@ -14,6 +15,9 @@ impl World {
     pub(super) fn check(&self) -> Result<(), String> {
         if let Some(broken) = &self.broken {
             return Err(broken.clone());
+        }
+        if let Some(broken) = self.shards.iter().find_map(|shard| shard.broken.clone()) {
+            return Err(broken);
         }
         // Of each user, how many are served, and who was told last.
         let mut served: BTreeMap<&UserId, (Vec<&Client>, &Client)> = BTreeMap::new();
@@ -84,9 +88,7 @@ impl World {
         self.check_ended()?;
         let mut held = BTreeSet::new();
         for (number, data) in self.shards.iter().flat_map(|shard| &shard.primary) {
-            if !data.is_open() {
-                return Err(format!("stuck: the gate of bucket {number} is closed"));
-            }
+            held.append(&mut settled(*number, data)?);
             let mut gone = data.nodes().filter(|(_, entry)| !matches!(entry, NodeEntry::Beats(_)));
             if self.settings.forgets
                 && let Some((node, entry)) = gone.next()
@@ -95,29 +97,15 @@ impl World {
             }
             let is_alive = |of: NodeId| data.nodes().any(|(node, _)| node == of);
             if self.settings.forgets
-                && let Some(node) = data.floors().find(|node| !is_alive(*node))
+                && let Some(node) = data.floors().map(|(node, _)| node).find(|node| !is_alive(*node))
             {
                 return Err(format!("remembered: the floor of {node} in bucket {number}"));
             }
-            if data.in_inboxes() > 0 {
-                return Err(format!("leak: an inbox of bucket {number}"));
-            }
             for user in data.users() {
-                let record = data.record(user);
                 let limit = data.overrides(user).limit.map(SlotLimit::slots);
                 if self.operator.certain(user).is_some_and(|certain| certain != limit) {
                     return Err(format!("override: the limit of {user} is {limit:?}"));
                 }
-                if !record.leaving().is_empty() {
-                    return Err(format!("leak: {:?} are leaving for ever", record.leaving()));
-                }
-                held.extend(
-                    record
-                        .sessions()
-                        .iter()
-                        .filter(|entry| entry.status.lingers_until().is_none())
-                        .map(|entry| entry.session),
-                );
             }
         }
         match (held.difference(&told).next(), told.difference(&held).next()) {

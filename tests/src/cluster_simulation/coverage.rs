@@ -152,7 +152,12 @@ impl Coverage {
         self.events.keys().any(|event| is_wanted(*event))
     }
 
-    pub(super) fn asked(&mut self, request: &Request) {
+    /// How often each thing has happened.
+    pub fn counts(&self) -> impl Iterator<Item = (Event, u64)> {
+        self.events.iter().map(|(event, count)| (*event, *count))
+    }
+
+    pub(crate) fn asked(&mut self, request: &Request) {
         self.saw(match request {
             Request::Beat { .. } => Event::Beat,
             Request::Bury { beat: Some(_), .. } => Event::Bury,
@@ -170,7 +175,7 @@ impl Coverage {
         });
     }
 
-    pub(super) fn applied(&mut self, request: &Request, answer: &AnswerBody) {
+    pub(crate) fn applied(&mut self, request: &Request, answer: &AnswerBody) {
         match (request, answer) {
             (_, AnswerBody::Failed(_)) => self.saw(Event::Failed),
             (_, AnswerBody::Done(false)) => self.saw(Event::NotDone),

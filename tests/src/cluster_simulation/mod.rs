@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "it prints a history that breaks a rule")]
 
+mod applied;
 mod shard;
 mod machine;
 mod coverage;
@@ -13,6 +14,7 @@ mod fault;
 mod history;
 mod scenarios;
 
+pub(crate) use applied::{AppliedChecks, settled};
 pub use coverage::{Coverage, Event, Summary};
 pub use history::{History, Violation};
 pub use scenarios::{

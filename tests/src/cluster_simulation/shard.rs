@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use session_core::cluster::{Answer, AnswerBody, BucketKeys, HistoryId, Published, Request};
 use session_core::ledger::StoreError;
 
+use super::applied::AppliedChecks;
+
 /// The buckets of one primary.
 pub(super) type Buckets = BTreeMap<u16, BucketKeys>;
 
@@ -27,6 +29,9 @@ pub(super) struct Shard {
     pub(super) fails_until: u64,
     /// Until when it takes no writes: it is a replica, or has no memory left.
     pub(super) read_only_until: u64,
+    checks: AppliedChecks,
+    /// What does not hold of a request that the primary has applied.
+    pub(super) broken: Option<String>,
 }
 
 /// How many records a page of a scan has.
@@ -44,8 +49,8 @@ fn history_id(number: u64) -> HistoryId {
 
 impl Shard {
     /// An empty one.
-    pub(super) fn new(max_lag: u64) -> Self {
-        Self { max_lag, ..Self::default() }
+    pub(super) fn new(max_lag: u64, checks: AppliedChecks) -> Self {
+        Self { max_lag, checks, ..Self::default() }
     }
 
     /// Applies a request at the primary, or at the former one.
@@ -57,13 +62,17 @@ impl Shard {
         now: u64,
         published: &mut Vec<Published>,
     ) -> Answer {
+        let mut is_former = false;
         let (buckets, history) = match &mut self.former {
             Some((_, history, since))
                 if at_former && now - *since > self.max_lag && !matches!(request, Request::Read(_)) =>
             {
                 return Answer { history: history_id(*history), body: AnswerBody::Failed(StoreError::Failed) };
             }
-            Some((buckets, history, _)) if at_former => (buckets, *history),
+            Some((buckets, history, _)) if at_former => {
+                is_former = true;
+                (buckets, *history)
+            }
             _ => (&mut self.primary, self.history),
         };
         let history = history_id(history);
@@ -71,8 +80,15 @@ impl Shard {
         if now < self.fails_until || (now < self.read_only_until && !reads) {
             return Answer { history, body: AnswerBody::Failed(StoreError::Failed) };
         }
-        let body =
-            buckets.entry(bucket).or_insert_with(|| BucketKeys::with_page(PAGE)).apply(request, history, published);
+        let keys = buckets.entry(bucket).or_insert_with(|| BucketKeys::with_page(PAGE));
+        if is_former {
+            // What it does is no history of the primary's.
+            return Answer { history, body: keys.apply(request, history, published) };
+        }
+        let body = self.checks.apply(bucket, keys, request, history, published).unwrap_or_else(|what| {
+            self.broken = Some(what);
+            AnswerBody::Failed(StoreError::Failed)
+        });
         Answer { history, body }
     }
 
@@ -94,6 +110,7 @@ impl Shard {
     /// The replica becomes the primary. What it had not received is lost.
     pub(super) fn fail_over(&mut self) {
         self.primary.clone_from(&self.replica);
+        self.checks.forgot();
         self.begin_history();
     }
 
@@ -108,6 +125,7 @@ impl Shard {
     pub(super) fn restart_empty(&mut self) {
         self.primary.clear();
         self.replica.clear();
+        self.checks.forgot();
         self.begin_history();
     }
 
@@ -115,6 +133,7 @@ impl Shard {
     pub(super) fn restart_saved(&mut self) {
         self.primary.clone_from(&self.saved);
         self.replica.clone_from(&self.saved);
+        self.checks.forgot();
         self.begin_history();
     }
 
@@ -122,5 +141,6 @@ impl Shard {
     pub(super) fn flush(&mut self) {
         self.primary.clear();
         self.replica.clear();
+        self.checks.forgot();
     }
 }

@@ -9,6 +9,7 @@ use session_core::cluster::{
 use session_core::ledger::{AdmissionPolicy, CountBy, Outcome, SlotLimit, StoreError, WhenFull};
 use session_core::{DisplayName, NodeId, ResumeKey, UserId};
 
+use super::applied::AppliedChecks;
 use super::coverage::{Coverage, Event};
 use super::machine::{ClientState, Connection, Machine, Process, Sent};
 use super::operator::Operator;
@@ -134,7 +135,8 @@ impl World {
         let machines = (0..settings.machines).map(machine).collect();
         let refuses = settings.splits == Some(SplitGuard::RefusesWrites);
         let max_lag = if refuses { MAX_LAG } else { u64::MAX };
-        let shards = vec![Shard::new(max_lag); settings.shards];
+        let checks = AppliedChecks::new(settings.policy.count_by, settings.policy.limit);
+        let shards = vec![Shard::new(max_lag, checks); settings.shards];
         let mut world = Self {
             settings,
             timing,

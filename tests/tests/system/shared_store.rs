@@ -20,6 +20,7 @@ mod split_brain;
 mod replicas;
 mod rolling_restart;
 mod wrong_place;
+mod trace;
 
 use std::sync::{Condvar, Mutex};
 use std::thread;

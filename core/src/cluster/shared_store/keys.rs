@@ -5,6 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::answer::{AnswerBody, BeatAnswer, OverridesAnswer, PageAnswer, Published, RecordAnswer};
+use super::contents::{BucketContents, Floor};
 use super::names::{
     Generation, GenerationId, HistoryId, NodeEntry, OverridesVersion, ScanPosition, Stamp, StoredRecord,
 };
@@ -180,9 +181,16 @@ impl BucketKeys {
         self.nodes.iter().flat_map(|(_, nodes)| nodes).map(|(&node, &entry)| (node, entry))
     }
 
-    /// The nodes that have a floor.
-    pub fn floors(&self) -> impl Iterator<Item = NodeId> {
-        self.meta.iter().flat_map(|meta| meta.floors.keys()).copied()
+    /// The nodes that have a floor, with it.
+    pub fn floors(&self) -> impl Iterator<Item = (NodeId, Floor)> {
+        let floor = |floor| if floor == CLOSED { Floor::Closed } else { Floor::Epoch(floor) };
+        self.meta.iter().flat_map(|meta| &meta.floors).map(move |(node, epoch)| (*node, floor(*epoch)))
+    }
+
+    /// The generation in force.
+    #[must_use]
+    pub fn generation(&self) -> Option<Generation> {
+        self.nodes.as_ref().map(|(generation, _)| *generation)
     }
 
     /// Whether the gate is open.
@@ -195,6 +203,26 @@ impl BucketKeys {
     #[must_use]
     pub fn in_inboxes(&self) -> usize {
         self.inboxes.values().map(BTreeSet::len).sum()
+    }
+
+    /// Everything that the keys hold.
+    #[must_use]
+    pub fn contents(&self) -> BucketContents {
+        let records = self.records.values().flatten();
+        let members = |(node, inbox): (&NodeId, &BTreeSet<(UserId, SessionId)>)| {
+            let node = *node;
+            inbox.iter().map(move |(user, session)| (node, user.clone(), *session)).collect::<Vec<_>>()
+        };
+        BucketContents {
+            generation: self.generation(),
+            nodes: self.nodes().collect(),
+            meta: self.meta.as_ref().map(|meta| meta.generation),
+            version: self.meta.as_ref().map(|meta| meta.overrides).unwrap_or_default(),
+            floors: self.floors().collect(),
+            records: records.map(|(user, (stamp, bytes))| (user.clone(), (*stamp, decoded(bytes)))).collect(),
+            inboxes: self.inboxes.iter().flat_map(members).collect(),
+            overrides: self.overrides.clone(),
+        }
     }
 
     fn stored(&self, user: &UserId) -> StoredRecord {

@@ -24,7 +24,7 @@ pub(super) struct BucketNames {
 }
 
 /// What the answer to a command is read as.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Expected {
     Beat,
     Done,

@@ -8,6 +8,7 @@ mod script;
 mod value;
 mod command;
 mod reply;
+mod decode;
 mod link;
 mod format;
 mod locator;
@@ -33,6 +34,8 @@ mod oracle;
 mod trouble;
 
 pub use config::{RedisConfig, RedisConfigError, RedisPlace};
+#[doc(hidden)]
+pub use decode::{CommandError, CommandReader, ScriptCall};
 pub use link::LinkError;
 pub use password::{RedisPassword, RedisPasswordError};
 pub use store::{RedisOpenError, RedisStore};

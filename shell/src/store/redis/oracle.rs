@@ -16,17 +16,20 @@ use session_core::ledger::{
 use session_core::{NodeId, Timestamp, UserId};
 
 use super::command::{BucketNames, Packer, channel};
+use super::decode::CommandReader;
 use super::script::Script;
 use super::testing::RedisServer;
 use super::{reply, value};
 
 const PREFIX: &str = "test";
+const BUCKET: u16 = 7;
 const NODES: [NodeId; 3] = [NodeId::new(1), NodeId::new(0xdead_beef_0000_0002), NodeId::new(u64::MAX)];
 
 /// A real bucket and the reference, and what the requests so far have shown.
 struct Pair {
     store: Connection,
     hashes: Vec<String>,
+    reader: CommandReader,
     names: BucketNames,
     reference: BucketKeys,
     published: Vec<Published>,
@@ -42,13 +45,17 @@ impl Pair {
     fn new(server: &RedisServer, seed: u64) -> Self {
         let mut store = server.client().get_connection().unwrap();
         redis::cmd("FLUSHALL").exec(&mut store).unwrap();
-        let load = |script: Script, store: &mut Connection| {
-            redis::cmd("SCRIPT").arg("LOAD").arg(script.source()).query(store).unwrap()
+        let mut reader = CommandReader::new(PREFIX);
+        let load = |script: Script, store: &mut Connection, reader: &mut CommandReader| {
+            let hash: String = redis::cmd("SCRIPT").arg("LOAD").arg(script.source()).query(store).unwrap();
+            assert!(reader.learn(script.source().as_bytes(), &hash));
+            hash
         };
         Self {
-            hashes: Script::ALL.into_iter().map(|script| load(script, &mut store)).collect(),
+            hashes: Script::ALL.into_iter().map(|script| load(script, &mut store, &mut reader)).collect(),
+            reader,
             store,
-            names: BucketNames::new(PREFIX, 7),
+            names: BucketNames::new(PREFIX, BUCKET),
             reference: BucketKeys::default(),
             published: Vec::new(),
             random: fastrand::Rng::with_seed(seed),
@@ -68,6 +75,9 @@ impl Pair {
     fn ask(&mut self, request: &Request) -> AnswerBody {
         let mut bytes = Vec::new();
         let expected = Packer::new(&self.hashes).pack(&self.names, request.clone(), &mut bytes);
+        let words: Vec<Vec<u8>> = redis::from_redis_value(redis::parse_redis_value(&bytes).unwrap()).unwrap();
+        let read = self.reader.read(&words).unwrap().unwrap();
+        assert_eq!((read.bucket, &read.request), (BUCKET, request), "it is read as it was packed");
         let reply = self.store.req_packed_command(&bytes).unwrap();
         assert!(!matches!(reply, Value::ServerError(_)), "{request:?}: {reply:?}");
         let mut answer = reply::parse(expected, &reply, &mut Vec::new()).unwrap();
@@ -235,6 +245,19 @@ impl Pair {
         assert_eq!(found, should_be, "seed {}", self.seed);
     }
 
+    /// Compares all keys, also what no answer shows.
+    fn compare_keys(&mut self) {
+        let names: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut self.store).unwrap();
+        let content = |name: String| {
+            let command = if name.contains(":inbox:") { "SMEMBERS" } else { "HGETALL" };
+            let content = redis::cmd(command).arg(&name).query(&mut self.store).unwrap();
+            (name.into_bytes(), content)
+        };
+        let keys: Vec<(Vec<u8>, Value)> = names.into_iter().map(content).collect();
+        let contents = self.reader.contents(&keys).unwrap().remove(&BUCKET).unwrap_or_default();
+        assert_eq!(contents, self.reference.contents(), "seed {}", self.seed);
+    }
+
     fn forget_something(&mut self) {
         let key = ["nodes", "meta"][self.random.usize(..2)];
         match self.random.u8(..3) {
@@ -244,7 +267,7 @@ impl Pair {
                 self.reference = BucketKeys::default();
             }
             _ => {
-                redis::cmd("DEL").arg(format!("{{{PREFIX}:7}}:{key}")).exec(&mut self.store).unwrap();
+                redis::cmd("DEL").arg(format!("{{{PREFIX}:{BUCKET}}}:{key}")).exec(&mut self.store).unwrap();
                 self.reference.lose(key == "nodes");
             }
         }
@@ -273,6 +296,7 @@ fn scripts_do_what_the_reference_does() {
                 }),
             }
         }
+        pair.compare_keys();
         for should_be in std::mem::take(&mut pair.published) {
             let message = messages.get_message().unwrap();
             let node = value::parse_node(message.get_channel_name().rsplit(':').next().unwrap().as_bytes()).unwrap();

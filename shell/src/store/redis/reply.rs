@@ -161,7 +161,7 @@ fn version(reply: &Value) -> Result<OverridesVersion, ReplyError> {
 }
 
 /// `None` if there is nothing. That the value is of another kind is found by whoever needs it.
-fn bytes(reply: &Value) -> Option<&[u8]> {
+pub(super) fn bytes(reply: &Value) -> Option<&[u8]> {
     if let Value::BulkString(bytes) = reply { Some(bytes) } else { None }
 }
 
@@ -169,12 +169,12 @@ fn integer(reply: &Value) -> Result<i64, ReplyError> {
     if let Value::Int(number) = reply { Ok(*number) } else { Err(ReplyError::Malformed) }
 }
 
-fn array(reply: &Value) -> Result<&[Value], ReplyError> {
+pub(super) fn array(reply: &Value) -> Result<&[Value], ReplyError> {
     if let Value::Array(values) = reply { Ok(values) } else { Err(ReplyError::Malformed) }
 }
 
 /// Names and values, in turns.
-fn pairs(reply: &Value) -> Result<impl Iterator<Item = (&[u8], &[u8])>, ReplyError> {
+pub(super) fn pairs(reply: &Value) -> Result<impl Iterator<Item = (&[u8], &[u8])>, ReplyError> {
     let (pairs, []) = array(reply)?.as_chunks() else { return Err(ReplyError::Malformed) };
     let pairs = pairs.iter().map(|[name, value]| bytes(name).zip(bytes(value)));
     let pairs: Option<Vec<_>> = pairs.collect();

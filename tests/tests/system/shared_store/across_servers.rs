@@ -18,7 +18,7 @@ fn sign_in(scene: &Scene, server: ServerId, payload: &Value) -> (ClientId, Statu
 }
 
 /// As [`sign_in`], of a client that is admitted. Returns the payload of the answer.
-fn admitted(scene: &Scene, server: ServerId, payload: &Value) -> (ClientId, Value) {
+pub(super) fn admitted(scene: &Scene, server: ServerId, payload: &Value) -> (ClientId, Value) {
     match sign_in(scene, server, payload) {
         (id, Status::In(text)) => (id, serde_json::from_str::<Value>(&text).unwrap()["payload"].take()),
         (_, other) => panic!("{payload} is not admitted: {other:?}"),
