@@ -1,5 +1,6 @@
 //! A thread that carries the requests of some buckets to their server, and the answers back. It decides nothing.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{io, mem, thread};
@@ -12,8 +13,8 @@ use super::node::{BUCKETS, Node, RECONNECT_PAUSE};
 use crate::runtime::events::log_event;
 use crate::runtime::supervisor::{Part, PartGuard};
 
-/// How many requests are sent at a time.
-const BATCH: usize = 512;
+/// How many requests make a pipeline. One bucket may have more for it at once.
+const PIPELINE: usize = 64;
 
 /// How long a thread sleeps at most.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -41,6 +42,8 @@ struct Lane {
     /// When to try again to connect.
     next_try: Instant,
     replicas: Replicas,
+    /// The buckets that have something to send.
+    ready: VecDeque<u16>,
     answers: Vec<Received>,
 }
 
@@ -112,6 +115,7 @@ impl Lane {
             idle_since: None,
             next_try: now,
             replicas,
+            ready: VecDeque::new(),
             answers: Vec::new(),
         }
     }
@@ -139,11 +143,11 @@ impl Lane {
             self.adopt();
             let due = self.node.tick(self.number);
             let has_left = self.node.is_closing() && self.node.leave(self.number);
-            let sent = self.exchange(self.sleep_until(due));
+            let is_busy = self.exchange(self.sleep_until(due));
             if self.node.is_replaced(self.number) {
                 return;
             }
-            if self.node.is_abandoned() || (has_left && sent == 0 && (self.link.is_some() || !has_buckets)) {
+            if self.node.is_abandoned() || (has_left && !is_busy && (self.link.is_some() || !has_buckets)) {
                 return self.node.lane_ended();
             }
         }
@@ -222,47 +226,70 @@ impl Lane {
         was_lost.then(|| self.node.outages.over(&self.node.server_of(self.number))).flatten()
     }
 
-    /// Sends what is to be sent, and hands in the answers. Returns how many requests were sent.
-    fn exchange(&mut self, sleep_until: Instant) -> usize {
-        let ready = self.node.ready(self.number, sleep_until);
+    /// Sends what is to be sent, and hands in the answers to what was sent first. Whether there is anything of both.
+    fn exchange(&mut self, sleep_until: Instant) -> bool {
         let Some(link) = &mut self.link else {
             // Whatever is to be sent is asked for again on the next connection.
-            return 0;
+            let _forgotten = self.node.ready(self.number, sleep_until);
+            return false;
         };
-        let mut requests = Vec::new();
-        for number in ready {
-            let cell = &self.node.cells()[usize::from(number)];
-            let (bucket, names) = (cell.number(), &cell.names);
-            let on_this_link = cell.take_requests(self.link_number).into_iter();
-            requests.extend(on_this_link.map(|(id, request)| Sent { bucket, names, id, request }));
+        if !link.is_full() {
+            let has_more = link.is_busy() || !self.ready.is_empty();
+            self.ready.extend(self.node.ready(self.number, if has_more { Instant::now() } else { sleep_until }));
         }
-        let sent = requests.len();
-        let mut has_moved = false;
-        while !requests.is_empty() {
-            let later = requests.split_off(requests.len().min(BATCH));
-            let batch = mem::replace(&mut requests, later);
-            self.node.set_waiting(self.number, true);
-            let result = link.exchange(batch, &self.replicas, &mut self.answers);
-            self.node.set_waiting(self.number, false);
-            if self.node.is_replaced(self.number) {
-                return sent;
-            }
-            for Received { bucket, id, answer } in mem::take(&mut self.answers) {
-                self.node.handle(&self.node.cells()[usize::from(bucket)], BucketEvent::Answered(id, answer));
-            }
-            match result {
-                Ok(exchanged) => has_moved |= exchanged.has_moved,
-                Err(error) => {
-                    self.lost(&error);
-                    return sent;
+        self.node.set_waiting(self.number, true);
+        let result = send(link, &self.node, self.link_number, &mut self.ready, &self.replicas).and_then(|()| {
+            let is_busy = link.is_busy();
+            link.receive(&self.replicas, &mut self.answers).map(|exchanged| (is_busy, exchanged.has_moved))
+        });
+        self.node.set_waiting(self.number, false);
+        if self.node.is_replaced(self.number) {
+            return true;
+        }
+        for Received { bucket, id, answer } in self.answers.drain(..) {
+            self.node.handle(&self.node.cells()[usize::from(bucket)], BucketEvent::Answered(id, answer));
+        }
+        match result {
+            Ok((is_busy, has_moved)) => {
+                if has_moved {
+                    relocate(&self.node);
                 }
+                is_busy
+            }
+            Err(error) => {
+                self.lost(&error);
+                true
             }
         }
-        if has_moved {
-            relocate(&self.node);
-        }
-        sent
     }
+}
+
+/// Sends what buckets have that are ready, until the connection has enough.
+fn send(
+    link: &mut Link,
+    node: &Node,
+    link_number: u64,
+    ready: &mut VecDeque<u16>,
+    replicas: &Replicas,
+) -> Result<(), LinkError> {
+    let mut requests = Vec::new();
+    while !link.is_full()
+        && let Some(number) = ready.pop_front()
+    {
+        let cell = &node.cells()[usize::from(number)];
+        let (bucket, names) = (cell.number(), &cell.names);
+        let on_this_link = cell.take_requests(link_number).into_iter();
+        requests.extend(on_this_link.map(|(id, request)| Sent { bucket, names, id, request }));
+        if requests.len() >= PIPELINE {
+            link.push(mem::take(&mut requests), replicas);
+            link.flush()?;
+        }
+    }
+    if !requests.is_empty() {
+        link.push(requests, replicas);
+        link.flush()?;
+    }
+    Ok(())
 }
 
 impl Drop for Lane {

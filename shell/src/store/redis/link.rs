@@ -1,5 +1,6 @@
 //! One connection to the shared store.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use redis::{Client, Connection, ConnectionInfo, ErrorKind, RedisError, ServerError, ServerErrorKind, Value};
@@ -30,6 +31,22 @@ pub(super) struct Link {
     /// The server's history when it last answered. No history comes again, so if two answers name the same one, the server has had
     /// it all the time in between.
     history: HistoryId,
+    /// What was packed and not sent.
+    unsent: Vec<u8>,
+    /// What was pushed and not answered.
+    pipelines: VecDeque<Pipeline>,
+}
+
+/// How many pipelines may wait for their answers. While the answers to one are handled, the server works on the next ones.
+const MAX_PIPELINES: usize = 8;
+
+/// Requests, and the question for the server's history behind them.
+struct Pipeline {
+    expected: Vec<(u16, RequestId, Expected)>,
+    /// Whether it is asked how many replicas have what was written.
+    waits: bool,
+    /// Whether something is granted only if enough have it.
+    has_grants: bool,
 }
 
 /// A request of a bucket.
@@ -176,7 +193,15 @@ impl Link {
         if let Some(missing) = rights::check(&mut connection, prefix)? {
             return Err(missing.into());
         }
-        Ok(Self { connection, timeout, is_in_cluster: mode(&server) == Some("cluster"), hashes, history })
+        Ok(Self {
+            connection,
+            timeout,
+            is_in_cluster: mode(&server) == Some("cluster"),
+            hashes,
+            history,
+            unsent: Vec::new(),
+            pipelines: VecDeque::new(),
+        })
     }
 
     /// Whether the server is one of a cluster.
@@ -219,30 +244,51 @@ impl Link {
         number("min-replicas-to-write").is_some_and(|replicas| replicas > 0) && lag.is_some_and(is_soon)
     }
 
-    /// Sends requests, and returns their answers in the same order. If it fails, those that are missing may have been applied or not,
-    /// or may be yet.
-    pub(super) fn exchange(
-        &mut self,
-        requests: Vec<Sent<'_>>,
-        replicas: &Replicas,
-        answers: &mut Vec<Received>,
-    ) -> Result<Exchanged, LinkError> {
-        let (mut bytes, mut expected) = (Vec::new(), Vec::new());
+    /// Whether an answer is awaited.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.pipelines.is_empty()
+    }
+
+    /// Whether so many requests wait for their answers that no more should be sent now.
+    pub(super) fn is_full(&self) -> bool {
+        self.pipelines.len() >= MAX_PIPELINES
+    }
+
+    /// Packs requests, to be sent with the next [`Link::flush`]. The server is asked behind them for its history.
+    pub(super) fn push(&mut self, requests: Vec<Sent<'_>>, replicas: &Replicas) {
+        let mut expected = Vec::with_capacity(requests.len());
         let mut packer = Packer::new(&self.hashes);
         let (mut has_beats, mut has_grants) = (false, false);
         for Sent { bucket, names, id, request } in requests {
             has_beats |= matches!(request, Request::Beat { .. });
             has_grants |= matches!(&request, Request::Write(write) if write.overrides.is_some());
-            expected.push((bucket, id, packer.pack(names, request, &mut bytes)));
+            expected.push((bucket, id, packer.pack(names, request, &mut self.unsent)));
         }
         has_grants &= replicas.confirm_grants;
         let waits = replicas.number > 0 && (has_beats || has_grants);
         if waits {
             let millis = u64::try_from(replicas.timeout.as_millis()).unwrap_or(u64::MAX);
-            redis::cmd("WAIT").arg(replicas.number).arg(millis).write_packed_command(&mut bytes);
+            redis::cmd("WAIT").arg(replicas.number).arg(millis).write_packed_command(&mut self.unsent);
         }
-        redis::cmd("INFO").arg("replication").write_packed_command(&mut bytes);
-        self.connection.send_packed_command(&bytes)?;
+        redis::cmd("INFO").arg("replication").write_packed_command(&mut self.unsent);
+        self.pipelines.push_back(Pipeline { expected, waits, has_grants });
+    }
+
+    /// Sends what was packed.
+    pub(super) fn flush(&mut self) -> Result<(), LinkError> {
+        if !self.unsent.is_empty() {
+            self.connection.send_packed_command(&self.unsent)?;
+            self.unsent.clear();
+        }
+        Ok(())
+    }
+
+    /// Receives the answers to what was first pushed of all that is not answered, in the same order. If it fails, those that are missing
+    /// may have been applied or not, or may be yet.
+    pub(super) fn receive(&mut self, replicas: &Replicas, answers: &mut Vec<Received>) -> Result<Exchanged, LinkError> {
+        let Some(Pipeline { expected, waits, has_grants }) = self.pipelines.pop_front() else {
+            return Ok(Exchanged { has_moved: false });
+        };
         let (mut fatal, mut has_moved) = (None, false);
         let (first, started) = (answers.len(), Instant::now());
         // Until the server has said again which history it has, an answer counts for none.
