@@ -14,7 +14,7 @@ use crate::runtime::events::log_event;
 use crate::runtime::supervisor::{Part, PartGuard};
 
 /// How many requests make a pipeline. One bucket may have more for it at once.
-const PIPELINE: usize = 64;
+const PIPELINE: usize = 16;
 
 /// How long a thread sleeps at most.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);

@@ -38,7 +38,7 @@ pub(super) struct Link {
 }
 
 /// How many pipelines may wait for their answers. While the answers to one are handled, the server works on the next ones.
-const MAX_PIPELINES: usize = 8;
+const MAX_PIPELINES: usize = 16;
 
 /// Requests, and the question for the server's history behind them.
 struct Pipeline {

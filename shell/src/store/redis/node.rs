@@ -27,9 +27,9 @@ use crate::store::shared::NodeContext;
 /// Into how many buckets the users are spread. All servers of a prefix must have the same number.
 pub(super) const BUCKETS: u16 = 64;
 
-/// How many threads carry requests to a server that has all buckets, each over a connection of its own. With several servers each
-/// has half as many.
-const LANES: usize = 1;
+/// How many threads carry requests to a server that has all buckets, each over a connection of its own. Of several servers each has
+/// one. A server that answers them all has no time for more, and with more each would carry fewer requests at a time.
+const LANES: usize = 2;
 
 /// How long a thread sleeps while the store closes.
 const CLOSING_PAUSE: Duration = Duration::from_millis(5);
