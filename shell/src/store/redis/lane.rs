@@ -13,8 +13,12 @@ use super::node::{BUCKETS, Node, RECONNECT_PAUSE};
 use crate::runtime::events::log_event;
 use crate::runtime::supervisor::{Part, PartGuard};
 
-/// How many requests make a pipeline. One bucket may have more for it at once.
+/// How many requests make a pipeline. One bucket may have more for it at once. While the answers to one are handled, the server works
+/// on the next.
 const PIPELINE: usize = 16;
+
+/// How many do if it is waited for replicas behind each pipeline.
+const REPLICATED_PIPELINE: usize = 512;
 
 /// How long a thread sleeps at most.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -272,6 +276,7 @@ fn send(
     ready: &mut VecDeque<u16>,
     replicas: &Replicas,
 ) -> Result<(), LinkError> {
+    let enough = if replicas.number > 0 { REPLICATED_PIPELINE } else { PIPELINE };
     let mut requests = Vec::new();
     while !link.is_full()
         && let Some(number) = ready.pop_front()
@@ -280,7 +285,7 @@ fn send(
         let (bucket, names) = (cell.number(), &cell.names);
         let on_this_link = cell.take_requests(link_number).into_iter();
         requests.extend(on_this_link.map(|(id, request)| Sent { bucket, names, id, request }));
-        if requests.len() >= PIPELINE {
+        if requests.len() >= enough {
             link.push(mem::take(&mut requests), replicas);
             link.flush()?;
         }

@@ -37,7 +37,7 @@ pub(super) struct Link {
     pipelines: VecDeque<Pipeline>,
 }
 
-/// How many pipelines may wait for their answers. While the answers to one are handled, the server works on the next ones.
+/// How many pipelines may wait for their answers.
 const MAX_PIPELINES: usize = 16;
 
 /// Requests, and the question for the server's history behind them.
