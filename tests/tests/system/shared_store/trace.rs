@@ -24,8 +24,9 @@ use super::across_servers::admitted;
 use super::{Instant, LIMIT, SECOND, SERVER, Scene, USERS, measured};
 use crate::admin_commands::run_command;
 
-/// What must have happened in the run.
-const WANTED: [Event; 16] = [
+/// What must have happened in the run. A beat that comes after its node was buried is left to chance, and to the random requests that
+/// the scripts are compared with: whether a connection that is cut off has sent a beat last, or something else, nobody decides.
+const WANTED: [Event; 15] = [
     Event::Beat,
     Event::Bury,
     Event::BuryFormer,
@@ -38,7 +39,6 @@ const WANTED: [Event; 16] = [
     Event::ReadOverrides,
     Event::WriteOverrides,
     Event::RestoreOverrides,
-    Event::NotConfirmed,
     Event::NotWritten,
     Event::Flushed,
     Event::RestartedFromDisk,
