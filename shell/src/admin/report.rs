@@ -29,7 +29,7 @@ pub struct UserReport {
     pub beyond_limit: Vec<String>,
     /// What another session would get, if its token claims the same limit as that of the newest session.
     pub next: NextOutcome,
-    /// What a client is told that signs in now, whoever it is, if the server admits no session.
+    /// If the server admits no session now: what it tells each client that signs in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
     /// The sessions that were ended, or would be in a dry run.

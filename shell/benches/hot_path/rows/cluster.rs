@@ -143,7 +143,7 @@ impl Node {
         self.store.submit(command, Completion::new(move |outcome| drop(answers.send((number, outcome)))));
     }
 
-    /// Acquires and releases slots for a while, with so many commands under way. Returns how many were decided.
+    /// Acquires and releases slots for a while, `at_once` of them at a time. Returns how many commands were decided.
     fn decide(&self, at_once: u64, base: u64, duration: Duration) -> Result<u64> {
         let (sender, answers): (Sender<_>, Receiver<(u64, Outcome)>) = channel();
         let user = |number: u64| UserId::parse(&format!("user-{:08}", number % USERS)).expect("it is valid");
@@ -177,7 +177,7 @@ impl Node {
 fn redis_benchmark(redis: &RedisProcess, at_once: u64) -> Result<f64> {
     let script = RedisStore::write_script();
     let hash = redis.load_script(&script);
-    // A record of one session takes about so many bytes. Its stamp is what is expected, so it is written each time.
+    // About as long as the record of one session. The command expects its stamp, so each one writes.
     let value = "A".repeat(78);
     redis.command(&["HSET", "{bench:b}:meta", "generation", "g"]);
     redis.command(&["HSET", "{bench:b}:records", "user-00000001", &value]);

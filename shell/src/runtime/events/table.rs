@@ -262,8 +262,8 @@ events! {
     /// Other operators do not see this server's name, version and settings in `server nodes` until it succeeds. Nothing else depends on
     /// it. The server tries again every two seconds.
     node_not_described: WARN, server, Each, "what this server says of itself cannot be written to the shared store", [error];
-    /// An operator has declared another server dead (`server nodes bury`). Its slots become free in so many parts of the users at
-    /// once, and in the parts that are `open` as soon as this server can say so there.
+    /// An operator has declared another server dead (`server nodes bury`). Its slots are free at once in as many
+    /// parts of the users as `parts` says. In those that `open` counts, they are as soon as this server can say so there.
     node_buried: WARN, server, Each, "the operator declared another server dead", [node, parts, open];
     /// Another server has written the format of its keys meanwhile. This server admits nobody until the format is its own again.
     shared_store_other_format: ERROR, server, Each, "servers of another version use the same keys in the shared store: nobody is admitted", [error];

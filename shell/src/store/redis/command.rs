@@ -102,14 +102,14 @@ impl<'a> Packer<'a> {
                 let seen = seen.map(value::generation_id).unwrap_or_default();
                 cmd.arg(number).arg(seen).arg(seen_number).arg(value::generation_id(proposed));
                 for own in ids {
-                    cmd.arg(&value::node(own.node)[..]).arg(u8::from(own.has_joined));
+                    cmd.arg(&value::node(own.node)).arg(u8::from(own.has_joined));
                 }
                 Expected::Beat
             }
             Request::Bury { node, beat, at } => {
                 let beat = beat.map(|beat| beat.to_string()).unwrap_or_default();
                 let cmd = self.call(Script::Bury, &[nodes, meta, &names.inbox(node)]);
-                cmd.arg(&value::node(node)[..]).arg(beat).arg(at.millis());
+                cmd.arg(&value::node(node)).arg(beat).arg(at.millis());
                 Expected::Done
             }
             Request::Open(generation) => {
@@ -118,19 +118,19 @@ impl<'a> Packer<'a> {
             }
             Request::Leave { node, generation } => {
                 let cmd = self.call(Script::Leave, &[nodes, meta, &names.inbox(node)]);
-                cmd.arg(&value::node(node)[..]).arg(value::generation_id(generation));
+                cmd.arg(&value::node(node)).arg(value::generation_id(generation));
                 Expected::Done
             }
             Request::Forget { node, generation } => {
                 let cmd = self.call(Script::Forget, &[nodes, meta]);
-                cmd.arg(&value::node(node)[..]).arg(value::generation_id(generation));
+                cmd.arg(&value::node(node)).arg(value::generation_id(generation));
                 Expected::Done
             }
             Request::RaiseFloor { nodes: ids, generation, epoch } => {
                 let cmd = self.call(Script::RaiseFloor, &[nodes, meta]);
-                cmd.arg(value::generation_id(generation)).arg(&value::number(epoch)[..]);
+                cmd.arg(value::generation_id(generation)).arg(&value::number(epoch));
                 for node in ids {
-                    cmd.arg(&value::node(node)[..]);
+                    cmd.arg(&value::node(node));
                 }
                 Expected::Done
             }
@@ -155,8 +155,8 @@ impl<'a> Packer<'a> {
                 let OverridesRequest { user, overrides: of_user, generation, node, epoch, expected, version } =
                     *request;
                 let cmd = self.call(Script::WriteOverrides, &[meta, overrides, nodes]);
-                cmd.arg(user.as_str()).arg(value::generation_id(generation)).arg(&floor(node)[..]);
-                cmd.arg(&value::number(epoch)[..]).arg(value::version(expected)).arg(value::version(version));
+                cmd.arg(user.as_str()).arg(value::generation_id(generation)).arg(floor(node));
+                cmd.arg(&value::number(epoch)).arg(value::version(expected)).arg(value::version(version));
                 cmd.arg(overrides_value(of_user));
                 Expected::Overrides
             }
@@ -185,10 +185,7 @@ impl<'a> Packer<'a> {
         }
         let script = if overrides.is_some() { Script::Admit } else { Script::Write };
         let cmd = self.call(script, &keys);
-        cmd.arg(user.as_str())
-            .arg(value::generation_id(generation))
-            .arg(&floor(node)[..])
-            .arg(&value::number(epoch)[..]);
+        cmd.arg(user.as_str()).arg(value::generation_id(generation)).arg(floor(node)).arg(&value::number(epoch));
         cmd.arg(expected.map_or(Vec::new(), |stamp| stamp.0.to_be_bytes().to_vec()));
         cmd.arg(overrides.map(value::version).unwrap_or_default());
         cmd.arg(record.as_ref().map_or(Vec::new(), |(stamp, record)| value::record(*stamp, record)));
@@ -196,7 +193,7 @@ impl<'a> Packer<'a> {
             cmd.arg(ended.len());
             for session in ended {
                 let of = session.node();
-                cmd.arg(&value::node(of)[..]).arg(value::inbox_member(session, &user)).arg(names.channel(of));
+                cmd.arg(&value::node(of)).arg(value::inbox_member(session, &user)).arg(names.channel(of));
             }
             cmd.arg(closed.len());
             for session in closed {

@@ -286,15 +286,10 @@ fn send(
         let on_this_link = cell.take_requests(link_number).into_iter();
         requests.extend(on_this_link.map(|(id, request)| Sent { bucket, names, id, request }));
         if requests.len() >= enough {
-            link.push(mem::take(&mut requests), replicas);
-            link.flush()?;
+            link.send(mem::take(&mut requests), replicas)?;
         }
     }
-    if !requests.is_empty() {
-        link.push(requests, replicas);
-        link.flush()?;
-    }
-    Ok(())
+    if requests.is_empty() { Ok(()) } else { link.send(requests, replicas) }
 }
 
 impl Drop for Lane {

@@ -31,9 +31,7 @@ pub(super) struct Link {
     /// The server's history when it last answered. No history comes again, so if two answers name the same one, the server has had
     /// it all the time in between.
     history: HistoryId,
-    /// What was packed and not sent.
-    unsent: Vec<u8>,
-    /// What was pushed and not answered.
+    /// What was sent and not answered.
     pipelines: VecDeque<Pipeline>,
 }
 
@@ -199,7 +197,6 @@ impl Link {
             is_in_cluster: mode(&server) == Some("cluster"),
             hashes,
             history,
-            unsent: Vec::new(),
             pipelines: VecDeque::new(),
         })
     }
@@ -249,41 +246,35 @@ impl Link {
         !self.pipelines.is_empty()
     }
 
-    /// Whether so many requests wait for their answers that no more should be sent now.
+    /// Whether it has enough to answer: no more should be sent now.
     pub(super) fn is_full(&self) -> bool {
         self.pipelines.len() >= MAX_PIPELINES
     }
 
-    /// Packs requests, to be sent with the next [`Link::flush`]. The server is asked behind them for its history.
-    pub(super) fn push(&mut self, requests: Vec<Sent<'_>>, replicas: &Replicas) {
+    /// Sends requests. The server is asked behind them for its history.
+    pub(super) fn send(&mut self, requests: Vec<Sent<'_>>, replicas: &Replicas) -> Result<(), LinkError> {
+        let mut bytes = Vec::new();
         let mut expected = Vec::with_capacity(requests.len());
         let mut packer = Packer::new(&self.hashes);
         let (mut has_beats, mut has_grants) = (false, false);
         for Sent { bucket, names, id, request } in requests {
             has_beats |= matches!(request, Request::Beat { .. });
             has_grants |= matches!(&request, Request::Write(write) if write.overrides.is_some());
-            expected.push((bucket, id, packer.pack(names, request, &mut self.unsent)));
+            expected.push((bucket, id, packer.pack(names, request, &mut bytes)));
         }
         has_grants &= replicas.confirm_grants;
         let waits = replicas.number > 0 && (has_beats || has_grants);
         if waits {
             let millis = u64::try_from(replicas.timeout.as_millis()).unwrap_or(u64::MAX);
-            redis::cmd("WAIT").arg(replicas.number).arg(millis).write_packed_command(&mut self.unsent);
+            redis::cmd("WAIT").arg(replicas.number).arg(millis).write_packed_command(&mut bytes);
         }
-        redis::cmd("INFO").arg("replication").write_packed_command(&mut self.unsent);
+        redis::cmd("INFO").arg("replication").write_packed_command(&mut bytes);
         self.pipelines.push_back(Pipeline { expected, waits, has_grants });
-    }
-
-    /// Sends what was packed.
-    pub(super) fn flush(&mut self) -> Result<(), LinkError> {
-        if !self.unsent.is_empty() {
-            self.connection.send_packed_command(&self.unsent)?;
-            self.unsent.clear();
-        }
+        self.connection.send_packed_command(&bytes)?;
         Ok(())
     }
 
-    /// Receives the answers to what was first pushed of all that is not answered, in the same order. If it fails, those that are missing
+    /// Receives the answers to what was sent first of all that is not answered, in the same order. If it fails, those that are missing
     /// may have been applied or not, or may be yet.
     pub(super) fn receive(&mut self, replicas: &Replicas, answers: &mut Vec<Received>) -> Result<Exchanged, LinkError> {
         let Some(Pipeline { expected, waits, has_grants }) = self.pipelines.pop_front() else {

@@ -331,7 +331,7 @@ impl Node {
         let due = &self.lane(lane).due;
         let now = nanos(self.context.clock().now());
         if due.load(Ordering::SeqCst) <= now {
-            // Whoever handles an event meanwhile lowers it again.
+            // An event that is handled meanwhile lowers it again.
             due.store(u64::MAX, Ordering::SeqCst);
             for cell in self.cells_of(lane) {
                 if cell.deadline() <= now {

@@ -84,8 +84,7 @@ fn answer_without_a_history_does_not_count() {
     let request = Request::Read(UserId::parse("ada").unwrap());
     let mut answers = Vec::new();
     let replicas = Replicas { number: 0, confirm_grants: false, timeout: config.call_timeout };
-    link.push(vec![Sent { bucket: 0, names: &names, id: RequestId(1), request }], &replicas);
-    link.flush().unwrap();
+    link.send(vec![Sent { bucket: 0, names: &names, id: RequestId(1), request }], &replicas).unwrap();
     let result = link.receive(&replicas, &mut answers);
     assert!(result.is_err(), "INFO was not answered");
     let known = value::parse_history(&"a".repeat(40)).unwrap();
